@@ -1,0 +1,208 @@
+package balancer
+
+import (
+	"math"
+	"sync/atomic"
+	"time"
+)
+
+// load is what a replica is known to be busy with. Own load is counted here
+// event by event; polled load is replaced as a whole by each poll.
+type load struct {
+	_        [64]byte // own cache line: every pick on every core reads and writes these
+	inflight atomic.Int64
+	pending  atomic.Int64
+	epoch    atomic.Pointer[epoch]
+	polled   atomic.Pointer[Polled]
+	_        [64]byte
+}
+
+// An epoch counts the requests that were sent between two polls. Requests keep
+// a pointer to the epoch they were sent in, so what was sent since a poll stays
+// exact however long they run.
+type epoch struct {
+	inflight atomic.Int64 // sent in this epoch, not done
+	pending  atomic.Int64 // of those, without a first response byte
+	next     atomic.Pointer[epoch]
+}
+
+// Metric is a polled value that may be missing. Missing means unknown, never
+// zero: a replica started with --disable-log-stats exports nothing and is not
+// idle.
+type Metric struct {
+	Value float64
+	Known bool
+}
+
+// Known returns a metric that was read.
+func Known(v float64) Metric { return Metric{Value: v, Known: true} }
+
+// Sample is what one poll of a replica's /metrics page said.
+type Sample struct {
+	// Waiting and Running are the gauges vllm:num_requests_waiting and
+	// vllm:num_requests_running, in requests, summed over engines.
+	Waiting, Running Metric
+	// KVUsage is vllm:kv_cache_usage_perc (V1) or vllm:gpu_cache_usage_perc
+	// (V0), 0 to 1, the largest of the engines. Under kvcached it moves with the
+	// neighbours on the device: a guard, not a load.
+	KVUsage Metric
+	// PrefixQueries and PrefixHits are the counters
+	// vllm:prefix_cache_{queries,hits}_total, in tokens (V1).
+	PrefixQueries, PrefixHits Metric
+	// PromptTokens and GenerationTokens are the counters
+	// vllm:{prompt,generation}_tokens_total. They show whether the engine moves.
+	PromptTokens, GenerationTokens Metric
+	// StartTime is process_start_time_seconds, Unix seconds (full page of a
+	// single-process server only). A change means the replica was restarted.
+	StartTime Metric
+}
+
+// Polled is the published result of polls, immutable.
+type Polled struct {
+	Sample
+	// At is when the replica answered.
+	At time.Time
+	// Foreign is the number of requests the replica reported beyond those this
+	// lbd had there at the scrape instant, smoothed over polls.
+	Foreign int64
+	// Stale means that the sample is too old or does not move any more: only
+	// own load counts.
+	Stale bool
+
+	foreign float64
+	since   *epoch // first epoch that the sample does not contain
+}
+
+// PollMark separates requests sent before a poll from those sent since.
+type PollMark struct{ since *epoch }
+
+// BeginPoll marks the instant a poll is sent. Only one poll of a replica may be
+// under way at a time.
+func (r *Replica) BeginPoll() PollMark {
+	e := &epoch{}
+	r.load.epoch.Swap(e).next.Store(e)
+	return PollMark{since: e}
+}
+
+// foreignSmoothing is the weight of the newest poll in the moving average of
+// foreign load: a time constant of two polls, 1-exp(-1/2).
+const foreignSmoothing = 0.393
+
+// EndPoll publishes what the poll begun at mark has read. Foreign load is what
+// the gauges show beyond our own requests; of ours only those count that were
+// sent before the mark and still run, which is the least the gauges can contain.
+func (r *Replica) EndPoll(mark PollMark, s Sample, at time.Time) *Polled {
+	p := &Polled{Sample: s, At: at, since: mark.since}
+	if s.Running.Known || s.Waiting.Known {
+		own := r.load.inflight.Load() - sumInflight(mark.since)
+		seen := math.Max(0, s.Running.Value+s.Waiting.Value-float64(max(own, 0)))
+		p.foreign = seen
+		if old := r.load.polled.Load(); old != nil && !old.Stale {
+			p.foreign = old.foreign + foreignSmoothing*(seen-old.foreign)
+		}
+		p.Foreign = int64(math.Round(p.foreign))
+	}
+	r.load.polled.Store(p)
+	return p
+}
+
+// MarkStale publishes the last poll again as one not to be trusted: its foreign
+// part is dropped, its values stay visible to operators. It reports whether that
+// changed anything.
+func (r *Replica) MarkStale() bool {
+	old := r.load.polled.Load()
+	if old == nil || old.Stale {
+		return false
+	}
+	p := *old
+	p.Stale, p.Foreign, p.foreign = true, 0, 0
+	r.load.polled.Store(&p)
+	return true
+}
+
+// Polled returns the last published poll, nil before the first one.
+func (r *Replica) Polled() *Polled { return r.load.polled.Load() }
+
+// InFlight returns own load: requests sent by this lbd and not done.
+func (r *Replica) InFlight() int64 { return r.load.inflight.Load() }
+
+// Pending returns how many own requests have had no response byte yet.
+func (r *Replica) Pending() int64 { return r.load.pending.Load() }
+
+// Requests returns own plus foreign requests. Without a current poll the foreign
+// part is zero.
+func (r *Replica) Requests() int64 {
+	n := r.load.inflight.Load()
+	if p := r.load.polled.Load(); p != nil {
+		n += p.Foreign
+	}
+	return n
+}
+
+// Waiting estimates the requests waiting at the replica: the polled gauge plus
+// own requests sent since that poll that have had no response byte. ok is false
+// when the gauge is unknown or stale.
+func (r *Replica) Waiting() (n int64, ok bool) {
+	p := r.load.polled.Load()
+	if p == nil || p.Stale || !p.Waiting.Known {
+		return 0, false
+	}
+	return int64(p.Waiting.Value) + sumPending(p.since), true
+}
+
+func sumInflight(from *epoch) (n int64) {
+	for e := from; e != nil; e = e.next.Load() {
+		n += e.inflight.Load()
+	}
+	return n
+}
+
+func sumPending(from *epoch) (n int64) {
+	for e := from; e != nil; e = e.next.Load() {
+		n += e.pending.Load()
+	}
+	return n
+}
+
+// Reservation is one request's share of a replica's own load. The zero value
+// holds nothing. It belongs to one goroutine.
+type Reservation struct {
+	replica *Replica
+	epoch   *epoch
+	pending bool
+}
+
+// Reserve adds one request to the replica's own load.
+func (r *Replica) Reserve() Reservation {
+	e := r.load.epoch.Load()
+	r.load.inflight.Add(1)
+	r.load.pending.Add(1)
+	e.inflight.Add(1)
+	e.pending.Add(1)
+	return Reservation{replica: r, epoch: e, pending: true}
+}
+
+// Replica returns where the reservation is, nil when it is done.
+func (v *Reservation) Replica() *Replica { return v.replica }
+
+// FirstByte notes that the response has begun: the request waits no longer.
+func (v *Reservation) FirstByte() {
+	if !v.pending {
+		return
+	}
+	v.pending = false
+	v.epoch.pending.Add(-1)
+	v.replica.load.pending.Add(-1)
+}
+
+// Done takes the request off the replica's own load. Further calls do nothing,
+// so it can stand behind every way out of a request.
+func (v *Reservation) Done() {
+	if v.replica == nil {
+		return
+	}
+	v.FirstByte()
+	v.epoch.inflight.Add(-1)
+	v.replica.load.inflight.Add(-1)
+	*v = Reservation{}
+}
