@@ -116,6 +116,7 @@ func (r *Replica) MarkStale() bool {
 	}
 	p := *old
 	p.Stale, p.Foreign, p.foreign = true, 0, 0
+	p.since = nil // or the epochs of a replica that never answers again would pile up
 	r.load.polled.Store(&p)
 	return true
 }
