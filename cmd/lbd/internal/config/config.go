@@ -1,0 +1,83 @@
+package config
+
+import (
+	"maps"
+	"time"
+
+	"lbd/balancer"
+)
+
+// Config is the effective configuration. The table in keys.go documents every
+// field: meaning, unit, default and whether a reload applies it. Load fills
+// every field; a Config is never written to afterwards.
+type Config struct {
+	// File is the path given with --config or LBD_CONFIG; empty without one.
+	File string
+
+	Listen      string
+	AdminListen string // empty = no admin listener
+
+	Endpoints     []balancer.Endpoint // models learned from /v1/models
+	Models        []Model             // models pinned in the file
+	Strategy      string
+	ReplicaAPIKey Secret
+
+	MetricsPollInterval time.Duration
+	// MetricsPollTimeout is never 0: the 0 a user may write is replaced by
+	// the larger of one second and MetricsPollInterval.
+	MetricsPollTimeout time.Duration
+	ModelsPollInterval time.Duration
+
+	MaxRequestBodySize   Size
+	MaxRequestHeaderSize Size
+
+	ClientIdleTimeout   time.Duration
+	ClientReadTimeout   time.Duration
+	ClientWriteTimeout  time.Duration
+	ConnectTimeout      time.Duration
+	FirstByteTimeout    time.Duration
+	StreamIdleTimeout   time.Duration
+	UpstreamIdleTimeout time.Duration
+	DrainTimeout        time.Duration // 0 = running requests are cut at once
+
+	MaxAttempts        int
+	HealthPath         string
+	HealthInterval     time.Duration
+	HealthTimeout      time.Duration
+	UnhealthyThreshold int
+	EjectionTime       time.Duration
+	MaxEjectionTime    time.Duration
+
+	LogLevel        string
+	LogFormat       string
+	AccessLog       bool
+	AccessLogSample int
+	ResponseHeaders bool
+
+	origins map[string]Origin
+}
+
+// Model is one entry of the key models: a model whose replicas are named in the
+// file and not discovered.
+type Model struct {
+	Name    string
+	Aliases []string
+	// Strategy is never empty: Config.Strategy where the file says nothing.
+	Strategy string
+	Replicas []Replica
+}
+
+// Replica is one replica of a pinned model.
+type Replica struct {
+	Endpoint balancer.Endpoint
+	// Device names the accelerator; replicas with the same non-empty device
+	// share it.
+	Device string
+	Weight int // relative capacity, at least 1
+}
+
+// Origins returns where the value of each key came from, by key.
+func (c *Config) Origins() map[string]Origin { return maps.Clone(c.origins) }
+
+// Origin returns where the value of one key came from.
+func (c *Config) Origin(key string) Origin { return c.origins[key] }

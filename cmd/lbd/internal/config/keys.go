@@ -1,0 +1,310 @@
+package config
+
+import (
+	"strings"
+	"time"
+
+	"lbd/balancer"
+)
+
+// key is one row of the table: all that is known about one configuration key.
+type key struct {
+	name   string
+	group  string // heading in lbd --help and in the example file
+	def    string // default, as a user would write it
+	help   string // one line, for the flag
+	more   string // what else a reader of the example file should know
+	reload bool   // a reload applies a new value; else a restart is needed
+	alias  string // a second variable, which the LBD_ one beats
+	oneOf  []string
+	zero   bool  // 0 is allowed although below min
+	min    int64 // smallest value: ns, bytes or a count
+	max    int64
+	check  func(string) (string, error)
+	field  func(*Config) any // pointer to the field; its type is the type of the key
+}
+
+func (k *key) flag() string { return strings.ReplaceAll(k.name, "_", "-") }
+func (k *key) env() string  { return "LBD_" + strings.ToUpper(k.name) }
+
+// scalar tells whether the key has a flag and a variable. Models alone is too
+// deep for either.
+func (k *key) scalar() bool {
+	_, isModels := k.field(new(Config)).(*[]Model)
+	return !isModels
+}
+
+// secret tells whether the value must not be shown.
+func (k *key) secret() bool {
+	_, is := k.field(new(Config)).(*Secret)
+	return is
+}
+
+// kind is the word for the type of the value in --help.
+func (k *key) kind() string {
+	switch k.field(new(Config)).(type) {
+	case *bool:
+		return "bool"
+	case *int:
+		return "number"
+	case *Size:
+		return "size"
+	case *time.Duration:
+		return "duration"
+	case *[]balancer.Endpoint:
+		return "URL,..."
+	case *[]Model:
+		return "list"
+	case *Secret:
+		return "secret"
+	default:
+		if k.oneOf != nil {
+			return strings.Join(k.oneOf, "|")
+		}
+		return "string"
+	}
+}
+
+// Headings of the table, in the order of the table.
+const (
+	groupListen   = "Listeners"
+	groupFleet    = "Replicas, models and strategy"
+	groupPoll     = "Polling"
+	groupLimits   = "Limits"
+	groupTimeouts = "Timeouts"
+	groupHealth   = "Retries and health"
+	groupLog      = "Logging and response headers"
+)
+
+const (
+	ms   = int64(time.Millisecond)
+	sec  = int64(time.Second)
+	hour = int64(time.Hour)
+	week = 7 * 24 * hour
+)
+
+// keyNames lists the keys of the file in the order of the table.
+var keyNames = func() (names []string) {
+	for _, k := range keys {
+		names = append(names, k.name)
+	}
+	return names
+}()
+
+func keyByName(name string) *key {
+	for _, k := range keys {
+		if k.name == name {
+			return k
+		}
+	}
+	return nil
+}
+
+// configFlag names the file; it is no key of the file itself.
+const (
+	configFlag = "config"
+	configEnv  = "LBD_CONFIG"
+)
+
+// keys is the table. A new key is one row here and one field in Config.
+//
+// A key is marked reload where the owner of the value can take a new one while
+// requests run. Sockets, buffer sizes and the writer of the log are made once.
+var keys = []*key{
+	{
+		name: "listen", group: groupListen, def: ":8080",
+		help:  "address clients connect to",
+		check: checkListen,
+		field: func(c *Config) any { return &c.Listen },
+	},
+	{
+		name: "admin_listen", group: groupListen, def: "127.0.0.1:9901",
+		help:  "address of the admin listener; empty or off = none",
+		more:  "It can drain replicas and put models to sleep and asks for no password: keep it off public networks.",
+		check: checkAdminListen,
+		field: func(c *Config) any { return &c.AdminListen },
+	},
+
+	{
+		name: "endpoints", group: groupFleet, reload: true, alias: "VLLM_ENDPOINTS",
+		help:  "base URLs of replicas; their models are learned from GET /v1/models",
+		more:  "A comma-separated list where there is no YAML. The port defaults to 80; a path becomes a prefix of every request.",
+		field: func(c *Config) any { return &c.Endpoints },
+	},
+	{
+		name: "models", group: groupFleet, reload: true,
+		help:  "models with their replicas pinned instead of learned",
+		more:  "Only in the file. Endpoints and models may both be given, but each replica only in one of them.",
+		field: func(c *Config) any { return &c.Models },
+	},
+	{
+		name: "strategy", group: groupFleet, def: "least-waiting", reload: true,
+		help:  "how a replica is picked; see lbd strategies",
+		field: func(c *Config) any { return &c.Strategy },
+	},
+	{
+		name: "replica_api_key", group: groupFleet, reload: true,
+		help:  "key for lbd's own GET /v1/models where replicas run with --api-key",
+		more:  "Clients' Authorization headers are passed through as they are. Better set as LBD_REPLICA_API_KEY: a flag shows in the process list.",
+		field: func(c *Config) any { return &c.ReplicaAPIKey },
+	},
+
+	{
+		name: "metrics_poll_interval", group: groupPoll, def: "1s", reload: true, alias: "METRICS_POLL_INTERVAL",
+		help: "how often each replica's /metrics is read",
+		more: "Between polls lbd counts its own requests itself; the poll shows work that came another way.",
+		min:  50 * ms, max: hour,
+		field: func(c *Config) any { return &c.MetricsPollInterval },
+	},
+	{
+		name: "metrics_poll_timeout", group: groupPoll, def: "0", reload: true, zero: true,
+		help: "longest wait for one poll; 0 = the interval, but at least 1s",
+		min:  10 * ms, max: hour,
+		field: func(c *Config) any { return &c.MetricsPollTimeout },
+	},
+	{
+		name: "models_poll_interval", group: groupPoll, def: "5s", reload: true,
+		help: "how often each replica's /v1/models is read",
+		more: "A replica that loads or unloads a LoRA adapter is noticed within this time.",
+		min:  100 * ms, max: 24 * hour,
+		field: func(c *Config) any { return &c.ModelsPollInterval },
+	},
+
+	{
+		name: "max_request_body_size", group: groupLimits, def: "64MiB",
+		help: "largest request body; a larger one is answered 413",
+		more: "A body is held in memory until the replica's answer begins, so that it can be sent again elsewhere.",
+		min:  1 << 10, max: 4 << 30,
+		field: func(c *Config) any { return &c.MaxRequestBodySize },
+	},
+	{
+		name: "max_request_header_size", group: groupLimits, def: "32KiB",
+		help: "largest request head (request line and headers)",
+		min:  1 << 10, max: 16 << 20,
+		field: func(c *Config) any { return &c.MaxRequestHeaderSize },
+	},
+
+	{
+		name: "client_idle_timeout", group: groupTimeouts, def: "75s", reload: true,
+		help: "how long a client's connection may wait for its next request",
+		more: "75s is nginx's keepalive_timeout.",
+		min:  ms, max: week,
+		field: func(c *Config) any { return &c.ClientIdleTimeout },
+	},
+	{
+		name: "client_read_timeout", group: groupTimeouts, def: "5m", reload: true,
+		help: "longest time to read one request, head and body",
+		min:  ms, max: week,
+		field: func(c *Config) any { return &c.ClientReadTimeout },
+	},
+	{
+		name: "client_write_timeout", group: groupTimeouts, def: "5m", reload: true,
+		help: "a client that takes no byte for this long is dropped",
+		min:  ms, max: week,
+		field: func(c *Config) any { return &c.ClientWriteTimeout },
+	},
+	{
+		name: "connect_timeout", group: groupTimeouts, def: "5s", reload: true,
+		help: "longest time to connect to a replica",
+		min:  ms, max: hour,
+		field: func(c *Config) any { return &c.ConnectTimeout },
+	},
+	{
+		name: "first_byte_timeout", group: groupTimeouts, def: "15m", reload: true,
+		help: "longest wait for the first byte of a replica's answer",
+		more: "A generation that is not streamed says nothing until it ends, so this bounds the whole of it.",
+		min:  ms, max: week,
+		field: func(c *Config) any { return &c.FirstByteTimeout },
+	},
+	{
+		name: "stream_idle_timeout", group: groupTimeouts, def: "5m", reload: true,
+		help: "longest silence of a replica within an answer that has begun",
+		min:  ms, max: week,
+		field: func(c *Config) any { return &c.StreamIdleTimeout },
+	},
+	{
+		name: "upstream_idle_timeout", group: groupTimeouts, def: "3s", reload: true,
+		help: "how long an idle connection to a replica is kept for reuse",
+		more: "Keep it below the replica's own: uvicorn, which serves vLLM, closes after 5s, and a request sent into a closing connection is lost.",
+		min:  ms, max: hour,
+		field: func(c *Config) any { return &c.UpstreamIdleTimeout },
+	},
+	{
+		name: "drain_timeout", group: groupTimeouts, def: "10m", reload: true, zero: true,
+		help: "how long running requests may finish after SIGTERM; 0 = not at all",
+		min:  ms, max: week,
+		field: func(c *Config) any { return &c.DrainTimeout },
+	},
+
+	{
+		name: "max_attempts", group: groupHealth, def: "3", reload: true,
+		help: "replicas tried for one request before its first answer byte; 1 = no retry",
+		min:  1, max: 100,
+		field: func(c *Config) any { return &c.MaxAttempts },
+	},
+	{
+		name: "health_path", group: groupHealth, def: "/health", reload: true,
+		help:  "path of the active health probe on a replica",
+		check: checkPath,
+		field: func(c *Config) any { return &c.HealthPath },
+	},
+	{
+		name: "health_interval", group: groupHealth, def: "2s", reload: true,
+		help: "how often each replica is probed",
+		min:  50 * ms, max: hour,
+		field: func(c *Config) any { return &c.HealthInterval },
+	},
+	{
+		name: "health_timeout", group: groupHealth, def: "5s", reload: true,
+		help: "longest wait for the answer to a probe",
+		min:  ms, max: hour,
+		field: func(c *Config) any { return &c.HealthTimeout },
+	},
+	{
+		name: "unhealthy_threshold", group: groupHealth, def: "3", reload: true,
+		help: "failures in a row after which a replica is ejected",
+		min:  1, max: 1000,
+		field: func(c *Config) any { return &c.UnhealthyThreshold },
+	},
+	{
+		name: "ejection_time", group: groupHealth, def: "1s", reload: true,
+		help: "how long a first ejection lasts; each further one lasts twice as long",
+		min:  ms, max: 24 * hour,
+		field: func(c *Config) any { return &c.EjectionTime },
+	},
+	{
+		name: "max_ejection_time", group: groupHealth, def: "60s", reload: true,
+		help: "longest ejection; at least ejection_time",
+		min:  ms, max: 24 * hour,
+		field: func(c *Config) any { return &c.MaxEjectionTime },
+	},
+
+	{
+		name: "log_level", group: groupLog, def: "info", reload: true,
+		help:  "least severe level that is logged",
+		oneOf: []string{"trace", "debug", "info", "warn", "error"},
+		field: func(c *Config) any { return &c.LogLevel },
+	},
+	{
+		name: "log_format", group: groupLog, def: "json",
+		help:  "form of the log on standard error",
+		oneOf: []string{"json", "console"},
+		field: func(c *Config) any { return &c.LogFormat },
+	},
+	{
+		name: "access_log", group: groupLog, def: "false", reload: true,
+		help:  "log one line per request",
+		field: func(c *Config) any { return &c.AccessLog },
+	},
+	{
+		name: "access_log_sample", group: groupLog, def: "1", reload: true,
+		help: "with access_log, log one request in this many",
+		min:  1, max: 1_000_000_000,
+		field: func(c *Config) any { return &c.AccessLogSample },
+	},
+	{
+		name: "response_headers", group: groupLog, def: "true", reload: true,
+		help:  "add X-Lbd-Replica and X-Lbd-Strategy to responses",
+		field: func(c *Config) any { return &c.ResponseHeaders },
+	},
+}

@@ -1,0 +1,161 @@
+package config
+
+import (
+	"strings"
+	"unicode"
+
+	"go.yaml.in/yaml/v3"
+)
+
+var (
+	modelKeys   = []string{"name", "aliases", "strategy", "replicas"}
+	replicaKeys = []string{"url", "device", "weight"}
+)
+
+// weightKey gives weight the parser and the range of a table row.
+var weightKey = &key{name: "weight", min: 1, max: 1_000_000}
+
+// models reads the key models. What it returns is of use only if nothing was
+// noted.
+func (l *loader) models(n *yaml.Node) []Model {
+	l.pinned, l.nameOwn = map[string]int{}, map[string]int{}
+	devices := map[string]string{}
+	var models []Model
+	l.sequence(n, "models", func(path string, item *yaml.Node) {
+		models = append(models, l.model(item, path, devices))
+	})
+	return models
+}
+
+func (l *loader) model(n *yaml.Node, path string, devices map[string]string) Model {
+	var m Model
+	given := map[string]bool{}
+	ok := l.mapping(n, path, modelKeys, func(name string, _, v *yaml.Node) {
+		given[name] = true
+		path := path + "." + name
+		switch name {
+		case "name":
+			m.Name = l.modelName(v, path)
+		case "aliases":
+			m.Aliases = l.aliases(v, path)
+		case "strategy":
+			m.Strategy = l.modelStrategy(v, path)
+		case "replicas":
+			m.Replicas = l.replicas(v, path, devices)
+		}
+	})
+	if ok && !given["name"] {
+		l.fail(l.at(n), path, "has no name; want the model as clients name it")
+	}
+	if ok && !given["replicas"] {
+		l.fail(l.at(n), path, "has no replicas; want at least one {url: http://host:port}")
+	}
+	return m
+}
+
+// modelName reads a name that no other model or alias has: a request names one
+// model.
+func (l *loader) modelName(n *yaml.Node, path string) string {
+	name, ok := l.scalar(n, path, false)
+	if !ok {
+		return ""
+	}
+	if name == "" || strings.ContainsFunc(name, unicode.IsControl) {
+		l.fail(l.at(n), path, "%q is not a model name; want the model as clients name it", name)
+		return ""
+	}
+	if line := l.nameOwn[name]; line > 0 {
+		l.fail(l.at(n), path, "%q is already a model or an alias in line %d; want each name once", name, line)
+		return ""
+	}
+	l.nameOwn[name] = n.Line
+	return name
+}
+
+func (l *loader) aliases(n *yaml.Node, path string) []string {
+	var aliases []string
+	if isNull(n) {
+		return nil
+	}
+	l.sequence(n, path, func(path string, item *yaml.Node) {
+		aliases = append(aliases, l.modelName(item, path))
+	})
+	return aliases
+}
+
+func (l *loader) modelStrategy(n *yaml.Node, path string) string {
+	name, ok := l.scalar(n, path, false)
+	if !ok {
+		return ""
+	}
+	err := l.checkStrategy(name)
+	switch {
+	case err != nil:
+		l.fail(l.at(n), path, "%s", err)
+	case name == "":
+		l.fail(l.at(n), path, `"" is no strategy; want its name, or leave the key out for the strategy of all models`)
+	}
+	return name
+}
+
+func (l *loader) replicas(n *yaml.Node, path string, devices map[string]string) []Replica {
+	if n.Kind == yaml.SequenceNode && len(n.Content) == 0 || isNull(n) {
+		l.fail(l.at(n), path, "is empty; want at least one {url: http://host:port}")
+		return nil
+	}
+	var replicas []Replica
+	seen := map[string]int{}
+	l.sequence(n, path, func(path string, item *yaml.Node) {
+		r, ok := l.replica(item, path)
+		if !ok {
+			return
+		}
+		key := id(r.Endpoint)
+		// One vLLM server may serve several models (LoRA adapters), but it
+		// runs on one device.
+		device, known := devices[key]
+		switch line, twice := seen[key]; {
+		case twice:
+			l.fail(l.at(item), path, "%q is already a replica of this model in line %d; want each once", r.Endpoint.String(), line)
+		case known && device != r.Device:
+			l.fail(l.at(item), path, "%q has device %q here and %q in line %d; want one", r.Endpoint.String(), r.Device, device, l.pinned[key])
+		default:
+			seen[key], devices[key] = item.Line, r.Device
+			if l.pinned[key] == 0 {
+				l.pinned[key] = item.Line
+			}
+			replicas = append(replicas, r)
+		}
+	})
+	return replicas
+}
+
+func (l *loader) replica(n *yaml.Node, path string) (Replica, bool) {
+	before := len(l.errs)
+	r := Replica{Weight: 1}
+	hasURL := false
+	ok := l.mapping(n, path, replicaKeys, func(name string, _, v *yaml.Node) {
+		path := path + "." + name
+		hasURL = hasURL || name == "url"
+		text, ok := l.scalar(v, path, false)
+		if !ok {
+			return
+		}
+		var err error
+		switch name {
+		case "url":
+			r.Endpoint, err = parseEndpoint(strings.TrimSpace(text))
+		case "device":
+			r.Device = text
+		case "weight":
+			r.Weight, err = weightKey.parseInt(text)
+		}
+		if err != nil {
+			l.fail(l.at(v), path, "%s", err)
+		}
+	})
+	if ok && !hasURL {
+		l.fail(l.at(n), path, "has no url; want http://host:port[/prefix]")
+	}
+	return r, len(l.errs) == before
+}

@@ -1,0 +1,65 @@
+package config
+
+import (
+	"net"
+)
+
+// validate checks what no single value shows. Each error is put at the place of
+// the value a user is likeliest to change.
+func (l *loader) validate(c *Config) {
+	l.validateReplicas(c)
+	l.validateListeners(c)
+	if err := l.checkStrategy(c.Strategy); err != nil && !l.failed["strategy"] {
+		l.fail(c.origins["strategy"], "strategy", "%s", err)
+	}
+	if c.MaxEjectionTime < c.EjectionTime && !l.failed["max_ejection_time"] && !l.failed["ejection_time"] {
+		l.fail(l.later(c, "max_ejection_time", "ejection_time"), "max_ejection_time",
+			"%q is shorter than ejection_time %q; want at least that", formatDuration(c.MaxEjectionTime), formatDuration(c.EjectionTime))
+	}
+}
+
+// later returns the origin of whichever key comes from the later layer: a
+// default is never what is wrong.
+func (l *loader) later(c *Config, a, b string) Origin {
+	if c.origins[b].Source > c.origins[a].Source {
+		return c.origins[b]
+	}
+	return c.origins[a]
+}
+
+func (l *loader) validateReplicas(c *Config) {
+	for _, e := range c.Endpoints {
+		if line := l.pinned[id(e)]; line > 0 {
+			l.fail(c.origins["endpoints"], "endpoints", "%q is also a replica of a model (%s); want each replica in one of the two",
+				e.String(), Origin{Source: FromFile, Name: l.file, Line: line}.place())
+		}
+	}
+	given := len(c.Endpoints)+len(c.Models) > 0 || l.failed["endpoints"] || l.failed["models"]
+	if !given && !l.failed[fileFailed] {
+		l.fail(Origin{}, "", "no replicas; want --endpoints URL,URL or the variable LBD_ENDPOINTS (or VLLM_ENDPOINTS), or the key endpoints or models in a file given with --config")
+	}
+}
+
+func (l *loader) validateListeners(c *Config) {
+	if l.failed["listen"] || l.failed["admin_listen"] || !sameSocket(c.Listen, c.AdminListen) {
+		return
+	}
+	l.fail(l.later(c, "admin_listen", "listen"), "admin_listen",
+		"%q is taken by listen %q; want another port, or empty for no admin listener", c.AdminListen, c.Listen)
+}
+
+// sameSocket tells whether two listen addresses would collide. A wildcard host
+// collides with every host; port 0 with nothing.
+func sameSocket(a, b string) bool {
+	hostA, portA, errA := net.SplitHostPort(a)
+	hostB, portB, errB := net.SplitHostPort(b)
+	if errA != nil || errB != nil || portA != portB || portA == "0" {
+		return false
+	}
+	return hostA == hostB || wildcard(hostA) || wildcard(hostB)
+}
+
+func wildcard(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "" || ip != nil && ip.IsUnspecified()
+}
