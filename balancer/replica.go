@@ -62,13 +62,23 @@ type Replica struct {
 	// Weight is the relative capacity, at least 1.
 	Weight int64
 
-	load load
+	// load is shared by all that With made of one replica.
+	load *load
 }
 
 // NewReplica returns an idle replica that was never polled. A weight below 1
 // counts as 1.
 func NewReplica(e Endpoint, device string, weight int) *Replica {
-	r := &Replica{ID: e.Addr + e.BasePath, Endpoint: e, Device: device, Weight: int64(max(weight, 1))}
+	r := &Replica{ID: e.Addr + e.BasePath, Endpoint: e, Device: device, Weight: int64(max(weight, 1)), load: new(load)}
 	r.load.epoch.Store(&epoch{})
 	return r
+}
+
+// With returns the replica under another device and weight, for a reload that
+// changes them. Both share one load: a reservation made on either counts on both
+// and is done once.
+func (r *Replica) With(device string, weight int) *Replica {
+	c := *r
+	c.Device, c.Weight = device, int64(max(weight, 1))
+	return &c
 }
