@@ -1,0 +1,39 @@
+// Package load is an OpenAI client that measures: it sends requests at their
+// times (open loop) or so many at once (closed loop), reads the streams event by
+// event, and reports TTFT, ITL, TPOT and E2E.
+//
+//	res, err := load.Run(ctx, load.Options{Target: "http://127.0.0.1:8080", Requests: seq})
+//	res.WriteTable(os.Stdout)
+//
+// Invariants: every request taken from the sequence ends in exactly one Record;
+// an open loop never waits for a response; no goroutine outlives Run.
+//
+// # What is measured
+//
+// A request has two clocks. The scheduled one starts when the plan said and
+// includes any delay of the client itself; figures named from_send start when the
+// first byte was about to be written. The first and last content are events with
+// non-empty content (vLLM's role chunk is empty); ITL is the gap between two
+// content events, so several tokens in one event are one gap, and events that
+// arrive in one read are 0 apart. TPOT divides by the replica's own token count.
+// A stream counts as complete only with [DONE] and an orderly end of the body.
+// Nothing is retried.
+//
+// Percentiles are those of all samples, interpolated between ranks as numpy does;
+// those of ITL come from a histogram whose buckets are off by at most 0.4 % of
+// the value or 0.5 µs. Latencies are of successful requests only: read them
+// together with the number of failures.
+//
+// # Results file
+//
+// Results marshals to one JSON object, every latency in milliseconds. Its fields
+// are those of [Results] and [Group], which document them: schema, target, api,
+// mode, concurrency, seed, started, seconds, interrupted, warmup_requests,
+// peak_in_flight, lateness_ms, wrong_length, no_usage; requests, ok, failed,
+// cancelled, errors (a count for each cause), prompt_tokens, output_tokens,
+// cached_tokens, requests_per_second, output_tokens_per_second; ttft_ms,
+// ttft_from_send_ms, itl_ms, tpot_ms, e2e_ms, e2e_from_send_ms (each count, mean,
+// p50, p90, p99, max); models and replicas (the same group fields for each name);
+// warnings; records (one for each request, warm-up included, times in
+// milliseconds from the start of the run, see [Record]).
+package load

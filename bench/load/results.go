@@ -1,0 +1,323 @@
+package load
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Schema is the value of Results.Schema; it changes when a reader of older files
+// would misread newer ones.
+const Schema = "lbd-bench/1"
+
+// MaxLateness is the generator's lateness at p99 above which a measurement is not
+// to be trusted: the requests were not sent when the plan said.
+const MaxLateness = 50 * time.Millisecond
+
+// maxReplicas bounds the breakdown, against a server that names a new replica in
+// each response. Those beyond it are "other".
+const maxReplicas = 256
+
+// Summary describes a set of latencies in milliseconds; all 0 when Count is.
+type Summary struct {
+	Count int     `json:"count"`
+	Mean  float64 `json:"mean"`
+	P50   float64 `json:"p50"`
+	P90   float64 `json:"p90"`
+	P99   float64 `json:"p99"`
+	Max   float64 `json:"max"`
+}
+
+// Group is the figures of a set of requests. Latencies are those of requests
+// that succeeded, and TTFT, ITL and TPOT those of streams among them.
+type Group struct {
+	Requests  int            `json:"requests"` // OK + Failed + Cancelled
+	OK        int            `json:"ok"`
+	Failed    int            `json:"failed"`
+	Cancelled int            `json:"cancelled"`
+	Errors    map[string]int `json:"errors,omitempty"` // "cause" or "cause code"
+
+	// Tokens as the replicas' usage counts them, of requests that succeeded.
+	PromptTokens int64 `json:"prompt_tokens"`
+	OutputTokens int64 `json:"output_tokens"`
+	CachedTokens int64 `json:"cached_tokens"`
+	// Per second of Results.Seconds.
+	RequestsPerSecond     float64 `json:"requests_per_second"`
+	OutputTokensPerSecond float64 `json:"output_tokens_per_second"`
+
+	TTFT         Summary `json:"ttft_ms"`           // from the scheduled time
+	TTFTFromSend Summary `json:"ttft_from_send_ms"` // from the actual send
+	ITL          Summary `json:"itl_ms"`            // over all gaps; from a histogram, see doc.go
+	TPOT         Summary `json:"tpot_ms"`
+	E2E          Summary `json:"e2e_ms"`
+	E2EFromSend  Summary `json:"e2e_from_send_ms"`
+}
+
+// Results are the figures of a run.
+type Results struct {
+	Schema      string    `json:"schema"`
+	Target      string    `json:"target"`
+	API         API       `json:"api"`
+	Mode        string    `json:"mode"` // "open" or "closed"
+	Concurrency int       `json:"concurrency,omitempty"`
+	Seed        uint64    `json:"seed"`
+	Started     time.Time `json:"started"`
+	// Seconds is from the first scheduled time to the end of the last request,
+	// warm-up left out.
+	Seconds     float64 `json:"seconds"`
+	Interrupted bool    `json:"interrupted"`
+	// WarmupRequests is the number of requests left out.
+	WarmupRequests int `json:"warmup_requests"`
+	PeakInFlight   int `json:"peak_in_flight"`
+	// Lateness is the generator's own; of all requests, whatever became of them.
+	Lateness Summary `json:"lateness_ms"`
+	// WrongLength counts answers whose output length is not the one asked for,
+	// NoUsage those without a usage count; their tokens are not in any figure.
+	WrongLength int `json:"wrong_length"`
+	NoUsage     int `json:"no_usage"`
+
+	Group
+	Models   map[string]*Group `json:"models"`
+	Replicas map[string]*Group `json:"replicas"` // by X-Lbd-Replica; "" where none was sent
+
+	Warnings []string `json:"warnings,omitempty"`
+	Records  []Record `json:"records,omitempty"`
+}
+
+// Check tells why the measurement should not be trusted, nil if it can be: it was
+// interrupted, nothing succeeded, a larger part than maxErrorRate (0.01 is 1 %)
+// failed, or the generator was late.
+func (r *Results) Check(maxErrorRate float64) error {
+	var why []error
+	if r.Interrupted {
+		why = append(why, errors.New("interrupted"))
+	}
+	if r.OK == 0 {
+		why = append(why, errors.New("no request succeeded"))
+	}
+	if rate := r.ErrorRate(); rate > maxErrorRate {
+		why = append(why, fmt.Errorf("%d of %d requests failed (%.2f %%); want at most %.2f %%",
+			r.Failed, r.OK+r.Failed, 100*rate, 100*maxErrorRate))
+	}
+	if r.Lateness.P99 > millis(MaxLateness) {
+		why = append(why, r.latenessError())
+	}
+	return errors.Join(why...)
+}
+
+func (r *Results) latenessError() error {
+	return fmt.Errorf("generator late: %.1f ms at p99; want at most %v", r.Lateness.P99, MaxLateness)
+}
+
+// ErrorRate is the failed part of the requests that were not cancelled.
+func (g *Group) ErrorRate() float64 {
+	if g.OK+g.Failed == 0 {
+		return 0
+	}
+	return float64(g.Failed) / float64(g.OK+g.Failed)
+}
+
+// recorder collects the records and the gaps of each group.
+type recorder struct {
+	mu       sync.Mutex // guards all; onRecord is called under it
+	onRecord func(Record)
+	records  []Record
+	itl      histogram
+	models   map[string]*histogram
+	replicas map[string]*histogram
+}
+
+func newRecorder(onRecord func(Record)) *recorder {
+	return &recorder{onRecord: onRecord, models: map[string]*histogram{}, replicas: map[string]*histogram{}}
+}
+
+func (r *recorder) add(rec *Record, gaps []time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, known := r.replicas[rec.Replica]; !known && len(r.replicas) >= maxReplicas {
+		rec.Replica = "other"
+	}
+	r.records = append(r.records, *rec)
+	if rec.OK() && !rec.Warmup {
+		model, replica := histogramOf(r.models, rec.Model), histogramOf(r.replicas, rec.Replica)
+		for _, gap := range gaps {
+			r.itl.observe(gap)
+			model.observe(gap)
+			replica.observe(gap)
+		}
+	}
+	if r.onRecord != nil {
+		r.onRecord(*rec)
+	}
+}
+
+func histogramOf(m map[string]*histogram, key string) *histogram {
+	h := m[key]
+	if h == nil {
+		h = new(histogram)
+		m[key] = h
+	}
+	return h
+}
+
+// results adds up the records. All requests have ended.
+func (r *Runner) results() *Results {
+	rs := r.recorder
+	slices.SortFunc(rs.records, func(a, b Record) int { return cmp.Compare(a.Index, b.Index) })
+	res := &Results{
+		Schema:       Schema,
+		Target:       r.target.base,
+		API:          r.o.API,
+		Mode:         "open",
+		Concurrency:  r.o.Concurrency,
+		Seed:         r.o.Seed,
+		Started:      r.start,
+		PeakInFlight: int(r.live.peak.Load()),
+		Models:       map[string]*Group{},
+		Replicas:     map[string]*Group{},
+	}
+	if r.o.Concurrency > 0 {
+		res.Mode = "closed"
+	}
+	res.add(rs)
+	if r.o.KeepRecords {
+		res.Records = rs.records
+	}
+	res.warn()
+	return res
+}
+
+func (res *Results) add(rs *recorder) {
+	var all []*Record
+	models, replicas := map[string][]*Record{}, map[string][]*Record{}
+	for i := range rs.records {
+		rec := &rs.records[i]
+		if rec.Warmup {
+			res.WarmupRequests++
+			continue
+		}
+		all = append(all, rec)
+		models[rec.Model] = append(models[rec.Model], rec)
+		replicas[rec.Replica] = append(replicas[rec.Replica], rec)
+		if rec.OK() && rec.OutputTokens == 0 {
+			res.NoUsage++
+		} else if rec.OK() && rec.OutputTokens != rec.AskedOutput {
+			res.WrongLength++
+		}
+	}
+	res.Seconds = span(all).Seconds()
+	res.Lateness = summarize(all, func(rec *Record) (time.Duration, bool) { return rec.Lateness(), true })
+	res.Group = *newGroup(all, &rs.itl, res.Seconds)
+	for name, recs := range models {
+		res.Models[name] = newGroup(recs, rs.models[name], res.Seconds)
+	}
+	for name, recs := range replicas {
+		res.Replicas[name] = newGroup(recs, rs.replicas[name], res.Seconds)
+	}
+}
+
+// span is from the first scheduled time to the last end.
+func span(recs []*Record) time.Duration {
+	if len(recs) == 0 {
+		return 0
+	}
+	first, last := recs[0].Scheduled, recs[0].End
+	for _, rec := range recs {
+		first, last = min(first, rec.Scheduled), max(last, rec.End)
+	}
+	return last - first
+}
+
+func newGroup(recs []*Record, itl *histogram, seconds float64) *Group {
+	g := &Group{Requests: len(recs), Errors: map[string]int{}}
+	for _, rec := range recs {
+		g.count(rec)
+	}
+	if seconds > 0 {
+		g.RequestsPerSecond = float64(g.OK) / seconds
+		g.OutputTokensPerSecond = float64(g.OutputTokens) / seconds
+	}
+	of := func(latency func(*Record) time.Duration, counts func(*Record) bool) Summary {
+		return summarize(recs, func(rec *Record) (time.Duration, bool) {
+			return latency(rec), rec.OK() && counts(rec)
+		})
+	}
+	always := func(*Record) bool { return true }
+	streamed := func(rec *Record) bool { return rec.Events > 0 }
+	g.TTFT = of((*Record).TTFT, streamed)
+	g.TTFTFromSend = of((*Record).TTFTFromSend, streamed)
+	g.TPOT = of((*Record).TPOT, func(rec *Record) bool { return rec.Events > 0 && rec.OutputTokens > 1 })
+	g.E2E = of((*Record).E2E, always)
+	g.E2EFromSend = of((*Record).E2EFromSend, always)
+	if itl != nil {
+		g.ITL = itl.summary()
+	}
+	return g
+}
+
+func (g *Group) count(rec *Record) {
+	switch {
+	case rec.OK():
+		g.OK++
+		g.PromptTokens += int64(rec.PromptTokens)
+		g.OutputTokens += int64(rec.OutputTokens)
+		g.CachedTokens += int64(rec.CachedTokens)
+	case rec.Cause == CauseCancelled:
+		g.Cancelled++
+	default:
+		g.Failed++
+		g.Errors[rec.failure()]++
+	}
+}
+
+// summarize describes the latencies the function picks, exactly.
+func summarize(recs []*Record, pick func(*Record) (time.Duration, bool)) Summary {
+	ms := make([]float64, 0, len(recs))
+	sum := 0.0
+	for _, rec := range recs {
+		if d, ok := pick(rec); ok {
+			ms = append(ms, millis(d))
+			sum += millis(d)
+		}
+	}
+	if len(ms) == 0 {
+		return Summary{}
+	}
+	slices.Sort(ms)
+	return Summary{
+		Count: len(ms),
+		Mean:  sum / float64(len(ms)),
+		P50:   percentile(ms, .5),
+		P90:   percentile(ms, .9),
+		P99:   percentile(ms, .99),
+		Max:   ms[len(ms)-1],
+	}
+}
+
+// percentile interpolates between the two nearest ranks, as numpy.percentile and
+// so vllm bench does by default.
+func percentile(sorted []float64, q float64) float64 {
+	at := q * float64(len(sorted)-1)
+	low := math.Floor(at)
+	i := int(low)
+	if i+1 >= len(sorted) {
+		return sorted[len(sorted)-1]
+	}
+	return sorted[i] + (at-low)*(sorted[i+1]-sorted[i])
+}
+
+func (r *Results) warn() {
+	if r.Lateness.P99 > millis(MaxLateness) {
+		r.Warnings = append(r.Warnings, r.latenessError().Error())
+	}
+	if r.WrongLength > 0 {
+		r.Warnings = append(r.Warnings, fmt.Sprintf("%d answers are not of the length asked for", r.WrongLength))
+	}
+	if r.NoUsage > 0 {
+		r.Warnings = append(r.Warnings, fmt.Sprintf("%d answers have no usage count; token figures leave them out", r.NoUsage))
+	}
+}
