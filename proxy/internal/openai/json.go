@@ -115,7 +115,7 @@ func (r *jsonReader) member() bool {
 // note keeps what is wanted of one member; a later one replaces an earlier one.
 func (r *jsonReader) note(rawKey []byte, v span) {
 	var buf [longestKey]byte
-	switch string(plainKey(buf[:0], rawKey)) {
+	switch string(plainKey(&buf, rawKey)) {
 	case "model":
 		r.peek.Duplicate = r.peek.HasModel
 		r.peek.HasModel = true
@@ -168,7 +168,7 @@ func (r *jsonReader) finish() (Peek, error) {
 		}
 	}
 	if err != nil {
-		p.HasModel, p.ModelStart, p.ModelEnd = false, 0, 0
+		p.HasModel, p.ModelStart, p.ModelEnd, p.escaped = false, 0, 0, false
 	}
 	return p, err
 }
@@ -176,13 +176,13 @@ func (r *jsonReader) finish() (Peek, error) {
 // longestKey is len("max_completion_tokens").
 const longestKey = 21
 
-// plainKey is a key with its escapes decoded, in dst if it has any. A key too long, or beyond ASCII, to be one that is
-// looked for may come out empty, which is none of them either.
-func plainKey(dst, raw []byte) []byte {
-	if len(raw) < len("\\u006dodel") && bytes.IndexByte(raw, '\\') < 0 {
+// plainKey is a key with its escapes decoded. One that is too long, or beyond ASCII, to be looked for comes out empty or
+// as it is, which is none of those either.
+func plainKey(buf *[longestKey]byte, raw []byte) []byte {
+	if bytes.IndexByte(raw, '\\') < 0 {
 		return raw
 	}
-	return decodeKey(dst, raw)
+	return decodeKey(buf[:0], raw)
 }
 
 func decodeKey(dst, raw []byte) []byte {

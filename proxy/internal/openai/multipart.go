@@ -113,13 +113,18 @@ func (r *formReader) boundaryEnd() (last, ok bool) {
 	switch {
 	case bytes.HasPrefix(rest, []byte("--")):
 		return true, true
-	case bytes.HasPrefix(rest, []byte("\r\n")):
-		r.i += 2
-		return false, true
 	case len(rest) > 0 && rest[0] == '-':
 		return false, r.failPrefix([]byte("--"), "the final boundary")
 	}
-	return false, r.failPrefix([]byte("\r\n"), "a line break behind the boundary")
+	return false, r.lineBreak("a line break behind the boundary")
+}
+
+func (r *formReader) lineBreak(want string) bool {
+	if !bytes.HasPrefix(r.b[r.i:], []byte("\r\n")) {
+		return r.failPrefix([]byte("\r\n"), want)
+	}
+	r.i += 2
+	return true
 }
 
 // part reads one part: its headers, and its content up to the next boundary.
@@ -149,16 +154,13 @@ func (r *formReader) part() bool {
 // content to older ones, so it counts as a boundary here, and boundaryEnd refuses it.
 func (r *formReader) isContent() bool {
 	rest := r.b[r.i:]
-	if len(rest) < 2 {
+	switch {
+	case len(rest) == 0 || rest[0] == ' ' || rest[0] == '\t':
 		return false
-	}
-	switch rest[0] {
-	case ' ', '\t':
-		return false
-	case '\r':
-		return rest[1] != '\n'
-	case '-':
-		return rest[1] != '-'
+	case rest[0] == '\r':
+		return len(rest) > 1 && rest[1] != '\n'
+	case rest[0] == '-':
+		return len(rest) > 1 && rest[1] != '-'
 	}
 	return true
 }

@@ -12,8 +12,10 @@ type disposition struct {
 // headers reads the headers of a part and the empty line behind them.
 func (r *formReader) headers(d *disposition) bool {
 	for {
-		if bytes.HasPrefix(r.b[r.i:], []byte("\r\n")) {
-			r.i += 2
+		if r.i < len(r.b) && r.b[r.i] == '\r' {
+			if !r.lineBreak("an empty line behind the headers") {
+				return false
+			}
 			return d.name != nil || r.fail("a Content-Disposition with a name before the content")
 		}
 		start := r.i
@@ -23,14 +25,14 @@ func (r *formReader) headers(d *disposition) bool {
 		name := r.b[start:r.i]
 		r.i++
 		start = r.i
-		if !r.headerValue() {
+		r.headerValue()
+		value := r.b[start:r.i]
+		if !r.lineBreak("a line break behind the header") {
 			return false
 		}
-		value := r.b[start:r.i]
 		if keyIs(name, "content-disposition") && !r.disposition(d, start, value) {
 			return false
 		}
-		r.i += 2
 	}
 }
 
@@ -46,15 +48,12 @@ func (r *formReader) headerName() bool {
 	return true
 }
 
-// headerValue steps to the line break behind the value of a header.
-func (r *formReader) headerValue() bool {
+// headerValue steps to the first byte that cannot stand in the value of a header. A bare line feed cannot: python-multipart
+// reads on behind it, others do not.
+func (r *formReader) headerValue() {
 	for r.i < len(r.b) && (r.b[r.i] >= ' ' || r.b[r.i] == '\t') {
 		r.i++
 	}
-	if !bytes.HasPrefix(r.b[r.i:], []byte("\r\n")) {
-		return r.failPrefix([]byte("\r\n"), "a line break behind the header")
-	}
-	return true
 }
 
 // disposition reads the value of a Content-Disposition header that begins at start.
@@ -133,9 +132,9 @@ func (p *params) next() bool {
 		p.bad = true
 		return false
 	}
-	p.rest = bytes.TrimLeft(p.rest[1:], " \t")
-	if len(p.rest) == 0 || p.rest[0] == ';' { // an empty parameter is allowed: RFC 9110 section 5.6.6
-		return p.next()
+	p.rest = bytes.TrimLeft(p.rest, "; \t") // empty parameters are allowed: RFC 9110 section 5.6.6
+	if len(p.rest) == 0 {
+		return false
 	}
 	return p.splitKey() && p.splitValue()
 }

@@ -6,7 +6,6 @@ import "bytes"
 // recursion limit is 1,000 by default), so nothing that vLLM takes is lost.
 const MaxDepth = 1 << 16
 
-
 // scanner steps over JSON. Its methods move i forward and report success; after a failure i is where, want is what.
 type scanner struct {
 	b    []byte
@@ -28,14 +27,11 @@ func (s *scanner) at(c byte) bool { return s.i < len(s.b) && s.b[s.i] == c }
 
 // space steps over white space: RFC 8259 section 2, and json.loads.
 func (s *scanner) space() {
-	for s.i < len(s.b) && s.b[s.i] <= ' ' {
-		switch s.b[s.i] {
-		case ' ', '\n', '\r', '\t':
-			s.i++
-		default:
-			return
-		}
+	b, i := s.b, s.i
+	for i < len(b) && (b[i] == ' ' || b[i] == '\n' || b[i] == '\r' || b[i] == '\t') {
+		i++
 	}
+	s.i = i
 }
 
 // value steps over one value of any kind.
@@ -56,19 +52,33 @@ func (s *scanner) value() bool {
 // str steps over the string whose opening quote is next. Only the closing quote is looked for (see the package doc), with
 // the vector instructions of bytes.IndexByte: this is where the bytes of a long prompt go by.
 func (s *scanner) str() bool {
-	for i := s.i + 1; ; {
-		n := bytes.IndexByte(s.b[i:], '"')
+	b, i := s.b, s.i+1
+	for end := min(i+short, len(b)); i < end; i++ {
+		if b[i] == '"' {
+			s.i = i + 1
+			return true
+		}
+		if b[i] == '\\' {
+			break
+		}
+	}
+	for {
+		n := bytes.IndexByte(b[i:], '"')
 		if n < 0 {
-			s.i = len(s.b)
+			s.i = len(b)
 			return s.fail("the end of a string")
 		}
 		i += n + 1
-		if s.b[i-2] != '\\' || !escapedQuote(s.b, i-1) {
+		if b[i-2] != '\\' || !escapedQuote(b, i-1) {
 			s.i = i
 			return true
 		}
 	}
 }
+
+// short is the length up to which a byte-by-byte loop finds the closing quote sooner than a call of bytes.IndexByte: that
+// of most keys, roles and model names.
+const short = 12
 
 // escapedQuote reports whether the quote at i has an odd number of backslashes before it. The opening quote of its string
 // bounds the walk, and no backslash is walked over twice.
@@ -94,8 +104,8 @@ func (s *scanner) scalar(c byte) bool {
 	case 'I':
 		return s.literal("Infinity")
 	}
-	if c == '-' || '0' <= c && c <= '9' {
-		return s.number()
+	if c == '-' || isDigit(c) {
+		return s.integer() || s.number()
 	}
 	return s.fail("a value")
 }
@@ -110,7 +120,26 @@ func (s *scanner) literal(word string) bool {
 	return true
 }
 
-// number steps over a number: RFC 8259 section 6, and -Infinity, which json.loads takes too.
+// integer steps over a number without sign, fraction and exponent: prompts come as token ids, too. It does not move if the
+// next number is another.
+func (s *scanner) integer() bool {
+	b, i := s.b, s.i
+	for i < len(b) && isDigit(b[i]) {
+		i++
+	}
+	switch {
+	case i == s.i, b[s.i] == '0' && i > s.i+1:
+		return false
+	case i < len(b) && (b[i] == '.' || b[i]|0x20 == 'e'):
+		return false
+	}
+	s.i = i
+	return true
+}
+
+func isDigit(c byte) bool { return c-'0' <= 9 }
+
+// number steps over a number of any kind: RFC 8259 section 6, and -Infinity, which json.loads takes too.
 func (s *scanner) number() bool {
 	if s.at('-') {
 		s.i++
@@ -142,7 +171,7 @@ func (s *scanner) number() bool {
 // digits steps over one or more digits.
 func (s *scanner) digits() bool {
 	b, i := s.b, s.i
-	for i < len(b) && b[i]-'0' <= 9 {
+	for i < len(b) && isDigit(b[i]) {
 		i++
 	}
 	if i == s.i {

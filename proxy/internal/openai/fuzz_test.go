@@ -1,0 +1,162 @@
+package openai
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"mime"
+	"mime/multipart"
+	"strings"
+	"testing"
+	"unicode/utf8"
+)
+
+// FuzzPeekJSON compares PeekJSON with encoding/json, which takes map keys as they are and lets the last of several win.
+// The documented differences: encoding/json checks the inside of strings, knows no NaN and Infinity, nests up to 10,000.
+func FuzzPeekJSON(f *testing.F) {
+	for _, c := range jsonCases {
+		if len(c.body) < 1000 {
+			f.Add([]byte(c.body))
+		}
+	}
+	for _, c := range badJSON {
+		if len(c.body) < 1000 {
+			f.Add([]byte(c.body))
+		}
+	}
+	for _, c := range badModel {
+		f.Add([]byte(`{"model":` + c.model + `}`))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		p, err := PeekJSON(body)
+		checkRanges(t, p, body)
+		var members map[string]json.RawMessage
+		stdErr := json.Unmarshal(body, &members)
+		switch {
+		case stdErr != nil && err == nil:
+			if !strings.Contains(stdErr.Error(), " in string") && !strings.Contains(stdErr.Error(), "hexadecimal") &&
+				!strings.Contains(stdErr.Error(), "max depth") && !bytes.Contains(body, []byte("NaN")) && !bytes.Contains(body, []byte("Infinity")) {
+				t.Fatalf("accepted what encoding/json refuses: %v", stdErr)
+			}
+		case stdErr == nil && members != nil:
+			checkModel(t, p, err, body, members)
+		}
+		if err == nil {
+			checkReplaced(t, p, body)
+		}
+	})
+}
+
+func checkRanges(t *testing.T, p Peek, body []byte) {
+	if p.ModelStart < 0 || p.ModelStart > p.ModelEnd || p.ModelEnd > len(body) || p.HasModel != (p.ModelEnd > 0) {
+		t.Fatalf("model out of range: %+v", p)
+	}
+	if p.PromptStart < 0 || p.PromptStart > p.PromptEnd || p.PromptEnd > len(body) || p.MaxTokens < -1 {
+		t.Fatalf("prompt or limit out of range: %+v", p)
+	}
+	if name := p.ModelBytes(body); !utf8.Valid(name) {
+		t.Fatalf("model %q is not UTF-8", name)
+	}
+}
+
+// checkModel compares with what encoding/json reads of a valid object.
+func checkModel(t *testing.T, p Peek, err error, body []byte, members map[string]json.RawMessage) {
+	raw, has := members["model"]
+	var want string
+	isString := json.Unmarshal(raw, &want) == nil && bytes.HasPrefix(raw, []byte(`"`))
+	switch {
+	case errors.Is(err, ErrModelText):
+		if !strings.ContainsRune(want, utf8.RuneError) { // what encoding/json makes of bad text
+			t.Fatalf("%v, encoding/json reads %q", err, want)
+		}
+	case errors.Is(err, ErrModelNotString):
+		if !has || isString {
+			t.Fatalf("%v, encoding/json reads %q", err, want)
+		}
+	case err != nil:
+		t.Fatalf("refused what encoding/json accepts: %v", err)
+	case p.HasModel != has || string(p.ModelBytes(body)) != want:
+		t.Fatalf("got model %q %v, encoding/json reads %q %v", p.ModelBytes(body), p.HasModel, want, has)
+	}
+}
+
+// checkReplaced replaces the model, and reads the result again.
+func checkReplaced(t *testing.T, p Peek, body []byte) {
+	const name = "a\"\\/\u2028b"
+	replaced := ReplaceModel(nil, body, p, name)
+	q, err := PeekJSON(replaced)
+	if err != nil {
+		t.Fatalf("replaced: %v in %q", err, replaced)
+	}
+	if p.HasModel && string(q.ModelBytes(replaced)) != name {
+		t.Fatalf("replaced model reads %q", q.ModelBytes(replaced))
+	}
+	if q.Duplicate != p.Duplicate || q.Stream != p.Stream || q.MaxTokens != p.MaxTokens ||
+		!bytes.Equal(replaced[q.PromptStart:q.PromptEnd], body[p.PromptStart:p.PromptEnd]) {
+		t.Fatalf("replacing the model changed more: %+v, was %+v", q, p)
+	}
+}
+
+// FuzzPeekMultipart never panics, keeps its ranges, and agrees with mime/multipart where both read a form.
+func FuzzPeekMultipart(f *testing.F) {
+	const contentType = "multipart/form-data; boundary=b"
+	for _, body := range []string{
+		upload + field("model", "whisper") + field("stream", "true") + "--b--\r\n",
+		field("model", "a") + field("model", "b") + "--b--",
+		"\r\n--b\r\nContent-Disposition: form-data; name=\"mo\\\"del\"; filename*=utf-8''x\r\n\r\n\r\n--b--",
+		"--b \r\n", "--b\r\n\r\n", "", "--b--",
+	} {
+		f.Add(contentType, []byte(body))
+		f.Add(`multipart/form-data; charset=utf-8; boundary="b"`, []byte(body))
+	}
+	f.Fuzz(func(t *testing.T, contentType string, body []byte) {
+		p, err := PeekMultipart([]byte(contentType), body)
+		checkRanges(t, p, body)
+		if err == nil {
+			checkForm(t, p, contentType, body)
+		}
+	})
+}
+
+// checkForm compares with mime/multipart. Its reader takes padding, preambles and encodings that PeekMultipart refuses or
+// leaves alone, and refuses header names and long headers that PeekMultipart takes: only forms that both read count.
+func checkForm(t *testing.T, p Peek, contentType string, body []byte) {
+	_, ps, err := mime.ParseMediaType(contentType)
+	if err != nil {
+		return
+	}
+	model, has := "", false
+	r := multipart.NewReader(bytes.NewReader(body), ps["boundary"])
+	for {
+		part, err := r.NextRawPart()
+		if err != nil {
+			break
+		}
+		var content bytes.Buffer
+		if _, err = content.ReadFrom(part); err != nil {
+			return
+		}
+		if part.FormName() == "model" {
+			model, has = content.String(), true
+		}
+	}
+	if p.HasModel && has && model != string(p.ModelBytes(body)) {
+		t.Fatalf("got model %q, mime/multipart reads %q", p.ModelBytes(body), model)
+	}
+}
+
+// FuzzWrittenForm reads back what mime/multipart writes.
+func FuzzWrittenForm(f *testing.F) {
+	f.Add("whisper", []byte("RIFF\r\n--"))
+	f.Fuzz(func(t *testing.T, model string, file []byte) {
+		body, contentType := writeForm(t, model, file)
+		p, err := PeekMultipart(contentType, body)
+		if plainText([]byte(model)) {
+			if err != nil || string(p.ModelBytes(body)) != model {
+				t.Fatalf("got %q %v, want %q", p.ModelBytes(body), err, model)
+			}
+		} else if !errors.Is(err, ErrModelText) {
+			t.Fatalf("got %v for model %q", err, model)
+		}
+	})
+}
