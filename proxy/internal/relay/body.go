@@ -1,0 +1,272 @@
+package relay
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+)
+
+// Framing is how the end of a body is known.
+type Framing uint8
+
+// The framings of a response body.
+const (
+	NoBody     Framing = iota
+	Length             // Content-Length
+	Chunked            // Transfer-Encoding: chunked
+	UntilClose         // the end of the connection
+)
+
+// Framing returns how the response's body is delimited (RFC 9112 section 6.3).
+func (h *Head) Framing(headRequest bool) Framing {
+	switch {
+	case headRequest, h.Status < 200, h.Status == 204, h.Status == 304, h.Length == 0:
+		return NoBody
+	case h.Chunked:
+		return Chunked
+	case h.Length > 0:
+		return Length
+	}
+	return UntilClose
+}
+
+// ErrBadFraming is wrapped by every error about chunk framing.
+var ErrBadFraming = errors.New("malformed chunk framing")
+
+func badFraming(format string, args ...any) error {
+	return fmt.Errorf("%w: "+format, append([]any{ErrBadFraming}, args...)...)
+}
+
+// Limits on what chunk framing may add to a body. A chunk size has at most 15
+// hexadecimal digits, so it cannot overflow.
+const (
+	maxSizeDigits = 15
+	maxSizeLine   = 512
+	maxTrailer    = 16 << 10
+)
+
+type chunkState uint8
+
+const (
+	inSize chunkState = iota
+	inData
+	afterData   // CR expected
+	afterDataCR // LF expected
+	inTrailer
+	ended
+)
+
+// Body follows a body through its bytes, however they are cut into reads.
+type Body struct {
+	framing Framing
+	left    int64 // of the length, or of the current chunk
+	state   chunkState
+	line    []byte // chunk-size line or trailer section read so far
+}
+
+// Reset begins a body. length matters for Length only.
+func (b *Body) Reset(f Framing, length int64) {
+	*b = Body{framing: f, left: length, line: b.line[:0]}
+	if f == NoBody {
+		b.state = ended
+	}
+}
+
+// Ended says that the last byte of the body has been seen.
+func (b *Body) Ended() bool { return b.state == ended }
+
+// End tells the body that the connection has ended. It reports whether the body
+// is complete.
+func (b *Body) End() bool {
+	if b.framing == UntilClose {
+		b.state = ended
+	}
+	return b.state == ended
+}
+
+// Trailer returns the trailer section of a chunked body, complete lines with
+// their CRLF, once it has ended.
+func (b *Body) Trailer() []byte {
+	if b.framing != Chunked {
+		return nil
+	}
+	return bytes.TrimSuffix(b.line, []byte("\r\n"))
+}
+
+// part says what the bytes that next consumed are.
+type part uint8
+
+const (
+	framing part = iota // chunk framing in front of or behind data
+	payload
+	last   // the last chunk's line and the trailer section
+	excess // bytes behind the end
+)
+
+// next consumes some bytes of p, at least one, all of one kind. For framing,
+// held says that the line is not complete: nobody knows yet whether it is the
+// last chunk's.
+func (b *Body) next(p []byte) (kind part, n int, held bool, err error) {
+	switch {
+	case b.state == ended:
+		return excess, len(p), false, nil
+	case b.framing == UntilClose:
+		return payload, len(p), false, nil
+	case b.framing == Length:
+		n = b.take(p)
+		if b.left == 0 {
+			b.state = ended
+		}
+		return payload, n, false, nil
+	}
+	return b.chunked(p)
+}
+
+func (b *Body) take(p []byte) int {
+	n := int(min(int64(len(p)), b.left))
+	b.left -= int64(n)
+	return n
+}
+
+func (b *Body) chunked(p []byte) (kind part, n int, held bool, err error) {
+	switch b.state {
+	case inData:
+		n = b.take(p)
+		if b.left == 0 {
+			b.state = afterData
+		}
+		return payload, n, false, nil
+	case afterData:
+		if p[0] != '\r' {
+			return framing, 1, false, badFraming("byte 0x%02x behind a chunk; want CRLF", p[0])
+		}
+		b.state = afterDataCR
+		return framing, 1, false, nil
+	case afterDataCR:
+		if p[0] != '\n' {
+			return framing, 1, false, badFraming("byte 0x%02x behind a chunk; want CRLF", p[0])
+		}
+		b.state = inSize
+		return framing, 1, false, nil
+	case inTrailer:
+		n, err = b.trailer(p)
+		return last, n, false, err
+	}
+	return b.size(p)
+}
+
+// size reads a chunk-size line, from one read in place or over several by way of
+// b.line.
+func (b *Body) size(p []byte) (kind part, n int, held bool, err error) {
+	n, line, err := b.untilLF(p, maxSizeLine)
+	if err != nil || line == nil {
+		return framing, n, true, err
+	}
+	size, err := parseSize(line)
+	if err != nil {
+		return framing, n, false, err
+	}
+	b.line = b.line[:0]
+	if size == 0 {
+		b.state = inTrailer
+		return last, n, false, nil
+	}
+	b.state, b.left = inData, size
+	return framing, n, false, nil
+}
+
+// untilLF returns the line that ends in p, without its CRLF, or nil when p holds
+// only a part of it.
+func (b *Body) untilLF(p []byte, limit int) (n int, line []byte, err error) {
+	i := bytes.IndexByte(p, '\n')
+	if i < 0 {
+		b.line = append(b.line, p...)
+		if len(b.line) > limit {
+			return len(p), nil, badFraming("line longer than %d bytes", limit)
+		}
+		return len(p), nil, nil
+	}
+	line = p[:i+1]
+	if len(b.line) > 0 {
+		b.line = append(b.line, line...)
+		line = b.line
+	}
+	if len(line) > limit {
+		return i + 1, nil, badFraming("line longer than %d bytes", limit)
+	}
+	if len(line) < 2 || line[len(line)-2] != '\r' {
+		return i + 1, nil, badFraming("line %q does not end in CRLF", truncate(line))
+	}
+	return i + 1, line[:len(line)-2], nil
+}
+
+func parseSize(line []byte) (n int64, err error) {
+	digits, ext, _ := bytes.Cut(line, []byte(";"))
+	digits = bytes.TrimRight(digits, " \t")
+	if len(digits) == 0 || len(digits) > maxSizeDigits {
+		return 0, badFraming("chunk size %q; want 1 to %d hexadecimal digits", truncate(line), maxSizeDigits)
+	}
+	for _, c := range digits {
+		d := hexDigit(c)
+		if d < 0 {
+			return 0, badFraming("chunk size %q; want hexadecimal digits", truncate(line))
+		}
+		n = n<<4 | int64(d)
+	}
+	if i := BadValueByte(ext); i >= 0 {
+		return 0, badFraming("byte 0x%02x in a chunk extension", ext[i])
+	}
+	return n, nil
+}
+
+func hexDigit(c byte) int {
+	switch {
+	case '0' <= c && c <= '9':
+		return int(c - '0')
+	case 'a' <= c && c <= 'f':
+		return int(c-'a') + 10
+	case 'A' <= c && c <= 'F':
+		return int(c-'A') + 10
+	}
+	return -1
+}
+
+// trailer collects lines up to the empty one that ends the body.
+func (b *Body) trailer(p []byte) (n int, err error) {
+	for n < len(p) {
+		i := bytes.IndexByte(p[n:], '\n')
+		end := len(p)
+		if i >= 0 {
+			end = n + i + 1
+		}
+		b.line = append(b.line, p[n:end]...)
+		n = end
+		if len(b.line) > maxTrailer {
+			return n, badFraming("trailer section longer than %d bytes", maxTrailer)
+		}
+		if i < 0 {
+			return n, nil
+		}
+		if !bytes.HasSuffix(b.line, []byte("\r\n")) {
+			return n, badFraming("trailer line does not end in CRLF")
+		}
+		if len(b.line) == 2 || bytes.HasSuffix(b.line, []byte("\r\n\r\n")) {
+			b.state = ended
+			return n, nil
+		}
+	}
+	return n, nil
+}
+
+// TrailerFields calls yield for each field of a trailer section, skipping lines
+// that are no fields.
+func TrailerFields(section []byte, yield func(name, value []byte)) {
+	for len(section) > 0 {
+		var line []byte
+		line, section, _ = bytes.Cut(section, []byte("\r\n"))
+		name, value, ok := bytes.Cut(line, []byte(":"))
+		if value = bytes.Trim(value, " \t"); ok && IsToken(name) && BadValueByte(value) < 0 {
+			yield(name, value)
+		}
+	}
+}

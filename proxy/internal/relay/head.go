@@ -1,0 +1,257 @@
+package relay
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+)
+
+// MaxHead is the largest response head in bytes; vLLM's are below 1 KiB, the
+// limit is nginx's largest common proxy_buffer_size with room to spare.
+const MaxHead = 64 << 10
+
+const maxFields = 256
+
+// ErrBadHead is wrapped by every error about a response head.
+var ErrBadHead = errors.New("malformed response head")
+
+func badHead(format string, args ...any) error {
+	return fmt.Errorf("%w: "+format, append([]any{ErrBadHead}, args...)...)
+}
+
+// Field is one header field; the slices point into the parsed bytes.
+type Field struct{ Name, Value []byte }
+
+// Head is a parsed response head. Its fields point into the bytes given to
+// Parse. It is reused from response to response.
+type Head struct {
+	Status int
+	Reason []byte
+	Minor  int // of HTTP/1.x
+	Fields []Field
+	// Length is the Content-Length, -1 if there is none.
+	Length  int64
+	Chunked bool
+	// Close says that the replica will close the connection afterwards.
+	Close bool
+	// SSE and JSON say what the content type is, when the body is not encoded.
+	SSE, JSON bool
+	// Encoded says that a Content-Encoding is applied.
+	Encoded bool
+}
+
+// Parse reads a head from the start of buf and returns its size. It returns 0
+// and no error when buf does not yet hold all of it. It is as strict as RFC 9112
+// lets a recipient be: CRLF line ends, no folded lines, no space before a colon,
+// one Content-Length or "chunked" and not both.
+func (h *Head) Parse(buf []byte) (int, error) {
+	end := bytes.Index(buf, []byte("\r\n\r\n"))
+	if end < 0 {
+		return 0, h.incomplete(buf)
+	}
+	*h = Head{Fields: h.Fields[:0], Length: -1}
+	lines := buf[:end+2]
+	line, lines := cutLine(lines)
+	if err := h.statusLine(line); err != nil {
+		return 0, err
+	}
+	h.Close = h.Minor == 0
+	for len(lines) > 0 {
+		line, lines = cutLine(lines)
+		if err := h.field(line); err != nil {
+			return 0, err
+		}
+	}
+	if h.Chunked && h.Length >= 0 {
+		return 0, badHead("both Content-Length and Transfer-Encoding")
+	}
+	if h.Chunked && h.Minor == 0 {
+		return 0, badHead("Transfer-Encoding in HTTP/1.0")
+	}
+	if h.Encoded {
+		h.SSE, h.JSON = false, false
+	}
+	return end + 4, nil
+}
+
+// incomplete refuses early what can never become a head.
+func (h *Head) incomplete(buf []byte) error {
+	const magic = "HTTP/1."
+	if n := min(len(buf), len(magic)); string(buf[:n]) != magic[:n] {
+		return badHead("starts with %q; want HTTP/1.x", truncate(buf))
+	}
+	if len(buf) > MaxHead {
+		return badHead("longer than %d bytes", MaxHead)
+	}
+	return nil
+}
+
+func cutLine(b []byte) (line, rest []byte) {
+	i := bytes.Index(b, []byte("\r\n"))
+	return b[:i], b[i+2:]
+}
+
+func (h *Head) statusLine(b []byte) error {
+	// HTTP/1.x SP 3DIGIT [SP reason]; an absent reason with its space is common.
+	if len(b) < 12 || string(b[:7]) != "HTTP/1." || (b[7] != '0' && b[7] != '1') || b[8] != ' ' ||
+		(len(b) > 12 && b[12] != ' ') {
+		return badHead("status line %q; want HTTP/1.1 and a three-digit status", truncate(b))
+	}
+	h.Minor = int(b[7] - '0')
+	for _, c := range b[9:12] {
+		if c < '0' || c > '9' {
+			return badHead("status %q; want three digits", b[9:12])
+		}
+		h.Status = h.Status*10 + int(c-'0')
+	}
+	if h.Status < 100 || h.Status > 599 {
+		return badHead("status %d; want 100 to 599", h.Status)
+	}
+	if len(b) > 13 {
+		h.Reason = b[13:]
+	}
+	return checkValue(h.Reason)
+}
+
+func (h *Head) field(line []byte) error {
+	colon := bytes.IndexByte(line, ':')
+	if colon <= 0 {
+		return badHead("header line %q; want NAME: VALUE", truncate(line))
+	}
+	f := Field{Name: line[:colon], Value: bytes.Trim(line[colon+1:], " \t")}
+	if !IsToken(f.Name) {
+		return badHead("header name %q is not a token", truncate(f.Name))
+	}
+	if err := checkValue(f.Value); err != nil {
+		return err
+	}
+	if len(h.Fields) == maxFields {
+		return badHead("more than %d header fields", maxFields)
+	}
+	h.Fields = append(h.Fields, f)
+	return h.interpret(f)
+}
+
+func (h *Head) interpret(f Field) error {
+	switch {
+	case equalFold(f.Name, "content-length"):
+		n, err := parseLength(f.Value)
+		if err != nil {
+			return err
+		}
+		if h.Length >= 0 && h.Length != n {
+			return badHead("two Content-Length fields, %d and %d", h.Length, n)
+		}
+		h.Length = n
+	case equalFold(f.Name, "transfer-encoding"):
+		if h.Chunked || !equalFold(f.Value, "chunked") {
+			return badHead("Transfer-Encoding %q; want one that is chunked", truncate(f.Value))
+		}
+		h.Chunked = true
+	case equalFold(f.Name, "connection"):
+		if HasToken(f.Value, "close") {
+			h.Close = true
+		} else if h.Minor == 0 && HasToken(f.Value, "keep-alive") {
+			h.Close = false
+		}
+	case equalFold(f.Name, "content-type"):
+		h.SSE = hasPrefixFold(f.Value, "text/event-stream")
+		h.JSON = hasPrefixFold(f.Value, "application/json")
+	case equalFold(f.Name, "content-encoding"):
+		h.Encoded = !equalFold(f.Value, "identity")
+	}
+	return nil
+}
+
+// maxLengthDigits keeps a Content-Length within int64.
+const maxLengthDigits = 18
+
+func parseLength(b []byte) (n int64, err error) {
+	if len(b) == 0 || len(b) > maxLengthDigits {
+		return 0, badHead("Content-Length %q; want digits", truncate(b))
+	}
+	for _, c := range b {
+		if c < '0' || c > '9' {
+			return 0, badHead("Content-Length %q; want digits", truncate(b))
+		}
+		n = n*10 + int64(c-'0')
+	}
+	return n, nil
+}
+
+// IsToken says whether b is a token of RFC 9110 section 5.6.2.
+func IsToken(b []byte) bool {
+	for _, c := range b {
+		if !tokenChar[c] {
+			return false
+		}
+	}
+	return len(b) > 0
+}
+
+var tokenChar = func() (t [256]bool) {
+	for c := '0'; c <= '9'; c++ {
+		t[c] = true
+	}
+	for c := 'a'; c <= 'z'; c++ {
+		t[c], t[c-'a'+'A'] = true, true
+	}
+	for _, c := range "!#$%&'*+-.^_`|~" {
+		t[c] = true
+	}
+	return t
+}()
+
+// checkValue refuses control characters other than the tab, as RFC 9110 section
+// 5.5 asks for; bytes above 0x7f are opaque and pass.
+func checkValue(b []byte) error {
+	if i := BadValueByte(b); i >= 0 {
+		return badHead("byte 0x%02x in a header value", b[i])
+	}
+	return nil
+}
+
+// BadValueByte returns the index of the first byte that no header value may
+// hold, -1 if there is none.
+func BadValueByte(b []byte) int {
+	for i, c := range b {
+		if (c < ' ' && c != '\t') || c == 0x7f {
+			return i
+		}
+	}
+	return -1
+}
+
+// HasToken says whether a comma-separated list names token (lower case).
+func HasToken(list []byte, token string) bool {
+	for len(list) > 0 {
+		var item []byte
+		item, list, _ = bytes.Cut(list, []byte(","))
+		if equalFold(bytes.Trim(item, " \t"), token) {
+			return true
+		}
+	}
+	return false
+}
+
+// equalFold compares ASCII letters without regard to case; want is lower case.
+func equalFold(b []byte, want string) bool { return len(b) == len(want) && hasPrefixFold(b, want) }
+
+func hasPrefixFold(b []byte, want string) bool {
+	if len(b) < len(want) {
+		return false
+	}
+	for i := range len(want) {
+		c := b[i]
+		if 'A' <= c && c <= 'Z' {
+			c += 'a' - 'A'
+		}
+		if c != want[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// truncate keeps foreign bytes in error messages short.
+func truncate(b []byte) []byte { return b[:min(len(b), 40)] }

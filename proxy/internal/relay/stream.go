@@ -1,0 +1,247 @@
+package relay
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"lbd/proxy/internal/sock"
+)
+
+// Errors of a relay that say who failed. A write error is the client's, the
+// others are the replica's.
+var (
+	ErrTruncated = errors.New("response ended early")
+	ErrSilence   = errors.New("silence within the response")
+	ErrClient    = errors.New("client connection")
+)
+
+// Source is the replica's side of a relay.
+type Source interface {
+	// ReadBuf waits for bytes; the caller gives the buffer back.
+	ReadBuf() (*sock.Buf, int, error)
+	SetReadDeadline(time.Time) error
+}
+
+// Mode is what the client is given of a chunked body.
+type Mode uint8
+
+const (
+	// Verbatim passes bytes on as they came, up to but without the last chunk,
+	// which the server's own writer adds together with the trailer.
+	Verbatim Mode = iota
+	// Unchunk passes on the payload only, for clients that speak HTTP/1.0.
+	Unchunk
+	// Rechunk puts each read into a chunk, for a body that ends with the
+	// replica's connection.
+	Rechunk
+)
+
+// Stream is one response body on its way. The zero value is not ready: Body must
+// be Reset first.
+type Stream struct {
+	Body  Body
+	Up    Source
+	Rest  []byte // body bytes that came with the head
+	Mode  Mode
+	Sniff *Sniffer
+	// Silence is the longest time without a byte from the replica, 0 = no limit.
+	Silence time.Duration
+
+	// Excess says that bytes came behind the end of the body: the connection
+	// must not be used again.
+	Excess bool
+	// Relayed counts the payload bytes passed on.
+	Relayed int64
+
+	held [maxSizeLine]byte // start of a size line whose end has not come
+	nh   int
+	out  [20]byte // a chunk-size line of our own
+}
+
+// Reset makes the stream ready for another response.
+func (s *Stream) Reset() {
+	line := s.Body.line
+	*s = Stream{}
+	s.Body.line = line[:0]
+}
+
+// Run relays until the body has ended. The error wraps ErrTruncated,
+// ErrBadFraming, ErrSilence, ErrClient or the cause of a broken replica
+// connection.
+func (s *Stream) Run(client io.Writer) error {
+	if len(s.Rest) > 0 {
+		if err := s.pass(client, s.Rest, time.Now()); err != nil {
+			return err
+		}
+	}
+	seen := time.Now()
+	for !s.Body.Ended() {
+		b, n, err := s.read(&seen)
+		if err != nil {
+			return s.readError(err)
+		}
+		err = s.pass(client, b.B[:n], seen)
+		sock.PutBuf(b)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Check looks through the bytes that came with the head without passing them on,
+// so that a body which is malformed from the start can still be answered with an
+// error.
+func (s *Stream) Check() error {
+	dry := s.Body
+	for p := s.Rest; len(p) > 0; {
+		_, n, _, err := dry.next(p)
+		if err != nil {
+			return err
+		}
+		p = p[n:]
+	}
+	return nil
+}
+
+// read waits for bytes no longer than Silence. The deadline is left where it is
+// while events come and only moved when it expires: one timer operation per
+// silence limit instead of one per event.
+func (s *Stream) read(seen *time.Time) (*sock.Buf, int, error) {
+	for {
+		b, n, err := s.Up.ReadBuf()
+		if s.Silence > 0 && errors.Is(err, os.ErrDeadlineExceeded) {
+			until := seen.Add(s.Silence)
+			if !time.Now().Before(until) {
+				return nil, 0, ErrSilence
+			}
+			if err = s.Up.SetReadDeadline(until); err == nil {
+				continue
+			}
+		}
+		*seen = time.Now()
+		return b, n, err
+	}
+}
+
+func (s *Stream) readError(err error) error {
+	switch {
+	case errors.Is(err, io.EOF):
+		if s.Body.End() {
+			return nil
+		}
+		return ErrTruncated
+	case errors.Is(err, ErrSilence):
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrTruncated, err)
+}
+
+// pass hands one read's bytes to the sniffer and to the client.
+func (s *Stream) pass(client io.Writer, p []byte, now time.Time) error {
+	if s.Body.framing != Chunked {
+		return s.passPlain(client, p, now)
+	}
+	from := 0 // start of what is to be written verbatim
+	for i := 0; i < len(p); {
+		kind, n, held, err := s.Body.next(p[i:])
+		if err != nil {
+			return err
+		}
+		switch {
+		case kind == payload:
+			if err := s.payload(client, p[i:i+n], now); err != nil {
+				return err
+			}
+		case held:
+			// The line may turn out to be the last chunk's: keep it back.
+			if err := s.verbatim(client, p[from:i]); err != nil {
+				return err
+			}
+			s.nh += copy(s.held[s.nh:], p[i:i+n])
+			from = i + n
+		case kind == framing && s.nh > 0:
+			if err := s.verbatim(client, s.held[:s.nh]); err != nil {
+				return err
+			}
+			s.nh = 0
+		case kind == last || kind == excess:
+			if err := s.verbatim(client, p[from:i]); err != nil {
+				return err
+			}
+			from, s.nh = i+n, 0
+			s.Excess = s.Excess || kind == excess
+		}
+		i += n
+	}
+	return s.verbatim(client, p[from:])
+}
+
+func (s *Stream) payload(client io.Writer, p []byte, now time.Time) error {
+	s.Relayed += int64(len(p))
+	if s.Sniff != nil {
+		s.Sniff.Feed(p, now)
+	}
+	if s.Mode == Unchunk {
+		return write(client, p)
+	}
+	return nil
+}
+
+func (s *Stream) verbatim(client io.Writer, p []byte) error {
+	if s.Mode == Unchunk {
+		return nil
+	}
+	return write(client, p)
+}
+
+// passPlain relays a body that is not chunked.
+func (s *Stream) passPlain(client io.Writer, p []byte, now time.Time) error {
+	_, n, _, _ := s.Body.next(p)
+	s.Excess = n < len(p)
+	p = p[:n]
+	s.Relayed += int64(n)
+	if s.Sniff != nil {
+		s.Sniff.Feed(p, now)
+	}
+	if s.Mode != Rechunk || n == 0 {
+		return write(client, p)
+	}
+	return s.rechunk(client, p)
+}
+
+func (s *Stream) rechunk(client io.Writer, p []byte) error {
+	line := append(appendHex(s.out[:0], len(p)), '\r', '\n')
+	if err := write(client, line); err != nil {
+		return err
+	}
+	if err := write(client, p); err != nil {
+		return err
+	}
+	return write(client, line[len(line)-2:])
+}
+
+func appendHex(dst []byte, n int) []byte {
+	const digits = "0123456789abcdef"
+	shift := 60
+	for shift > 0 && n>>shift == 0 {
+		shift -= 4
+	}
+	for ; shift >= 0; shift -= 4 {
+		dst = append(dst, digits[n>>shift&15])
+	}
+	return dst
+}
+
+func write(client io.Writer, p []byte) error {
+	if len(p) == 0 {
+		return nil
+	}
+	if _, err := client.Write(p); err != nil {
+		return fmt.Errorf("%w: %w", ErrClient, err)
+	}
+	return nil
+}

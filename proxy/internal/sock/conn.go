@@ -1,0 +1,320 @@
+package sock
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// BufSize is the size of a relay buffer in bytes: 32 KiB fits the first-level
+// cache with its copy and was the fastest size for large bodies.
+const BufSize = 32 << 10
+
+// Buf is a pooled relay buffer.
+type Buf struct{ B [BufSize]byte }
+
+var bufs = sync.Pool{New: func() any { return new(Buf) }}
+
+// GetBuf takes a buffer from the pool.
+func GetBuf() *Buf { return bufs.Get().(*Buf) }
+
+// PutBuf gives a buffer back; nil is allowed.
+func PutBuf(b *Buf) {
+	if b != nil {
+		bufs.Put(b)
+	}
+}
+
+// ErrStalled is returned by a write of which the peer took no byte for the
+// stall time of the connection.
+var ErrStalled = errors.New("peer takes no data")
+
+// Conn is a TCP connection. One goroutine reads and one writes at a time; Bind,
+// Gone and Close may be called by others.
+type Conn struct {
+	*net.TCPConn
+	raw   syscall.RawConn
+	watch *Watch
+	slot  watchSlot
+
+	stall time.Duration // write stall limit, 0 = none
+
+	rd, wr   ioState
+	readFn   func(fd uintptr) bool
+	writeFn  func(fd uintptr) bool
+	borrowFn func(fd uintptr) bool
+	borrowed *Buf
+
+	gone   atomic.Bool
+	mu     sync.Mutex
+	bound  *Conn
+	closed bool
+	linger atomic.Bool
+}
+
+// ioState carries arguments and results of one system call through a poller
+// callback, which keeps the callback free of allocations.
+type ioState struct {
+	p   []byte
+	n   int
+	err error
+
+	armed bool // a write deadline is set for this call
+	mark  int  // bytes written when it was set
+}
+
+func newConn(tc *net.TCPConn, w *Watch, stall time.Duration) (*Conn, error) {
+	raw, err := tc.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	c := &Conn{TCPConn: tc, raw: raw, watch: w, stall: stall}
+	c.readFn, c.writeFn, c.borrowFn = c.readReady, c.writeReady, c.borrowReady
+	if w != nil {
+		if err := w.add(c); err != nil {
+			return nil, err
+		}
+	}
+	return c, nil
+}
+
+// Dial connects to a replica within timeout.
+func Dial(ctx context.Context, addr string, timeout time.Duration, w *Watch) (*Conn, error) {
+	d := net.Dialer{Timeout: timeout}
+	nc, err := d.DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	c, err := newConn(nc.(*net.TCPConn), w, 0)
+	if err != nil {
+		nc.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// Read reads what is there, or waits for it.
+func (c *Conn) Read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	c.rd = ioState{p: p}
+	err := c.raw.Read(c.readFn)
+	return c.rd.result(err)
+}
+
+// ReadBuf waits for data and returns it in a pooled buffer that the caller gives
+// back with PutBuf. While it waits no buffer is held.
+func (c *Conn) ReadBuf() (*Buf, int, error) {
+	c.rd = ioState{}
+	err := c.raw.Read(c.borrowFn)
+	b := c.borrowed
+	c.borrowed = nil
+	n, err := c.rd.result(err)
+	if n == 0 {
+		PutBuf(b)
+		b = nil
+	}
+	return b, n, err
+}
+
+func (s *ioState) result(pollErr error) (int, error) {
+	n, err := s.n, s.err
+	*s = ioState{}
+	switch {
+	case pollErr != nil: // the last try said EAGAIN
+		return 0, pollErr
+	case err != nil:
+		return 0, err
+	case n == 0:
+		return 0, io.EOF
+	}
+	return n, nil
+}
+
+// Write writes all of p. It fails with ErrStalled when the peer takes no byte
+// for the stall time.
+func (c *Conn) Write(p []byte) (int, error) {
+	c.wr = ioState{p: p}
+	for {
+		err := c.raw.Write(c.writeFn)
+		if err == nil {
+			err = c.wr.err
+		}
+		if c.stall > 0 && errors.Is(err, os.ErrDeadlineExceeded) {
+			if err = c.stalled(); err == nil {
+				continue
+			}
+		}
+		n := c.wr.n
+		c.wr = ioState{}
+		return n, err
+	}
+}
+
+// stalled decides what an expired write deadline means: one left over from an
+// earlier write is cleared, one after progress is set again.
+func (c *Conn) stalled() error {
+	switch {
+	case !c.wr.armed:
+		return c.SetWriteDeadline(time.Time{})
+	case c.wr.n == c.wr.mark:
+		return ErrStalled
+	}
+	return c.armStall()
+}
+
+func (c *Conn) armStall() error {
+	c.wr.armed, c.wr.mark = true, c.wr.n
+	return c.SetWriteDeadline(time.Now().Add(c.stall))
+}
+
+func (c *Conn) readReady(fd uintptr) bool {
+	c.rd.n, c.rd.err = rawRead(fd, c.rd.p)
+	return c.rd.err != syscall.EAGAIN
+}
+
+func (c *Conn) borrowReady(fd uintptr) bool {
+	b := GetBuf()
+	c.rd.n, c.rd.err = rawRead(fd, b.B[:])
+	if c.rd.err == syscall.EAGAIN {
+		PutBuf(b)
+		return false
+	}
+	c.borrowed = b
+	return true
+}
+
+func (c *Conn) writeReady(fd uintptr) bool {
+	for c.wr.n < len(c.wr.p) {
+		n, err := rawWrite(fd, c.wr.p[c.wr.n:])
+		if err == syscall.EAGAIN {
+			// Only a write that has to wait pays for a deadline.
+			if c.stall > 0 && !c.wr.armed {
+				c.wr.err = c.armStall()
+				return c.wr.err != nil
+			}
+			return false
+		}
+		if err != nil {
+			c.wr.err = err
+			return true
+		}
+		c.wr.n += n
+	}
+	return true
+}
+
+// Gone says that the peer has closed its side or reset the connection.
+func (c *Conn) Gone() bool { return c.gone.Load() }
+
+// Bind makes the connection to a replica close as soon as this client leaves. It
+// returns false, and binds nothing, when the client has left already.
+func (c *Conn) Bind(up *Conn) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.gone.Load() {
+		return false
+	}
+	c.bound = up
+	return true
+}
+
+// Unbind ends what Bind began. It returns false when the client has left, in
+// which case the replica's connection is closed or about to be.
+func (c *Conn) Unbind() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.bound = nil
+	return !c.gone.Load()
+}
+
+// hangup is called by the watch when the peer has left.
+func (c *Conn) hangup() {
+	c.mu.Lock()
+	c.gone.Store(true)
+	up := c.bound
+	c.bound = nil
+	c.mu.Unlock()
+	if up != nil {
+		up.Close()
+	}
+}
+
+// LingerOnClose makes Close send what is written and read off what the peer
+// still sends, for a while, so that an answer given before the whole request was
+// read is not lost in a reset.
+func (c *Conn) LingerOnClose() { c.linger.Store(true) }
+
+// lingerTime and lingerBytes bound how long a refused request is read off; 2 s
+// covers a round trip, the bytes cover a body of the default size limit.
+const (
+	lingerTime  = 2 * time.Second
+	lingerBytes = 128 << 20
+)
+
+// Close closes the connection once; later calls return nil.
+func (c *Conn) Close() error {
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return nil
+	}
+	c.closed = true
+	c.mu.Unlock()
+	if c.linger.Load() && c.CloseWrite() == nil {
+		c.SetReadDeadline(time.Now().Add(lingerTime))
+		b := GetBuf()
+		for left := lingerBytes; left > 0; {
+			n, err := c.Read(b.B[:])
+			if err != nil {
+				break
+			}
+			left -= n
+		}
+		PutBuf(b)
+	}
+	if c.watch != nil {
+		c.watch.remove(c)
+	}
+	return c.TCPConn.Close()
+}
+
+// Listener accepts watched connections.
+type Listener struct {
+	*net.TCPListener
+	watch *Watch
+	stall time.Duration
+}
+
+// Listen listens on addr; writes to its connections fail when the client takes
+// nothing for stall (0 = never).
+func Listen(addr string, w *Watch, stall time.Duration) (*Listener, error) {
+	ln, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	return &Listener{TCPListener: ln.(*net.TCPListener), watch: w, stall: stall}, nil
+}
+
+// Accept returns the next connection, a *Conn. A connection that cannot be set
+// up is dropped, it does not end the listener.
+func (l *Listener) Accept() (net.Conn, error) {
+	for {
+		tc, err := l.AcceptTCP()
+		if err != nil {
+			return nil, err
+		}
+		c, err := newConn(tc, l.watch, l.stall)
+		if err == nil {
+			return c, nil
+		}
+		tc.Close()
+	}
+}

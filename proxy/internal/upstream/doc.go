@@ -1,0 +1,15 @@
+// Package upstream keeps the connections to the replicas.
+//
+// Each replica has a [Pool]: idle connections are reused last in, first out, and
+// given up before the replica would close them (uvicorn does so after 5 s without
+// saying it). A connection the replica has closed is noticed by the watch and
+// never handed out.
+//
+// Invariant: a connection is in the pool or in use, never both; one that was
+// aborted, or whose last response was not read to its exact end, never comes
+// back.
+//
+//	c, err := pool.Get(ctx)  // idle or freshly dialled
+//	_, err = c.Send(head)    // one write
+//	pool.Put(c)              // after a complete response
+package upstream

@@ -1,0 +1,159 @@
+package upstream
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"lbd/proxy/internal/sock"
+)
+
+// Conn is a connection to a replica.
+type Conn struct {
+	*sock.Conn
+	// Reused says that the connection has carried a request before.
+	Reused bool
+
+	sent  int64 // bytes written over its life
+	mark  int64 // bytes written before the current request
+	since time.Time
+}
+
+// Begin marks the start of a request, for Arrived.
+func (c *Conn) Begin() { c.mark = c.sent }
+
+// Send writes p and counts it.
+func (c *Conn) Send(p []byte) error {
+	n, err := c.Write(p)
+	c.sent += int64(n)
+	return err
+}
+
+// Arrived says whether the replica's side has acknowledged any byte of the
+// current request. When it has not, the request cannot have been executed.
+// Earlier requests on the connection were answered, so their bytes were
+// acknowledged and the count is exact.
+func (c *Conn) Arrived() bool { return c.Conn.Arrived(c.mark) }
+
+// Config holds the limits of a pool.
+type Config struct {
+	// ConnectTimeout bounds name look-up and connect together.
+	ConnectTimeout time.Duration
+	// IdleTimeout is how long a connection may wait unused; below uvicorn's 5 s.
+	IdleTimeout time.Duration
+	// Watch hears of connections that replicas close.
+	Watch *sock.Watch
+}
+
+// maxIdle bounds the idle connections per replica: a burst may leave many, of
+// which later traffic needs few.
+const maxIdle = 1024
+
+// Pool holds the idle connections of one replica.
+type Pool struct {
+	addr string
+	cfg  Config
+
+	mu     sync.Mutex
+	idle   []*Conn // oldest first
+	closed bool
+}
+
+// NewPool returns an empty pool for the replica at addr (host:port).
+func NewPool(addr string, cfg Config) *Pool { return &Pool{addr: addr, cfg: cfg} }
+
+// Get returns the idle connection used last, or dials one.
+func (p *Pool) Get(ctx context.Context) (*Conn, error) {
+	if c := p.pop(time.Now()); c != nil {
+		return c, nil
+	}
+	return p.Dial(ctx)
+}
+
+// Dial makes a new connection, whatever is idle.
+func (p *Pool) Dial(ctx context.Context) (*Conn, error) {
+	sc, err := sock.Dial(ctx, p.addr, p.cfg.ConnectTimeout, p.cfg.Watch)
+	if err != nil {
+		return nil, err
+	}
+	return &Conn{Conn: sc}, nil
+}
+
+func (p *Pool) pop(now time.Time) *Conn {
+	for {
+		c := p.take()
+		if c == nil {
+			return nil
+		}
+		if !c.Gone() && now.Sub(c.since) < p.cfg.IdleTimeout {
+			c.Reused = true
+			return c
+		}
+		c.Close()
+	}
+}
+
+func (p *Pool) take() *Conn {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := len(p.idle)
+	if n == 0 {
+		return nil
+	}
+	c := p.idle[n-1]
+	p.idle[n-1] = nil
+	p.idle = p.idle[:n-1]
+	return c
+}
+
+// Put gives back a connection whose response was read to its end.
+func (p *Pool) Put(c *Conn) {
+	c.since = time.Now()
+	p.mu.Lock()
+	keep := !p.closed && len(p.idle) < maxIdle && !c.Gone()
+	if keep {
+		p.idle = append(p.idle, c)
+	}
+	p.mu.Unlock()
+	if !keep {
+		c.Close()
+	}
+}
+
+// Expire closes connections that were idle too long or that the replica closed.
+func (p *Pool) Expire(now time.Time) {
+	p.mu.Lock()
+	var dead []*Conn
+	kept := p.idle[:0]
+	for _, c := range p.idle {
+		if c.Gone() || now.Sub(c.since) >= p.cfg.IdleTimeout {
+			dead = append(dead, c)
+		} else {
+			kept = append(kept, c)
+		}
+	}
+	clear(p.idle[len(kept):])
+	p.idle = kept
+	p.mu.Unlock()
+	for _, c := range dead {
+		c.Close()
+	}
+}
+
+// Idle returns how many connections wait.
+func (p *Pool) Idle() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.idle)
+}
+
+// Close closes the idle connections; those in use are closed when given back.
+func (p *Pool) Close() {
+	p.mu.Lock()
+	idle := p.idle
+	p.idle, p.closed = nil, true
+	p.mu.Unlock()
+	for _, c := range idle {
+		c.Close()
+	}
+}
