@@ -1,0 +1,149 @@
+package fleet
+
+import (
+	"fmt"
+	"slices"
+
+	"lbd/balancer"
+)
+
+// Config says what the fleet is made of.
+type Config struct {
+	Replicas []ReplicaConfig
+	Models   []ModelConfig
+	// Strategy is used for every model that names none.
+	Strategy string
+}
+
+// ReplicaConfig is one replica.
+type ReplicaConfig struct {
+	// URL is the endpoint, http://host:port with an optional path prefix.
+	URL string
+	// Device names the accelerator; replicas with the same one share it.
+	Device string
+	// Weight is the relative capacity; below 1 counts as 1.
+	Weight int
+}
+
+// ModelConfig is what is known of a model beforehand.
+type ModelConfig struct {
+	// Name is what replicas call the model.
+	Name string
+	// Aliases are further names for clients.
+	Aliases []string
+	// Strategy replaces the fleet's; empty means the fleet's.
+	Strategy string
+	// Replicas are the URLs of those that serve the model. Empty means that the
+	// model is discovered and only its aliases and strategy are set here.
+	Replicas []string
+}
+
+// plan is a checked configuration.
+type plan struct {
+	replicas []planned
+	models   []ModelConfig
+	byName   map[string]*ModelConfig
+	strategy string
+}
+
+type planned struct {
+	id       string
+	endpoint balancer.Endpoint
+	device   string
+	weight   int
+	pinned   []string // model names, in the order of the configuration
+}
+
+func (p *plan) strategyOf(model string) string {
+	if m := p.byName[model]; m != nil && m.Strategy != "" {
+		return m.Strategy
+	}
+	return p.strategy
+}
+
+func newPlan(c Config) (*plan, error) {
+	p := &plan{models: slices.Clone(c.Models), byName: make(map[string]*ModelConfig), strategy: c.Strategy}
+	for _, rc := range c.Replicas {
+		if err := p.addReplica(rc); err != nil {
+			return nil, err
+		}
+	}
+	for i := range p.models {
+		if err := p.addModel(&p.models[i]); err != nil {
+			return nil, err
+		}
+	}
+	return p, p.checkAliases()
+}
+
+// addReplica takes the same replica twice, as two models may both name it, but
+// not with two descriptions.
+func (p *plan) addReplica(rc ReplicaConfig) error {
+	e, err := balancer.ParseEndpoint(rc.URL)
+	if err != nil {
+		return err
+	}
+	n := planned{id: replicaID(e), endpoint: e, device: rc.Device, weight: max(rc.Weight, 1)}
+	if old := p.find(n.id); old != nil {
+		if old.device != n.device || old.weight != n.weight {
+			return fmt.Errorf("replica %q is listed with device %q, weight %d and with device %q, weight %d; want one of them",
+				rc.URL, old.device, old.weight, n.device, n.weight)
+		}
+		return nil
+	}
+	p.replicas = append(p.replicas, n)
+	return nil
+}
+
+func (p *plan) addModel(m *ModelConfig) error {
+	if m.Name == "" {
+		return fmt.Errorf("model with aliases %q has no name; want the name its replicas use", m.Aliases)
+	}
+	if p.byName[m.Name] != nil {
+		return fmt.Errorf("model %q is listed twice; want one entry with all its replicas", m.Name)
+	}
+	p.byName[m.Name] = m
+	for _, raw := range m.Replicas {
+		e, err := balancer.ParseEndpoint(raw)
+		if err != nil {
+			return fmt.Errorf("model %q: %w", m.Name, err)
+		}
+		n := p.find(replicaID(e))
+		if n == nil {
+			return fmt.Errorf("model %q names replica %q, which is not in the fleet", m.Name, raw)
+		}
+		if !slices.Contains(n.pinned, m.Name) {
+			n.pinned = append(n.pinned, m.Name)
+		}
+	}
+	return nil
+}
+
+func (p *plan) checkAliases() error {
+	owner := make(map[string]string)
+	for _, m := range p.models {
+		for _, a := range m.Aliases {
+			switch other, taken := owner[a]; {
+			case a == "":
+				return fmt.Errorf("model %q has an empty alias", m.Name)
+			case p.byName[a] != nil:
+				return fmt.Errorf("alias %q of model %q is the name of a model", a, m.Name)
+			case taken && other != m.Name:
+				return fmt.Errorf("alias %q stands for model %q and model %q; want one", a, other, m.Name)
+			}
+			owner[a] = m.Name
+		}
+	}
+	return nil
+}
+
+func (p *plan) find(id string) *planned {
+	i := slices.IndexFunc(p.replicas, func(n planned) bool { return n.id == id })
+	if i < 0 {
+		return nil
+	}
+	return &p.replicas[i]
+}
+
+// replicaID asks balancer, which defines it.
+func replicaID(e balancer.Endpoint) string { return balancer.NewReplica(e, "", 1).ID }
