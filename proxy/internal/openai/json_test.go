@@ -209,7 +209,7 @@ func TestBadModel(t *testing.T) {
 func TestTruncatedJSON(t *testing.T) {
 	for _, c := range jsonCases {
 		body := strings.TrimRight(c.body, " \n")
-		step := max(1, len(body)/500)
+		step := max(1, len(body)/100)
 		for n := 1; n < len(body); n += step {
 			if _, err := PeekJSON([]byte(body[:n])); !errors.Is(err, ErrTruncated) {
 				t.Fatalf("%s cut at byte %d: got %v, want ErrTruncated", c.name, n, err)

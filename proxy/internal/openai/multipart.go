@@ -18,8 +18,9 @@ func PeekMultipart(contentType, body []byte) (Peek, error) {
 		return none, ErrEmpty
 	}
 	r := formReader{b: body, limits: limits{-1, -1, -1}}
-	r.delim = append(append(r.delimBuf[:0], "\r\n--"...), boundary...)
-	if !r.parts() {
+	var buf [maxBoundary + 4]byte
+	delim := append(append(buf[:0], "\r\n--"...), boundary...) // no field of r: that would put it on the heap
+	if !r.parts(delim) {
 		return none, &SyntaxError{Format: "multipart/form-data", Offset: r.i, Want: r.want, AtEnd: r.i >= len(body)}
 	}
 	return r.finish()
@@ -61,11 +62,9 @@ func isUTF8(charset []byte) bool {
 
 // formReader steps over the parts of a form.
 type formReader struct {
-	b        []byte
-	i        int
-	want     string
-	delim    []byte // CRLF, two hyphens, boundary
-	delimBuf [maxBoundary + 4]byte
+	b    []byte
+	i    int
+	want string
 
 	peek   Peek
 	file   bool // the model is an uploaded file
@@ -77,22 +76,22 @@ func (r *formReader) fail(want string) bool {
 	return false
 }
 
-// parts reads the whole body. What precedes the first boundary may be line breaks only, as python-multipart has it; what
+// parts reads the whole body; delim is CRLF, two hyphens and the boundary. What precedes the first boundary may be line breaks only, as python-multipart has it; what
 // follows the last one is ignored.
-func (r *formReader) parts() bool {
+func (r *formReader) parts(delim []byte) bool {
 	for r.i < len(r.b) && (r.b[r.i] == '\r' || r.b[r.i] == '\n') {
 		r.i++
 	}
-	if !bytes.HasPrefix(r.b[r.i:], r.delim[2:]) {
-		return r.failPrefix(r.delim[2:], "the boundary of the content type")
+	if !bytes.HasPrefix(r.b[r.i:], delim[2:]) {
+		return r.failPrefix(delim[2:], "the boundary of the content type")
 	}
-	r.i += len(r.delim) - 2
+	r.i += len(delim) - 2
 	for {
 		last, ok := r.boundaryEnd()
 		if last || !ok {
 			return ok
 		}
-		if !r.part() {
+		if !r.part(delim) {
 			return false
 		}
 	}
@@ -128,20 +127,20 @@ func (r *formReader) lineBreak(want string) bool {
 }
 
 // part reads one part: its headers, and its content up to the next boundary.
-func (r *formReader) part() bool {
+func (r *formReader) part(delim []byte) bool {
 	var d disposition
 	if !r.headers(&d) {
 		return false
 	}
 	start := r.i
 	for {
-		n := bytes.Index(r.b[r.i:], r.delim)
+		n := bytes.Index(r.b[r.i:], delim)
 		if n < 0 {
 			r.i = len(r.b)
 			return r.fail("the final boundary")
 		}
 		end := r.i + n
-		r.i = end + len(r.delim)
+		r.i = end + len(delim)
 		if !r.isContent() {
 			r.note(d, span{start, end})
 			return true
