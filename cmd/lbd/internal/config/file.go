@@ -179,7 +179,7 @@ func describe(n *yaml.Node) string {
 func (l *loader) scalar(n *yaml.Node, path string, secret bool) (string, bool) {
 	switch {
 	case isNull(n):
-		l.fail(l.at(n), path, `has no value; want one, or "" for an empty one, or leave the key out for its default`)
+		l.fail(l.at(n), path, `has no value; want one, "" for an empty one, or the line left out`)
 	case n.Kind != yaml.ScalarNode && secret:
 		l.fail(l.at(n), path, "is not a single value; want one")
 	case n.Kind != yaml.ScalarNode:
@@ -205,7 +205,11 @@ func (l *loader) sequence(n *yaml.Node, path string, f func(path string, item *y
 // ones. It returns false for something that is no mapping.
 func (l *loader) mapping(n *yaml.Node, path string, known []string, f func(name string, k, v *yaml.Node)) bool {
 	if n.Kind != yaml.MappingNode {
-		l.fail(l.at(n), path, "%s; want a mapping with the keys %s", describe(n), strings.Join(known, ", "))
+		keys := "keys of lbd.example.yml"
+		if path != "" {
+			keys = "keys " + strings.Join(known, ", ")
+		}
+		l.fail(l.at(n), path, "%s; want a mapping with the %s", describe(n), keys)
 		return false
 	}
 	first := map[string]int{}

@@ -25,7 +25,7 @@ type key struct {
 }
 
 func (k *key) flag() string { return strings.ReplaceAll(k.name, "_", "-") }
-func (k *key) env() string  { return "LBD_" + strings.ToUpper(k.name) }
+func (k *key) env() string  { return envPrefix + strings.ToUpper(k.name) }
 
 // scalar tells whether the key has a flag and a variable. Models alone is too
 // deep for either.
@@ -103,7 +103,8 @@ func keyByName(name string) *key {
 // configFlag names the file; it is no key of the file itself.
 const (
 	configFlag = "config"
-	configEnv  = "LBD_CONFIG"
+	configEnv  = envPrefix + "CONFIG"
+	envPrefix  = "LBD_"
 )
 
 // keys is the table. A new key is one row here and one field in Config.

@@ -34,7 +34,7 @@ type Options struct {
 // and holds every mistake, values that a later layer would have replaced
 // included: a bad file is bad even while a flag hides it.
 func Load(o Options) (*Config, error) {
-	l := &loader{Options: o, k: koanf.New(koanfDelim), failed: map[string]bool{}}
+	l := &loader{Options: o, k: koanf.New(koanfDelim), failed: map[string]bool{}, listed: map[string]Origin{}}
 	if l.ReadFile == nil {
 		l.ReadFile = os.ReadFile
 	}
@@ -65,9 +65,10 @@ type loader struct {
 	k       *koanf.Koanf
 	file    string
 	errs    Errors
-	failed  map[string]bool // keys with a value that was refused
-	pinned  map[string]int  // line of the first replica with an ID, from models
-	nameOwn map[string]int  // line of each model name and alias
+	failed  map[string]bool   // keys with a value that was refused
+	listed  map[string]Origin // where each ID of endpoints stands
+	pinned  map[string]int    // line of the first replica with an ID, from models
+	nameOwn map[string]int    // line of each model name and alias
 }
 
 // must is for koanf providers that have no way to fail.
@@ -147,6 +148,7 @@ func (l *loader) readEndpoints(k *key, parts []located) (any, bool) {
 			ok = false
 		default:
 			seen[id(e)] = true
+			l.listed[id(e)] = p.at
 			endpoints = append(endpoints, e)
 		}
 	}
@@ -220,7 +222,7 @@ func (l *loader) envSetting(name, text string) (string, any) {
 // envKey returns the key that a variable sets. An unknown LBD_ variable is an
 // error even when it is empty, because it is a mistake all the same.
 func (l *loader) envKey(name string) *key {
-	known := []string{configEnv}
+	known := []string{configFlag}
 	for _, k := range keys {
 		if !k.scalar() {
 			continue
@@ -234,11 +236,17 @@ func (l *loader) envKey(name string) *key {
 			}
 			return k
 		}
-		known = append(known, k.env())
+		known = append(known, k.name)
 	}
-	if strings.HasPrefix(name, "LBD_") && name != configEnv && !serviceLink.MatchString(name) {
-		l.fail(Origin{Source: FromEnv, Name: name}, "", "unknown variable%s", didYouMean(name, known))
+	rest, ours := strings.CutPrefix(name, envPrefix)
+	if !ours || name == configEnv || serviceLink.MatchString(name) {
+		return nil
 	}
+	hint := ""
+	if near := Nearest(rest, known); near != "" {
+		hint = "; did you mean " + envPrefix + strings.ToUpper(near) + "?"
+	}
+	l.fail(Origin{Source: FromEnv, Name: name}, "", "unknown variable%s", hint)
 	return nil
 }
 

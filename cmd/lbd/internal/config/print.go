@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"strconv"
 	"strings"
 	"time"
 
@@ -116,9 +115,12 @@ func plainModels(models []Model) []plainModel {
 func valueNode(field any) *yaml.Node {
 	switch v := plain(field).(type) {
 	case string:
-		return text(v)
-	case bool:
-		return &yaml.Node{Kind: yaml.ScalarNode, Value: strconv.FormatBool(v)}
+		n := text(v)
+		switch field.(type) {
+		case *time.Duration, *Size:
+			n.Tag = "" // a bare number needs no quotes
+		}
+		return n
 	default:
 		n := &yaml.Node{}
 		if err := n.Encode(v); err != nil {

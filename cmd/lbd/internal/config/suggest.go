@@ -8,9 +8,9 @@ import (
 // Nearest returns the candidate that name was probably meant to be, or "". Case
 // and the choice of dash or underscore do not count as a difference.
 func Nearest(name string, candidates []string) string {
-	best, least := "", max(2, len(name)/3)+1
+	best, least := "", len(name)+1
 	for _, c := range candidates {
-		if d := distance(fold(name), fold(c)); d < least {
+		if d := distance(fold(name), fold(c)); d < least && d <= max(2, len(c)/3) {
 			best, least = c, d
 		}
 	}

@@ -1,8 +1,6 @@
 package config
 
-import (
-	"net"
-)
+import "net"
 
 // validate checks what no single value shows. Each error is put at the place of
 // the value a user is likeliest to change.
@@ -30,7 +28,7 @@ func (l *loader) later(c *Config, a, b string) Origin {
 func (l *loader) validateReplicas(c *Config) {
 	for _, e := range c.Endpoints {
 		if line := l.pinned[id(e)]; line > 0 {
-			l.fail(c.origins["endpoints"], "endpoints", "%q is also a replica of a model (%s); want each replica in one of the two",
+			l.fail(l.listed[id(e)], "endpoints", "%q is also a replica of a model (%s); want each replica in one of the two",
 				e.String(), Origin{Source: FromFile, Name: l.file, Line: line}.place())
 		}
 	}

@@ -131,12 +131,13 @@ func (k *key) parseSize(text string) (Size, error) {
 var bareNumber = regexp.MustCompile(`^([0-9]+\.?[0-9]*|\.[0-9]+)$`)
 
 func (k *key) parseDuration(text string) (time.Duration, error) {
+	full := text
 	if bareNumber.MatchString(text) {
-		text += "s"
+		full += "s"
 	}
-	d, err := time.ParseDuration(text)
+	d, err := time.ParseDuration(full)
 	if err != nil {
-		return 0, fmt.Errorf("%q is not a duration; want a Go duration such as 500ms or a bare number of seconds", strings.TrimSuffix(text, "s"))
+		return 0, fmt.Errorf("%q is not a duration; want a Go duration such as 500ms or a bare number of seconds", text)
 	}
 	if d == 0 && k.zero {
 		return 0, nil

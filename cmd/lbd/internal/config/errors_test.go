@@ -1,0 +1,186 @@
+package config
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestErrors holds one message for every rule, as a user reads it. Messages of
+// the file are in testdata/*.bad.yml.
+func TestErrors(t *testing.T) {
+	flag := func(args ...string) input { return withReplica(input{args: args}) }
+	env := func(vars ...string) input { return withReplica(input{env: vars}) }
+	for _, c := range []struct {
+		name string
+		in   input
+		want string
+	}{
+		{"no replicas", input{},
+			"no replicas; want --endpoints URL,URL or the variable LBD_ENDPOINTS (or VLLM_ENDPOINTS), or the key endpoints or models in a file given with --config"},
+		{"bad replicas are not no replicas", input{args: []string{"--endpoints=x"}},
+			`--endpoints: "x" is not an endpoint; want http://host:port[/prefix]`},
+		{"no such file", flag("--config=none.yml"),
+			"--config: cannot read the configuration: open none.yml: file does not exist"},
+		{"no such file by variable", env("LBD_CONFIG=none.yml"),
+			"LBD_CONFIG: cannot read the configuration: open none.yml: file does not exist"},
+		{"empty path", flag("--config="), `--config: "" is not a path; want the path of a YAML file`},
+
+		{"unknown variable", env("LBD_STRATAGY=cycle"), "LBD_STRATAGY: unknown variable; did you mean LBD_STRATEGY?"},
+		{"unknown variable, nothing near", env("LBD_COFFEE=x"), "LBD_COFFEE: unknown variable"},
+		{"unknown empty variable", env("LBD_COFFEE="), "LBD_COFFEE: unknown variable"},
+		{"models have no variable", env("LBD_MODELS=x"), "LBD_MODELS: unknown variable"},
+
+		{"duration", env("METRICS_POLL_INTERVAL=fast"),
+			`METRICS_POLL_INTERVAL: "fast" is not a duration; want a Go duration such as 500ms or a bare number of seconds`},
+		{"duration unit", flag("--connect-timeout=5 sec"),
+			`--connect-timeout: "5 sec" is not a duration; want a Go duration such as 500ms or a bare number of seconds`},
+		{"duration quotes what was given", flag("--connect-timeout=5xs"),
+			`--connect-timeout: "5xs" is not a duration; want a Go duration such as 500ms or a bare number of seconds`},
+		{"duration infinite", flag("--connect-timeout=inf"),
+			`--connect-timeout: "inf" is not a duration; want a Go duration such as 500ms or a bare number of seconds`},
+		{"duration overflow", flag("--connect-timeout=99999999999"),
+			`--connect-timeout: "99999999999" is not a duration; want a Go duration such as 500ms or a bare number of seconds`},
+		{"duration short", flag("--metrics-poll-interval=49ms"),
+			`--metrics-poll-interval: "49ms" is out of range; want between 50ms and 1h`},
+		{"duration zero", flag("--first-byte-timeout=0"), `--first-byte-timeout: "0" is out of range; want between 1ms and 168h`},
+		{"duration negative", flag("--drain-timeout=-1s"), `--drain-timeout: "-1s" is out of range; want 0 or between 1ms and 168h`},
+		{"duration empty", flag("--drain-timeout="),
+			`--drain-timeout: "" is not a duration; want a Go duration such as 500ms or a bare number of seconds`},
+
+		{"size unit", flag("--max-request-body-size=64MB"),
+			`--max-request-body-size: "64MB" is not a size; want bytes or a size such as 512KiB, 64MiB or 1GiB`},
+		{"size negative", flag("--max-request-body-size=-1"), `--max-request-body-size: "-1" is out of range; want between 1KiB and 4GiB`},
+		{"size overflow", flag("--max-request-body-size=9007199254740993GiB"),
+			`--max-request-body-size: "9007199254740993GiB" is out of range; want between 1KiB and 4GiB`},
+		{"size small", env("LBD_MAX_REQUEST_HEADER_SIZE=100"), `LBD_MAX_REQUEST_HEADER_SIZE: "100" is out of range; want between 1KiB and 16MiB`},
+
+		{"number", flag("--max-attempts=1.5"), `--max-attempts: "1.5" is not a whole number; want between 1 and 100`},
+		{"number range", flag("--max-attempts=0"), `--max-attempts: "0" is out of range; want between 1 and 100`},
+		{"boolean", flag("--access-log=maybe"), `--access-log: "maybe" is not a boolean; want true or false`},
+		{"level", flag("--log-level=loud"), `--log-level: "loud" is unknown; want trace, debug, info, warn or error`},
+		{"format", env("LBD_LOG_FORMAT=xml"), `LBD_LOG_FORMAT: "xml" is unknown; want json or console`},
+		{"strategy", flag("--strategy=best"), `--strategy: "best" is unknown; want cycle, least-waiting or least-cost`},
+		{"path", flag("--health-path=health"), `--health-path: "health" is not a path; want one such as /health, without a query`},
+		{"path query", flag("--health-path=/h?x"), `--health-path: "/h?x" is not a path; want one such as /health, without a query`},
+
+		{"listen port alone", flag("--listen=8080"),
+			`--listen: "8080" is not a listen address; want HOST:PORT or :PORT, such as 127.0.0.1:8080`},
+		{"listen service", flag("--listen=:http"),
+			`--listen: ":http" is not a listen address; want HOST:PORT or :PORT, such as 127.0.0.1:8080`},
+		{"listen port range", flag("--listen=:65536"),
+			`--listen: ":65536" is not a listen address; want HOST:PORT or :PORT, such as 127.0.0.1:8080`},
+		{"listen empty", flag("--listen="), `--listen: "" is not a listen address; want HOST:PORT or :PORT, such as 127.0.0.1:8080`},
+		{"same socket, blames the flag", flag("--listen=:9901"),
+			`--listen: "127.0.0.1:9901" is taken by listen ":9901"; want another port, or empty for no admin listener`},
+		{"same socket, blames admin", flag("--admin-listen=[::]:8080"),
+			`--admin-listen: "[::]:8080" is taken by listen ":8080"; want another port, or empty for no admin listener`},
+
+		{"endpoint https", flag("--endpoints=https://a.example.org"),
+			`--endpoints: "https://a.example.org": https is not supported; want http://host:port (lbd speaks plain HTTP to replicas)`},
+		{"endpoint password is not shown", flag("--endpoints=http://user:hunter2@a"),
+			`--endpoints: "...@a" carries user info; want http://host:port, and replica_api_key for replicas that ask for a key`},
+		{"endpoint query", flag("--endpoints=http://a?x=1"), `--endpoints: "http://a?x=1" carries a query or a fragment; want http://host:port[/prefix]`},
+		{"endpoint empty fragment", flag("--endpoints=http://a#"), `--endpoints: "http://a#" carries a query or a fragment; want http://host:port[/prefix]`},
+		{"endpoint scheme", flag("--endpoints=a:8000"), `--endpoints: "a:8000" is not an endpoint; want http://host:port[/prefix]`},
+		{"endpoint port", flag("--endpoints=http://a:65536"), `--endpoints: "http://a:65536" has no valid port; want a number between 1 and 65535`},
+		{"endpoint port missing", flag("--endpoints=http://a:"), `--endpoints: "http://a:" has no valid port; want a number between 1 and 65535`},
+		{"endpoint twice", flag("--endpoints=http://a,http://b,http://A:80/"), `--endpoints: "http://A:80/" is listed twice; want each replica once`},
+
+		{"key placeholder", flag("--replica-api-key=<redacted>"),
+			"--replica-api-key: is the placeholder that lbd config prints; want the secret itself"},
+		{"key header injection", env("LBD_REPLICA_API_KEY=hunter2\r\nX: y"),
+			"LBD_REPLICA_API_KEY: contains a control character; want one line of text"},
+
+		{"ejection", flag("--ejection-time=2m"), `--ejection-time: "60s" is shorter than ejection_time "2m"; want at least that`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, err := c.in.load(t)
+			if err == nil || err.Error() != c.want {
+				t.Errorf("error\n  %v\nwant\n  %s", err, c.want)
+			}
+		})
+	}
+}
+
+// TestErrorsAllLayers: every mistake is reported, in the order of the layers,
+// those that a later layer hides included.
+func TestErrorsAllLayers(t *testing.T) {
+	_, err := input{
+		file: "strategy: best\nlog_level: loud\nmax_attempts: many\n",
+		env:  []string{"LBD_LOG_LEVEL=louder", "LBD_WHAT=x"},
+		args: []string{"--log-level=loudest", "--max-attempts=2"},
+	}.load(t)
+	want := strings.Join([]string{
+		`lbd.yml:1: strategy: "best" is unknown; want cycle, least-waiting or least-cost`,
+		`lbd.yml:2: log_level: "loud" is unknown; want trace, debug, info, warn or error`,
+		`lbd.yml:3: max_attempts: "many" is not a whole number; want between 1 and 100`,
+		`LBD_LOG_LEVEL: "louder" is unknown; want trace, debug, info, warn or error`,
+		`LBD_WHAT: unknown variable`,
+		`--log-level: "loudest" is unknown; want trace, debug, info, warn or error`,
+		`no replicas; want --endpoints URL,URL or the variable LBD_ENDPOINTS (or VLLM_ENDPOINTS), or the key endpoints or models in a file given with --config`,
+	}, "\n")
+	if err == nil || err.Error() != want {
+		t.Errorf("errors\n%v\nwant\n%s", err, want)
+	}
+}
+
+// TestNoStrategyList: without a list of strategies any name passes.
+func TestNoStrategyList(t *testing.T) {
+	c, err := Load(Options{Environ: []string{"LBD_ENDPOINTS=http://a", "LBD_STRATEGY=mine"}})
+	if err != nil || c.Strategy != "mine" {
+		t.Errorf("got %v, %v", c, err)
+	}
+	if _, err := Load(Options{Environ: []string{"LBD_ENDPOINTS=http://a"}, Strategies: []string{"mine"}}); err == nil ||
+		err.Error() != `strategy: "least-waiting" is unknown; want mine` {
+		t.Errorf("error %v; want the default refused", err)
+	}
+}
+
+func TestSameSocket(t *testing.T) {
+	for _, c := range []struct {
+		a, b string
+		want bool
+	}{
+		{":80", ":80", true}, {":80", "127.0.0.1:80", true}, {"127.0.0.1:80", "0.0.0.0:80", true}, {"[::]:80", "10.0.0.1:80", true},
+		{"127.0.0.1:80", "127.0.0.1:80", true}, {"127.0.0.1:80", "127.0.0.2:80", false}, {":80", ":81", false}, {":0", ":0", false}, {":80", "", false},
+	} {
+		if got := sameSocket(c.a, c.b); got != c.want {
+			t.Errorf("sameSocket(%q, %q) = %v", c.a, c.b, got)
+		}
+	}
+}
+
+func TestNearest(t *testing.T) {
+	for name, want := range map[string]string{
+		"listn": "listen", "LISTEN": "listen", "admin-listen": "admin_listen", "endpoint": "endpoints", "metric_poll_interval": "metrics_poll_interval",
+		"xyzzy": "", "": "", strings.Repeat("a", 1000): "",
+	} {
+		if got := Nearest(name, keyNames); got != want {
+			t.Errorf("Nearest(%.20q) = %q; want %q", name, got, want)
+		}
+	}
+}
+
+func TestSizeAndDurationText(t *testing.T) {
+	size := &key{name: "s", min: 0, max: 1 << 62, field: func(c *Config) any { return &c.MaxRequestBodySize }}
+	for text, want := range map[string]string{
+		"0": "0", "1000": "1000", "1000B": "1000", "1024": "1KiB", "64mib": "64MiB", "2 GiB": "2GiB", "1536KiB": "1536KiB",
+	} {
+		got, err := size.parse(text)
+		if err != nil || got.(Size).String() != want {
+			t.Errorf("size %q = %v, %v; want %s", text, got, err, want)
+		}
+	}
+	duration := &key{name: "d", min: 0, max: 1 << 62, field: func(c *Config) any { return &c.DrainTimeout }}
+	for text, want := range map[string]string{
+		"0": "0", "1": "1s", "1.5": "1.5s", ".5": "500ms", "2.": "2s", "90": "90s", "1m": "60s", "2m": "2m", "3600": "1h", "1h30m": "1h30m", "61m1s": "1h1m1s",
+	} {
+		got, err := duration.parse(text)
+		if err != nil {
+			t.Errorf("duration %q: %s", text, err)
+		} else if s := formatDuration(got.(time.Duration)); s != want {
+			t.Errorf("duration %q = %v; want %s", text, s, want)
+		}
+	}
+}
