@@ -1,0 +1,149 @@
+package health
+
+import (
+	"slices"
+	"time"
+
+	"lbd/balancer"
+)
+
+// connectionLevel failures mean that nobody is there to answer; keeping the
+// replica in service cannot help anyone.
+func connectionLevel(o balancer.Outcome) bool {
+	return o == balancer.ConnectRefused || o == balancer.ConnectTimeout || o == balancer.Reset
+}
+
+// probed takes in the result of a probe.
+func (c *Checker) probed(r result) {
+	w, now := r.watch, c.opts.Now()
+	w.probing = false
+	busy := w.answered.Swap(false)
+	if (*c.watches.Load())[w.replica.ID] != w {
+		return // left the fleet meanwhile
+	}
+	if r.outcome == balancer.Answered {
+		w.failed, w.spared = 0, false
+		c.well(w, now)
+		return
+	}
+	if connectionLevel(r.outcome) && w.health.State != balancer.Healthy {
+		w.unreachable = true
+	}
+	if busy && (r.outcome == balancer.Timeout || r.outcome == balancer.ConnectTimeout) {
+		w.failed = 0 // requests are answered: its event loop is only busy
+		return
+	}
+	w.failed++
+	if w.failed >= c.config.Load().UnhealthyThreshold || w.deciding && r.outcome == balancer.ConnectRefused {
+		c.fail(w, r.outcome, r.outcome.String(), "probe: "+r.err.Error())
+	}
+}
+
+// passive looks at what the proxy's reports ask for.
+func (c *Checker) passive() {
+	now := c.opts.Now()
+	for _, w := range c.list {
+		if w.refused.Swap(false) {
+			w.suspect = true
+			if soon := w.probed.Add(minProbeGap); soon.Before(now) {
+				w.due = now
+			} else if soon.Before(w.due) {
+				w.due = soon
+			}
+		}
+		if !w.failing.Swap(false) || w.health.State != balancer.Healthy {
+			continue
+		}
+		o := balancer.Outcome(w.last.Load())
+		if w.consecutive.Load() >= consecutiveFailures {
+			c.fail(w, o, o.String(), "requests failing in a row, the last one with "+o.String())
+		} else if w.tooMany() {
+			c.fail(w, o, ErrorRate, "more than half of the requests failing, the last one with "+o.String())
+		}
+	}
+}
+
+// well puts a replica into service, or leaves it out until its back-off is over.
+func (c *Checker) well(w *watch, now time.Time) {
+	old := w.health.State
+	if old == balancer.Healthy || now.Before(w.until) {
+		return // nothing new, or too early
+	}
+	kind := Readmitted
+	if w.health.Ejections == 0 {
+		kind = Up
+	}
+	w.forget()
+	w.refused.Store(false)
+	w.health = balancer.Health{
+		State: balancer.Healthy, Since: now, Ejections: w.health.Ejections, Restarted: w.unreachable,
+	}
+	w.unreachable = false
+	c.tell(w, Event{Kind: kind, Old: old, New: balancer.Healthy, Restarted: w.health.Restarted})
+}
+
+// fail takes a replica out of service. One that was not in service is only
+// noted as down: it waits for nothing but a good probe.
+func (c *Checker) fail(w *watch, o balancer.Outcome, reason, detail string) {
+	now, old := c.opts.Now(), w.health.State
+	w.forget()
+	switch {
+	case old == balancer.Ejected:
+		return
+	case old == balancer.Unknown:
+		w.health = balancer.Health{State: balancer.Ejected, Reason: detail, Since: now}
+		c.tell(w, Event{Kind: Down, Old: old, New: balancer.Ejected, Reason: reason, Detail: detail})
+		return
+	case !connectionLevel(o) && c.last(w.replica):
+		if !w.spared {
+			w.spared = true
+			c.opts.OnEvent(Event{
+				Kind: Spared, Replica: w.replica.ID, Old: old, New: old,
+				Reason: reason, Detail: detail, Ejections: w.health.Ejections,
+			})
+		}
+		return
+	}
+	c.backOff(w, now)
+	w.unreachable = connectionLevel(o)
+	w.health = balancer.Health{State: balancer.Ejected, Reason: detail, Since: now, Ejections: w.health.Ejections + 1}
+	c.tell(w, Event{
+		Kind: Ejected, Old: old, New: balancer.Ejected, Reason: reason, Detail: detail, Backoff: w.backoff,
+	})
+}
+
+// backOff sets how long the replica stays out: doubling with each ejection, one
+// doubling taken back for every ten back-offs it was in service since.
+func (c *Checker) backOff(w *watch, now time.Time) {
+	cfg := c.config.Load()
+	if w.backoff > 0 {
+		w.level++
+		w.level -= min(w.level, int(now.Sub(w.health.Since)/(forgiveAfter*w.backoff)))
+	}
+	d := cfg.EjectionTime
+	for range w.level {
+		if d >= cfg.MaxEjectionTime {
+			break
+		}
+		d *= 2
+	}
+	w.level = min(w.level, 30)
+	w.backoff = time.Duration(float64(min(d, cfg.MaxEjectionTime)) * (1 - jitter*c.opts.Rand()))
+	w.until = now.Add(w.backoff)
+	if w.due.After(w.until) {
+		w.due = w.until
+	}
+}
+
+// last says whether the replica is the only one available for some model.
+func (c *Checker) last(r *balancer.Replica) bool {
+	return slices.ContainsFunc(c.fleet.Snapshot().Models, func(m *balancer.Model) bool {
+		return len(m.Available) == 1 && m.Available[0].ID == r.ID
+	})
+}
+
+func (c *Checker) tell(w *watch, e Event) {
+	e.Replica, e.Ejections = w.replica.ID, w.health.Ejections
+	c.fleet.SetHealth(e.Replica, w.health)
+	c.opts.OnEvent(e)
+}

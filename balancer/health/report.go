@@ -1,0 +1,85 @@
+package health
+
+import (
+	"sync/atomic"
+
+	"lbd/balancer"
+)
+
+// passive is what the proxy's reports have left for the owner. Many goroutines
+// write it; nobody locks.
+type passive struct {
+	// answered: a request was answered since the last probe ended.
+	answered    atomic.Bool
+	consecutive atomic.Int32
+	// slots is a ring of seconds; the owner moves slot on.
+	slots [windowSlots]struct{ ok, failed atomic.Int32 }
+	slot  atomic.Int32
+	// What the owner has to look at, set until it did.
+	refused, failing atomic.Bool
+	last             atomic.Uint32 // the newest failure, a balancer.Outcome
+}
+
+// Report tells how an attempt at a replica ended. It neither blocks nor
+// allocates; an answer in good times is a map look-up and an atomic add.
+func (c *Checker) Report(r *balancer.Replica, o balancer.Outcome) {
+	w := (*c.watches.Load())[r.ID]
+	if w == nil {
+		return // left the fleet, or not yet seen
+	}
+	p := &w.passive
+	slot := &p.slots[p.slot.Load()]
+	if o == balancer.Answered {
+		slot.ok.Add(1)
+		// Load before store: a shared cache line is written only when it changes.
+		if !p.answered.Load() {
+			p.answered.Store(true)
+		}
+		if p.consecutive.Load() != 0 {
+			p.consecutive.Store(0)
+		}
+		return
+	}
+	slot.failed.Add(1)
+	p.last.Store(uint32(o))
+	if o == balancer.ConnectRefused {
+		p.refused.Store(true) // a probe finds out whether somebody listens again
+	} else {
+		p.consecutive.Add(1)
+	}
+	if p.consecutive.Load() >= consecutiveFailures || p.tooMany() {
+		p.failing.Store(true)
+	}
+	if p.refused.Load() || p.failing.Load() {
+		c.poke()
+	}
+}
+
+// tooMany says whether more than half of the window's outcomes are failures.
+func (p *passive) tooMany() bool {
+	var ok, failed int32
+	for i := range p.slots {
+		ok += p.slots[i].ok.Load()
+		failed += p.slots[i].failed.Load()
+	}
+	return ok+failed >= minOutcomes && failed > ok
+}
+
+// rotate starts a new second. A report that still writes into the old slot is
+// late by a second, which does not matter.
+func (p *passive) rotate() {
+	next := (p.slot.Load() + 1) % windowSlots
+	p.slots[next].ok.Store(0)
+	p.slots[next].failed.Store(0)
+	p.slot.Store(next)
+}
+
+// forget starts anew after an ejection was decided on.
+func (p *passive) forget() {
+	p.consecutive.Store(0)
+	for i := range p.slots {
+		p.slots[i].ok.Store(0)
+		p.slots[i].failed.Store(0)
+	}
+	p.failing.Store(false)
+}
