@@ -18,7 +18,7 @@ type Config struct {
 	AdminListen string // empty = no admin listener
 
 	Endpoints     []balancer.Endpoint // models learned from /v1/models
-	Models        []Model             // models pinned in the file
+	Models        []Model             // models described in the file
 	Strategy      string
 	ReplicaAPIKey Secret
 
@@ -57,13 +57,14 @@ type Config struct {
 	origins map[string]Origin
 }
 
-// Model is one entry of the key models: a model whose replicas are named in the
-// file and not discovered.
+// Model is one entry of the key models.
 type Model struct {
 	Name    string
 	Aliases []string
 	// Strategy is never empty: Config.Strategy where the file says nothing.
 	Strategy string
+	// Replicas are pinned; empty means that the model is learned from Endpoints
+	// and only its aliases and strategy are set here.
 	Replicas []Replica
 }
 

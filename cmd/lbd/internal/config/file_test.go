@@ -127,7 +127,7 @@ models:
       - {url: "http://H:8000/v/", device: gpu0, weight: 3}
       - url: http://[::1]
   - name: m2
-    replicas: [{url: http://h:8000/v, device: gpu0}]
+    replicas: [{url: http://h:8000/v, device: gpu0, weight: 3}]
 `}.mustLoad(t)
 	if len(c.Models) != 2 {
 		t.Fatalf("%d models", len(c.Models))

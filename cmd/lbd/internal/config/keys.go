@@ -110,7 +110,8 @@ const (
 // keys is the table. A new key is one row here and one field in Config.
 //
 // A key is marked reload where the owner of the value can take a new one while
-// requests run. Sockets, buffer sizes and the writer of the log are made once.
+// requests run. Sockets, the limits of the server on them (fasthttp reads its own
+// without a lock) and the writer of the log are made once.
 var keys = []*key{
 	{
 		name: "listen", group: groupListen, def: ":8080",
@@ -134,8 +135,8 @@ var keys = []*key{
 	},
 	{
 		name: "models", group: groupFleet, reload: true,
-		help:  "models with their replicas pinned instead of learned",
-		more:  "Only in the file. Endpoints and models may both be given, but each replica only in one of them.",
+		help:  "models with aliases, a strategy or pinned replicas of their own",
+		more:  "A model without replicas here is learned from endpoints. Endpoints and models may both be given, but each replica only in one of them.",
 		field: func(c *Config) any { return &c.Models },
 	},
 	{
@@ -186,27 +187,27 @@ var keys = []*key{
 	},
 
 	{
-		name: "client_idle_timeout", group: groupTimeouts, def: "75s", reload: true,
+		name: "client_idle_timeout", group: groupTimeouts, def: "75s",
 		help: "how long a client's connection may wait for its next request",
 		more: "75s is nginx's keepalive_timeout.",
 		min:  ms, max: week,
 		field: func(c *Config) any { return &c.ClientIdleTimeout },
 	},
 	{
-		name: "client_read_timeout", group: groupTimeouts, def: "5m", reload: true,
+		name: "client_read_timeout", group: groupTimeouts, def: "5m",
 		help: "longest time to read one request, head and body",
 		min:  ms, max: week,
 		field: func(c *Config) any { return &c.ClientReadTimeout },
 	},
 	{
-		name: "client_write_timeout", group: groupTimeouts, def: "5m", reload: true,
+		name: "client_write_timeout", group: groupTimeouts, def: "5m",
 		help: "a client that takes no byte for this long is dropped",
 		min:  ms, max: week,
 		field: func(c *Config) any { return &c.ClientWriteTimeout },
 	},
 	{
 		name: "connect_timeout", group: groupTimeouts, def: "5s", reload: true,
-		help: "longest time to connect to a replica",
+		help: "longest time to connect to a replica, name look-up included",
 		min:  ms, max: hour,
 		field: func(c *Config) any { return &c.ConnectTimeout },
 	},
@@ -263,7 +264,7 @@ var keys = []*key{
 	},
 	{
 		name: "unhealthy_threshold", group: groupHealth, def: "3", reload: true,
-		help: "failures in a row after which a replica is ejected",
+		help: "failed probes in a row after which a replica is ejected",
 		min:  1, max: 1000,
 		field: func(c *Config) any { return &c.UnhealthyThreshold },
 	},

@@ -19,15 +19,15 @@ var weightKey = &key{name: "weight", min: 1, max: 1_000_000}
 // noted.
 func (l *loader) models(n *yaml.Node) []Model {
 	l.pinned, l.nameOwn = map[string]int{}, map[string]int{}
-	devices := map[string]string{}
+	hardware := map[string]Replica{}
 	var models []Model
 	l.sequence(n, "models", func(path string, item *yaml.Node) {
-		models = append(models, l.model(item, path, devices))
+		models = append(models, l.model(item, path, hardware))
 	})
 	return models
 }
 
-func (l *loader) model(n *yaml.Node, path string, devices map[string]string) Model {
+func (l *loader) model(n *yaml.Node, path string, hardware map[string]Replica) Model {
 	var m Model
 	given := map[string]bool{}
 	ok := l.mapping(n, path, modelKeys, func(name string, _, v *yaml.Node) {
@@ -41,14 +41,11 @@ func (l *loader) model(n *yaml.Node, path string, devices map[string]string) Mod
 		case "strategy":
 			m.Strategy = l.modelStrategy(v, path)
 		case "replicas":
-			m.Replicas = l.replicas(v, path, devices)
+			m.Replicas = l.replicas(v, path, hardware)
 		}
 	})
 	if ok && !given["name"] {
 		l.fail(l.at(n), path, "has no name; want the model as clients name it")
-	}
-	if ok && !given["replicas"] {
-		l.fail(l.at(n), path, "has no replicas; want at least one {url: http://host:port}")
 	}
 	return m
 }
@@ -98,7 +95,7 @@ func (l *loader) modelStrategy(n *yaml.Node, path string) string {
 	return name
 }
 
-func (l *loader) replicas(n *yaml.Node, path string, devices map[string]string) []Replica {
+func (l *loader) replicas(n *yaml.Node, path string, hardware map[string]Replica) []Replica {
 	if n.Kind == yaml.SequenceNode && len(n.Content) == 0 || isNull(n) {
 		l.fail(l.at(n), path, "is empty; want at least one {url: http://host:port}")
 		return nil
@@ -111,16 +108,17 @@ func (l *loader) replicas(n *yaml.Node, path string, devices map[string]string) 
 			return
 		}
 		key := id(r.Endpoint)
-		// One vLLM server may serve several models (LoRA adapters), but it
-		// runs on one device.
-		device, known := devices[key]
+		// One vLLM server may serve several models (LoRA adapters), but it is
+		// one piece of hardware.
+		before, known := hardware[key]
 		switch line, twice := seen[key]; {
 		case twice:
 			l.fail(l.at(item), path, "%q is already a replica of this model in line %d; want each once", r.Endpoint.String(), line)
-		case known && device != r.Device:
-			l.fail(l.at(item), path, "%q has device %q here and %q in line %d; want one", r.Endpoint.String(), r.Device, device, l.pinned[key])
+		case known && (before.Device != r.Device || before.Weight != r.Weight):
+			l.fail(l.at(item), path, "%q has device %q and weight %d here, but device %q and weight %d in line %d; want the same",
+				r.Endpoint.String(), r.Device, r.Weight, before.Device, before.Weight, l.pinned[key])
 		default:
-			seen[key], devices[key] = item.Line, r.Device
+			seen[key], hardware[key] = item.Line, r
 			if l.pinned[key] == 0 {
 				l.pinned[key] = item.Line
 			}

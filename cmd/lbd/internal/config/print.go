@@ -92,7 +92,7 @@ type plainModel struct {
 	Name     string         `json:"name" yaml:"name"`
 	Aliases  []string       `json:"aliases,omitempty" yaml:"aliases,flow,omitempty"`
 	Strategy string         `json:"strategy" yaml:"strategy"`
-	Replicas []plainReplica `json:"replicas" yaml:"replicas"`
+	Replicas []plainReplica `json:"replicas,omitempty" yaml:"replicas,omitempty"`
 }
 
 type plainReplica struct {

@@ -119,6 +119,7 @@ func TestChanged(t *testing.T) {
 	}
 	needRestart := map[string]bool{
 		"listen": true, "admin_listen": true, "log_format": true, "max_request_body_size": true, "max_request_header_size": true,
+		"client_idle_timeout": true, "client_read_timeout": true, "client_write_timeout": true,
 	}
 	for _, k := range keys {
 		want := []string{k.name}

@@ -1,6 +1,9 @@
 package config
 
-import "net"
+import (
+	"fmt"
+	"net"
+)
 
 // validate checks what no single value shows. Each error is put at the place of
 // the value a user is likeliest to change.
@@ -32,9 +35,18 @@ func (l *loader) validateReplicas(c *Config) {
 				e.String(), Origin{Source: FromFile, Name: l.file, Line: line}.place())
 		}
 	}
-	given := len(c.Endpoints)+len(c.Models) > 0 || l.failed["endpoints"] || l.failed["models"]
-	if !given && !l.failed[fileFailed] {
+	if l.failed["endpoints"] || l.failed["models"] || l.failed[fileFailed] || len(c.Endpoints) > 0 {
+		return
+	}
+	if len(l.pinned) == 0 {
 		l.fail(Origin{}, "", "no replicas; want --endpoints URL,URL or the variable LBD_ENDPOINTS (or VLLM_ENDPOINTS), or the key endpoints or models in a file given with --config")
+		return
+	}
+	for i, m := range c.Models {
+		if len(m.Replicas) == 0 {
+			l.fail(Origin{FromFile, l.file, l.nameOwn[m.Name]}, fmt.Sprintf("models[%d]", i),
+				"has no replicas, and there are no endpoints to learn it from; want at least one {url: http://host:port}")
+		}
 	}
 }
 
