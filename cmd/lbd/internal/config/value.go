@@ -229,5 +229,6 @@ func parseEndpoint(text string) (balancer.Endpoint, error) {
 	return e, nil
 }
 
-// id is what tells two endpoints apart: the ID their replicas get.
-func id(e balancer.Endpoint) string { return e.Addr + e.BasePath }
+// id is what tells two endpoints apart: the ID that balancer gives a replica
+// there.
+func id(e balancer.Endpoint) string { return balancer.NewReplica(e, "", 1).ID }
