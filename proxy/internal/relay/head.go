@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+
+	"lbd/proxy/internal/sock"
 )
 
-// MaxHead is the largest response head in bytes; vLLM's are below 1 KiB, the
-// limit is nginx's largest common proxy_buffer_size with room to spare.
-const MaxHead = 64 << 10
+// MaxHead is the largest response head in bytes: what one relay buffer holds.
+// vLLM's heads are below 1 KiB.
+const MaxHead = sock.BufSize
 
 const maxFields = 256
 
@@ -228,6 +230,18 @@ func HasToken(list []byte, token string) bool {
 		var item []byte
 		item, list, _ = bytes.Cut(list, []byte(","))
 		if equalFold(bytes.Trim(item, " \t"), token) {
+			return true
+		}
+	}
+	return false
+}
+
+// HasName says whether a comma-separated list names a header field.
+func HasName(list, name []byte) bool {
+	for len(list) > 0 {
+		var item []byte
+		item, list, _ = bytes.Cut(list, []byte(","))
+		if bytes.EqualFold(bytes.Trim(item, " \t"), name) {
 			return true
 		}
 	}

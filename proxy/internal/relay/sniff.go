@@ -8,7 +8,7 @@ import (
 // Usage is what a replica said a request cost, in tokens; -1 is unknown.
 type Usage struct{ Prompt, Completion, Cached int }
 
-// Gaps takes the time between two content-bearing events, in seconds.
+// Gaps takes durations in seconds; a Prometheus histogram is one.
 type Gaps interface{ Observe(seconds float64) }
 
 // Sniffer reads a response in passing. It never changes and never delays it, and
@@ -16,8 +16,10 @@ type Gaps interface{ Observe(seconds float64) }
 type Sniffer struct {
 	// SSE says that the body is a stream of events; else it is one JSON value.
 	SSE bool
-	// Gaps gets every inter-token latency; nil = not wanted.
-	Gaps Gaps
+	// TTFT gets the time from Start to the first event with content, Gaps every
+	// inter-token latency; nil = not wanted.
+	TTFT, Gaps Gaps
+	Start      time.Time
 	// First and Last are when the first and the last event with content came.
 	// The chunk that only names the role is no content (vLLM sends it together
 	// with the first token).
@@ -89,6 +91,9 @@ func (s *Sniffer) event(line []byte, now time.Time) {
 	if s.hasContent(line) {
 		if s.Events == 0 {
 			s.First = now
+			if s.TTFT != nil {
+				s.TTFT.Observe(now.Sub(s.Start).Seconds())
+			}
 		} else if s.Gaps != nil {
 			s.Gaps.Observe(now.Sub(s.Last).Seconds())
 		}

@@ -84,14 +84,15 @@ func newConn(tc *net.TCPConn, w *Watch, stall time.Duration) (*Conn, error) {
 	return c, nil
 }
 
-// Dial connects to a replica within timeout.
-func Dial(ctx context.Context, addr string, timeout time.Duration, w *Watch) (*Conn, error) {
+// Dial connects to a replica within timeout. Writes fail when it takes nothing
+// for stall (0 = never).
+func Dial(ctx context.Context, addr string, timeout, stall time.Duration, w *Watch) (*Conn, error) {
 	d := net.Dialer{Timeout: timeout}
 	nc, err := d.DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return nil, err
 	}
-	c, err := newConn(nc.(*net.TCPConn), w, 0)
+	c, err := newConn(nc.(*net.TCPConn), w, stall)
 	if err != nil {
 		nc.Close()
 		return nil, err

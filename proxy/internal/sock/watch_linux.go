@@ -140,3 +140,17 @@ func (c *Conn) Arrived(sent int64) bool {
 	})
 	return err != nil || arrived
 }
+
+// CloseAll closes every connection that is watched.
+func (w *Watch) CloseAll() {
+	w.mu.Lock()
+	conns := make([]*Conn, 0, len(w.conns))
+	for _, c := range w.conns {
+		conns = append(conns, c)
+	}
+	w.mu.Unlock()
+	for _, c := range conns {
+		c.hangup()
+		c.Close()
+	}
+}

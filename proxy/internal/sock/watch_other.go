@@ -2,20 +2,47 @@
 
 package sock
 
-// Watch does nothing on this system: a client that leaves is noticed when the
-// next byte is written to it.
-type Watch struct{}
+import "sync"
+
+// Watch only keeps a list of connections on this system: a client that leaves is
+// noticed when the next byte is written to it.
+type Watch struct {
+	mu    sync.Mutex
+	conns map[*Conn]struct{}
+}
 
 type watchSlot struct{}
 
 // NewWatch returns a watch that never hears anything.
-func NewWatch() (*Watch, error) { return &Watch{}, nil }
+func NewWatch() (*Watch, error) { return &Watch{conns: map[*Conn]struct{}{}}, nil }
 
 // Close does nothing.
 func (w *Watch) Close() error { return nil }
 
-func (w *Watch) add(*Conn) error { return nil }
-func (w *Watch) remove(*Conn)    {}
+func (w *Watch) add(c *Conn) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.conns[c] = struct{}{}
+	return nil
+}
+
+func (w *Watch) remove(c *Conn) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.conns, c)
+}
+
+// CloseAll closes every connection that is watched.
+func (w *Watch) CloseAll() {
+	w.mu.Lock()
+	conns := w.conns
+	w.conns = map[*Conn]struct{}{}
+	w.mu.Unlock()
+	for c := range conns {
+		c.hangup()
+		c.Close()
+	}
+}
 
 // Arrived cannot be known on this system, so it is assumed.
 func (c *Conn) Arrived(int64) bool { return true }

@@ -41,6 +41,9 @@ type Config struct {
 	ConnectTimeout time.Duration
 	// IdleTimeout is how long a connection may wait unused; below uvicorn's 5 s.
 	IdleTimeout time.Duration
+	// WriteTimeout is the longest time a replica may take no byte of a request;
+	// 0 = no limit.
+	WriteTimeout time.Duration
 	// Watch hears of connections that replicas close.
 	Watch *sock.Watch
 }
@@ -72,7 +75,7 @@ func (p *Pool) Get(ctx context.Context) (*Conn, error) {
 
 // Dial makes a new connection, whatever is idle.
 func (p *Pool) Dial(ctx context.Context) (*Conn, error) {
-	sc, err := sock.Dial(ctx, p.addr, p.cfg.ConnectTimeout, p.cfg.Watch)
+	sc, err := sock.Dial(ctx, p.addr, p.cfg.ConnectTimeout, p.cfg.WriteTimeout, p.cfg.Watch)
 	if err != nil {
 		return nil, err
 	}

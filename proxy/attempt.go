@@ -1,0 +1,240 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"lbd/balancer"
+	"lbd/proxy/internal/relay"
+	"lbd/proxy/internal/sock"
+)
+
+// verdict is how an attempt ended. With a retry reason the request certainly was
+// not executed and may be sent elsewhere; err is then the answer if nobody else
+// is left. Without either the response has begun or is complete.
+type verdict struct {
+	err   *apiError
+	retry string
+}
+
+var clientLeft = verdict{err: &apiError{status: statusClientGone}}
+
+// attempt sends the request to the picked replica and stages its answer.
+func (x *exchange) attempt() verdict {
+	up, err := x.pool.Get(context.Background())
+	if err != nil {
+		return x.cannotConnect(err)
+	}
+	for {
+		x.up = up
+		v, stale := x.exchange()
+		if !stale {
+			return v
+		}
+		// The replica closed a connection that was idle, at the moment of use.
+		// That is no fault of it: the same replica, on a fresh connection.
+		x.release()
+		x.s.opt.Metrics.Retried(x.want.model.Name, "stale_connection")
+		if up, err = x.pool.Dial(context.Background()); err != nil {
+			return x.cannotConnect(err)
+		}
+	}
+}
+
+func (x *exchange) cannotConnect(err error) verdict {
+	o := balancer.ConnectRefused
+	var netErr net.Error
+	if errors.As(err, &netErr) && netErr.Timeout() {
+		o = balancer.ConnectTimeout
+	}
+	x.failed(o)
+	return verdict{retry: o.String(), err: replicaError("cannot connect to replica %s: %s", x.replica.ID, dialCause(err))}
+}
+
+// dialCause leaves out the addresses that net repeats in its errors.
+func dialCause(err error) string {
+	var op *net.OpError
+	if errors.As(err, &op) {
+		err = op.Err
+	}
+	var sys *os.SyscallError
+	if errors.As(err, &sys) {
+		err = sys.Err
+	}
+	return err.Error()
+}
+
+// failed tells health and metrics of an attempt that is the replica's fault.
+func (x *exchange) failed(o balancer.Outcome) {
+	x.s.opt.Health.Report(x.replica, o)
+	x.s.opt.Metrics.UpstreamError(x.replica.ID, o.String())
+}
+
+// exchange sends the request on x.up and reads the response head. stale says
+// that the connection turned out to be dead before the request arrived.
+func (x *exchange) exchange() (v verdict, stale bool) {
+	if !x.client.Bind(x.up.Conn) {
+		return clientLeft, false
+	}
+	x.up.Begin()
+	x.up.SetReadDeadline(deadline(x.cfg.FirstByte))
+	sendErr := x.send()
+	// A replica may answer before it has read everything, so the answer is
+	// looked for even if the request could not be written whole.
+	rest, err := x.readHead()
+	if err != nil {
+		if sendErr != nil && !errors.Is(err, relay.ErrBadHead) {
+			err = sendErr
+		}
+		return x.broken(err)
+	}
+	if sendErr != nil {
+		x.answer.Close = true
+	}
+	return x.answered(rest), false
+}
+
+func deadline(d time.Duration) time.Time {
+	if d <= 0 {
+		return time.Time{}
+	}
+	return time.Now().Add(d)
+}
+
+// smallBody is sent together with the head: one copy is cheaper than a second
+// system call.
+const smallBody = 64 << 10
+
+func (x *exchange) send() error {
+	x.out = x.head.appendTo(x.out[:0], &x.replica.Endpoint, len(x.body))
+	if len(x.body) <= smallBody {
+		x.out = append(x.out, x.body...)
+		return x.up.Send(x.out)
+	}
+	if err := x.up.Send(x.out); err != nil {
+		return err
+	}
+	return x.up.Send(x.body)
+}
+
+// readHead reads up to the end of the response head into x.first and returns the
+// body bytes that came with it. No buffer is held while nothing has come.
+func (x *exchange) readHead() (rest []byte, err error) {
+	b, n, err := x.up.ReadBuf()
+	if err != nil {
+		return nil, err
+	}
+	x.first = b
+	for {
+		size, err := x.answer.Parse(b.B[:n])
+		switch {
+		case err != nil:
+			return nil, err
+		case size > 0 && x.answer.Status == 101:
+			return nil, errSwitched
+		case size > 0 && x.answer.Status < 200: // 100 Continue, 103 Early Hints
+			n = copy(b.B[:], b.B[size:n])
+			if n > 0 {
+				continue
+			}
+		case size > 0:
+			return b.B[size:n], nil
+		case n == len(b.B):
+			return nil, errLongHead
+		}
+		m, err := x.up.Read(b.B[n:])
+		if err != nil {
+			return nil, err
+		}
+		n += m
+	}
+}
+
+var (
+	errSwitched = errors.Join(relay.ErrBadHead, errors.New("101 without having been asked"))
+	errLongHead = errors.Join(relay.ErrBadHead, errors.New("response head does not end"))
+)
+
+// broken decides what a failure before the response means: whose fault it is,
+// and whether the request can have been executed.
+func (x *exchange) broken(err error) (v verdict, stale bool) {
+	nothingRead := x.first == nil
+	sock.PutBuf(x.first)
+	x.first = nil
+	switch {
+	case x.client.Gone():
+		return clientLeft, false
+	case errors.Is(err, relay.ErrBadHead):
+		x.failed(balancer.BadResponse)
+		return verdict{err: replicaError("replica %s answered with something that is not HTTP/1.1", x.replica.ID)}, false
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, sock.ErrStalled):
+		x.failed(balancer.Timeout)
+		return verdict{err: timeoutError("replica %s sent no byte for %s", x.replica.ID, x.cfg.FirstByte)}, false
+	}
+	notArrived := nothingRead && !x.up.Arrived()
+	if notArrived && x.up.Reused {
+		return verdict{}, true
+	}
+	x.failed(balancer.Reset)
+	v = verdict{err: replicaError("replica %s closed the connection without an answer", x.replica.ID)}
+	if notArrived {
+		v.retry = balancer.Reset.String()
+	}
+	return v, false
+}
+
+// answered looks at a complete response head.
+func (x *exchange) answered(rest []byte) verdict {
+	x.status = x.answer.Status
+	if v, ok := x.loading(); ok {
+		return v
+	}
+	if x.status >= 500 {
+		x.failed(balancer.ServerError)
+	} else {
+		x.s.opt.Health.Report(x.replica, balancer.Answered)
+		if x.status < 300 {
+			x.servedAt().Store(x.start.UnixNano())
+		}
+	}
+	return x.respond(rest)
+}
+
+// loading recognises the 502 or 503 of a replica that has not served anything
+// since it was (re-)admitted: something in front of it answers while it loads,
+// so the request did not run. From a replica that has served, the same answer
+// may stand for a request that died half-way, and is passed on.
+func (x *exchange) loading() (verdict, bool) {
+	if x.status != 502 && x.status != 503 {
+		return verdict{}, false
+	}
+	state := x.s.opt.Fleet.Snapshot().Replica(x.replica.ID)
+	if state == nil || x.servedAt().Load() >= state.Health.Since.UnixNano() {
+		return verdict{}, false
+	}
+	others := 0
+	for _, r := range x.want.model.Available {
+		if r != x.replica {
+			others++
+		}
+	}
+	if others <= len(x.tried) {
+		return verdict{}, false
+	}
+	x.failed(balancer.ServerError)
+	sock.PutBuf(x.first)
+	x.first = nil
+	return verdict{retry: "loading", err: replicaError("replica %s answers %d", x.replica.ID, x.status)}, true
+}
+
+func (x *exchange) servedAt() *atomic.Int64 {
+	if v, ok := x.s.lastServed.Load(x.replica.ID); ok {
+		return v.(*atomic.Int64)
+	}
+	v, _ := x.s.lastServed.LoadOrStore(x.replica.ID, new(atomic.Int64))
+	return v.(*atomic.Int64)
+}

@@ -1,0 +1,18 @@
+// Package proxy is the data plane: it takes requests from clients, picks a
+// replica for each and relays the answer.
+//
+// One request's way, and the file it goes through:
+//
+//	server.go    accept, read head and body (fasthttp), panics end here
+//	route.go     own page, relayed path, or refused
+//	request.go   what the request wants: model, stream, limits (internal/openai)
+//	exchange.go  pick, reserve, attempt, retry while that is safe
+//	head.go      the request head a replica gets
+//	attempt.go   one attempt: connection, send, response head
+//	respond.go   the answer: buffered, or relayed event by event (internal/relay)
+//	errors.go    lbd's own answers, in OpenAI's shape
+//
+// Invariants: a reservation is done exactly once on every way out; a request
+// that may have run is never sent again; after the first response byte nothing
+// is retried, and an answer that did not arrive whole does not look whole.
+package proxy

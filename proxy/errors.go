@@ -1,0 +1,144 @@
+package proxy
+
+import (
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/valyala/fasthttp"
+
+	"lbd/balancer"
+)
+
+// statusClientGone is what a request counts as whose client left first (nginx's
+// 499); nobody receives it.
+const statusClientGone = 499
+
+// apiError is an answer of lbd's own, in OpenAI's shape.
+type apiError struct {
+	status     int
+	kind       string // "type" in OpenAI's words
+	code       string
+	param      string
+	message    string
+	retryAfter int // seconds, 0 = none
+}
+
+func (e *apiError) Error() string { return e.message }
+
+func badRequest(code, format string, args ...any) *apiError {
+	return &apiError{status: 400, kind: "invalid_request_error", code: code, message: fmt.Sprintf(format, args...)}
+}
+
+func clientError(status int, code, format string, args ...any) *apiError {
+	e := badRequest(code, format, args...)
+	e.status = status
+	return e
+}
+
+func replicaError(format string, args ...any) *apiError {
+	return &apiError{status: 502, kind: "replica_error", code: "replica_error", message: fmt.Sprintf(format, args...)}
+}
+
+func timeoutError(format string, args ...any) *apiError {
+	return &apiError{status: 504, kind: "timeout", code: "timeout", message: fmt.Sprintf(format, args...)}
+}
+
+// retryAfterSeconds is when a client may try again while a model has no healthy
+// replica: replicas are probed every few seconds.
+const retryAfterSeconds = 2
+
+func noHealthyReplica(model string) *apiError {
+	return &apiError{
+		status: 503, kind: "no_healthy_replica", code: "no_healthy_replica", retryAfter: retryAfterSeconds,
+		message: fmt.Sprintf("no healthy replica serves %q at the moment", model),
+	}
+}
+
+// maxEcho bounds how much of a client's text comes back in an error.
+const maxEcho = 128
+
+func modelNotFound(snap *balancer.Snapshot, name []byte) *apiError {
+	e := clientError(404, "model_not_found", "The model %q does not exist. Served here: %s.",
+		name[:min(len(name), maxEcho)], servedNames(snap))
+	e.param = "model"
+	return e
+}
+
+func modelRequired(snap *balancer.Snapshot) *apiError {
+	e := badRequest("model_required", "The request names no model and more than one is served. Set \"model\" to one of: %s.",
+		servedNames(snap))
+	e.param = "model"
+	return e
+}
+
+func servedNames(snap *balancer.Snapshot) string {
+	var names []string
+	for _, m := range snap.Models {
+		names = append(names, m.Name)
+		names = append(names, m.Aliases...)
+	}
+	if len(names) == 0 {
+		return "no model at the moment"
+	}
+	return strings.Join(names, ", ")
+}
+
+type errorBody struct {
+	Error errorFields `json:"error"`
+}
+
+type errorFields struct {
+	Message string  `json:"message"`
+	Type    string  `json:"type"`
+	Param   *string `json:"param"`
+	Code    string  `json:"code"`
+}
+
+func (e *apiError) write(ctx *fasthttp.RequestCtx) {
+	f := errorFields{Message: e.message, Type: e.kind, Code: e.code}
+	if e.param != "" {
+		f.Param = &e.param
+	}
+	body, err := json.Marshal(errorBody{f})
+	if err != nil {
+		panic("BUG: error body: " + err.Error())
+	}
+	if e.retryAfter > 0 {
+		ctx.Response.Header.Set("Retry-After", strconv.Itoa(e.retryAfter))
+	}
+	writeJSON(ctx, e.status, body)
+}
+
+func writeJSON(ctx *fasthttp.RequestCtx, status int, body []byte) {
+	ctx.SetStatusCode(status)
+	ctx.SetContentType("application/json")
+	ctx.SetBody(body)
+}
+
+// readError answers a request that could not be read. fasthttp closes the
+// connection afterwards; what the client still sends is read off first, so that
+// the answer arrives.
+func readError(ctx *fasthttp.RequestCtx, err error, cfg *Config) *apiError {
+	var e *apiError
+	switch {
+	case isType[*fasthttp.ErrSmallBuffer](err):
+		e = clientError(431, "request_head_too_large", "the request head is larger than %d bytes", cfg.MaxHeader)
+	case err == fasthttp.ErrBodyTooLarge:
+		e = clientError(413, "request_too_large", "the request body is larger than %d bytes", cfg.MaxBody)
+	case isTimeout(err):
+		e = clientError(408, "request_timeout", "the request did not arrive within %s", cfg.ClientRead)
+	default:
+		e = badRequest("malformed_request", "the request is not valid HTTP/1.1: %s", withoutEcho(err))
+	}
+	return e
+}
+
+// withoutEcho keeps what fasthttp quotes of the request, which may be a secret,
+// out of answers and logs.
+func withoutEcho(err error) string {
+	msg, _, _ := strings.Cut(err.Error(), "\"")
+	msg = strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(msg), " in"))
+	return msg[:min(len(msg), maxEcho)]
+}

@@ -1,0 +1,227 @@
+package proxy
+
+import (
+	"sync"
+	"time"
+
+	"github.com/valyala/fasthttp"
+
+	"lbd/balancer"
+	"lbd/metrics"
+	"lbd/proxy/internal/openai"
+	"lbd/proxy/internal/relay"
+	"lbd/proxy/internal/sock"
+	"lbd/proxy/internal/upstream"
+)
+
+// exchange is one relayed request from pick to end. It belongs to the
+// goroutine of the client's connection and is reused from request to request.
+type exchange struct {
+	s      *Server
+	cfg    *Config
+	ctx    *fasthttp.RequestCtx
+	client *sock.Conn
+	start  time.Time // the last request byte was read
+
+	want want
+	req  balancer.Request
+	head requestHead
+	body []byte
+	out  []byte // head (and small body) on its way to the replica
+
+	model   *metrics.Model
+	tried   []*balancer.Replica
+	res     balancer.Reservation
+	pair    *metrics.Pair
+	replica *balancer.Replica
+	pool    *upstream.Pool
+	up      *upstream.Conn
+
+	answer    relay.Head
+	first     *sock.Buf // holds body bytes until the stream begins
+	stream    relay.Stream
+	sniff     relay.Sniffer
+	status    int
+	streaming bool
+	complete  bool // the replica's response was read to its end
+	left      bool // the client has left
+	done      bool
+}
+
+var exchanges = sync.Pool{New: func() any { return new(exchange) }}
+
+// relay carries one request to a replica and its answer back.
+func (s *Server) relay(ctx *fasthttp.RequestCtx) {
+	x := exchanges.Get().(*exchange)
+	x.s, x.cfg, x.ctx, x.start = s, s.cfg.Load(), ctx, time.Now()
+	x.client = ctx.Conn().(*sock.Conn)
+	x.model = s.opt.Metrics.Model(metrics.Other)
+	x.body = ctx.Request.Body()
+	defer x.returned()
+	if err := x.prepare(); err != nil {
+		x.fail(err)
+		return
+	}
+	x.attempts()
+}
+
+// prepare reads everything that can be refused without a replica.
+func (x *exchange) prepare() *apiError {
+	if err := x.head.read(&x.ctx.Request.Header); err != nil {
+		return err
+	}
+	if x.head.websocket {
+		return clientError(501, "not_implemented", "WebSocket connections are not relayed")
+	}
+	w, err := understand(x.ctx, x.body, x.s.opt.Fleet.Snapshot())
+	if err != nil {
+		return err
+	}
+	x.want, x.req = w, w.request(x.body)
+	x.model = x.s.opt.Metrics.Model(w.model.Name)
+	if w.alias {
+		x.body = openai.ReplaceModel(nil, x.body, w.peek, w.model.Name)
+	}
+	return nil
+}
+
+// attempts tries replicas until one answers, or until trying on is not safe.
+func (x *exchange) attempts() {
+	var last *apiError
+	for len(x.tried) < max(x.cfg.MaxAttempts, 1) {
+		res, err := x.want.model.Pick(&x.req, x.tried)
+		if err != nil {
+			break
+		}
+		x.enter(res)
+		v := x.attempt()
+		if v.retry == "" {
+			if v.err != nil {
+				x.fail(v.err)
+			}
+			return
+		}
+		last = v.err
+		x.leave()
+		x.tried = append(x.tried, x.replica)
+		x.s.opt.Metrics.Retried(x.want.model.Name, v.retry)
+	}
+	if last == nil {
+		last = noHealthyReplica(x.want.model.Name)
+	}
+	x.fail(last)
+}
+
+// enter takes the reservation of a pick.
+func (x *exchange) enter(res balancer.Reservation) {
+	x.res, x.replica = res, res.Replica()
+	m := x.want.model
+	x.pair = x.s.opt.Metrics.Pair(m.Name, x.replica.ID, m.Strategy)
+	x.pair.Picks.Inc()
+	x.pair.InFlight.Inc()
+	x.pool = x.s.pools.Get(x.replica.ID, x.replica.Endpoint.Addr)
+}
+
+// leave gives back the connection and the reservation. It is the only place
+// where own load goes down, and may be called again.
+func (x *exchange) leave() {
+	x.release()
+	if x.pair != nil {
+		x.pair.InFlight.Dec()
+		x.pair = nil
+	}
+	x.res.Done()
+}
+
+// release decides about the replica's connection: reuse needs a response that
+// was read to its exact end and a client that has not closed it by leaving.
+func (x *exchange) release() {
+	if x.up == nil {
+		return
+	}
+	stayed := x.client.Unbind()
+	if x.complete && stayed && !x.answer.Close && !x.stream.Excess {
+		x.pool.Put(x.up)
+	} else {
+		x.up.Close()
+	}
+	x.up = nil
+}
+
+// fail answers with an error of lbd's own.
+func (x *exchange) fail(e *apiError) {
+	x.status = e.status
+	if e.status == statusClientGone {
+		x.left = true
+		x.ctx.SetConnectionClose()
+		x.ctx.SetStatusCode(statusClientGone)
+		return
+	}
+	e.write(x.ctx)
+	x.ctx.Response.Header.SetBytesV(requestIDHeader, x.head.id)
+}
+
+// returned runs when the handler returns, also by a panic: what does not stream
+// ends here.
+func (x *exchange) returned() {
+	if !x.streaming {
+		x.end()
+		x.free()
+	}
+}
+
+// end does the accounts, once.
+func (x *exchange) end() {
+	if x.done {
+		return
+	}
+	x.done = true
+	sock.PutBuf(x.first)
+	x.first = nil
+	strategy := ""
+	if x.want.model != nil {
+		strategy = x.want.model.Strategy
+	}
+	x.leave()
+	if x.left {
+		x.status = statusClientGone
+		x.model.Disconnects.Inc()
+	}
+	x.model.Answered(max(x.status, 100))
+	x.model.Duration.Observe(time.Since(x.start).Seconds())
+	x.countTokens()
+	x.s.accessLog(x, strategy)
+}
+
+func (x *exchange) countTokens() {
+	x.sniff.End()
+	u := &x.sniff.Usage
+	if u.Prompt > 0 {
+		x.model.PromptTokens.Add(float64(u.Prompt))
+	}
+	if u.Completion > 0 {
+		x.model.CompletionTokens.Add(float64(u.Completion))
+	}
+	if u.Cached > 0 {
+		x.model.CachedTokens.Add(float64(u.Cached))
+	}
+}
+
+// keepBuffer is the largest request buffer that is kept for the next request.
+const keepBuffer = 64 << 10
+
+// free gives the exchange back. Nothing may use it afterwards.
+func (x *exchange) free() {
+	if cap(x.out) > keepBuffer {
+		x.out = nil
+	}
+	x.sniff.Reset(false, nil)
+	x.stream.Reset()
+	clear(x.tried)
+	clear(x.head.fields)
+	*x = exchange{
+		head: requestHead{fields: x.head.fields[:0]}, out: x.out[:0], tried: x.tried[:0],
+		answer: relay.Head{Fields: x.answer.Fields[:0]}, stream: x.stream, sniff: x.sniff,
+	}
+	exchanges.Put(x)
+}

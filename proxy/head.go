@@ -1,0 +1,173 @@
+package proxy
+
+import (
+	"bytes"
+	"encoding/hex"
+	"math/rand/v2"
+	"strconv"
+
+	"github.com/valyala/fasthttp"
+
+	"lbd/balancer"
+	"lbd/proxy/internal/relay"
+)
+
+const requestIDHeader = "X-Request-Id"
+
+// requestHead is a client's request head as far as it is passed on.
+type requestHead struct {
+	method, target []byte
+	fields         []relay.Field
+	id             []byte // X-Request-Id, the client's or made here
+	ownID          bool
+	websocket      bool // the client wants to leave HTTP
+	idBuf          [32]byte
+}
+
+// read takes the head from the bytes the client sent, not from what the HTTP
+// library made of them: names, order and repetitions stay. Stricter than that
+// library, it refuses folded lines and names that are no tokens.
+func (h *requestHead) read(req *fasthttp.RequestHeader) *apiError {
+	h.method, h.target = req.Method(), originForm(req.RequestURI())
+	h.fields, h.id, h.websocket = h.fields[:0], nil, false
+	for raw := req.RawHeaders(); len(raw) > 0; {
+		var line []byte
+		line, raw, _ = bytes.Cut(raw, []byte("\n"))
+		line = bytes.TrimSuffix(line, []byte("\r"))
+		if len(line) == 0 {
+			break
+		}
+		if err := h.add(line); err != nil {
+			return err
+		}
+	}
+	h.dropHopByHop()
+	if h.ownID = h.id == nil; h.ownID {
+		h.id = newRequestID(&h.idBuf)
+	}
+	return nil
+}
+
+func (h *requestHead) add(line []byte) *apiError {
+	name, value, ok := bytes.Cut(line, []byte(":"))
+	switch {
+	case line[0] == ' ' || line[0] == '\t':
+		return badRequest("malformed_request", "folded header lines are not accepted")
+	case !ok || !relay.IsToken(name):
+		return badRequest("malformed_request", "a header line is not NAME: VALUE")
+	}
+	value = bytes.Trim(value, " \t")
+	if i := relay.BadValueByte(value); i >= 0 {
+		return badRequest("malformed_request", "header %s holds the byte 0x%02x", name, value[i])
+	}
+	if h.id == nil && len(value) > 0 && bytes.EqualFold(name, []byte(requestIDHeader)) {
+		h.id = value
+	}
+	h.websocket = h.websocket || (bytes.EqualFold(name, []byte("Upgrade")) && bytes.EqualFold(value, []byte("websocket")))
+	h.fields = append(h.fields, relay.Field{Name: name, Value: value})
+	return nil
+}
+
+// hopByHop are the fields that concern one connection only (RFC 9110 section
+// 7.6.1), and those lbd writes itself.
+var hopByHop = [...]string{
+	"Connection", "Keep-Alive", "Proxy-Connection", "Proxy-Authorization", "Proxy-Authenticate", "TE", "Trailer",
+	"Transfer-Encoding", "Upgrade", "Expect", "Host", "Content-Length",
+}
+
+func isHopByHop(name []byte) bool {
+	for _, n := range hopByHop {
+		if len(n) == len(name) && bytes.EqualFold(name, []byte(n)) {
+			return true
+		}
+	}
+	return false
+}
+
+// dropHopByHop also drops what Connection names.
+func (h *requestHead) dropHopByHop() {
+	for _, f := range h.fields {
+		if bytes.EqualFold(f.Name, []byte("Connection")) {
+			h.dropNominated(f.Value)
+		}
+	}
+	kept := h.fields[:0]
+	for _, f := range h.fields {
+		if len(f.Name) > 0 && !isHopByHop(f.Name) {
+			kept = append(kept, f)
+		}
+	}
+	h.fields = kept
+}
+
+func (h *requestHead) dropNominated(list []byte) {
+	for i, f := range h.fields {
+		for _, name := range bytes.Split(list, []byte(",")) {
+			if name = bytes.TrimSpace(name); !bytes.EqualFold(name, []byte("Connection")) && bytes.EqualFold(f.Name, name) {
+				h.fields[i].Name = nil
+			}
+		}
+	}
+}
+
+// appendTo writes the head a replica gets. The body is always sent with its
+// length, whatever framing it came in.
+func (h *requestHead) appendTo(dst []byte, e *balancer.Endpoint, bodyLen int) []byte {
+	dst = append(dst, h.method...)
+	dst = append(dst, ' ')
+	dst = append(dst, e.BasePath...)
+	dst = append(dst, h.target...)
+	dst = append(dst, " HTTP/1.1\r\nHost: "...)
+	dst = append(dst, e.Host...)
+	for _, f := range h.fields {
+		dst = append(dst, "\r\n"...)
+		dst = append(dst, f.Name...)
+		dst = append(dst, ": "...)
+		dst = append(dst, f.Value...)
+	}
+	if h.ownID {
+		dst = append(dst, "\r\n"+requestIDHeader+": "...)
+		dst = append(dst, h.id...)
+	}
+	if bodyLen > 0 || !bodyless(h.method) {
+		dst = append(dst, "\r\nContent-Length: "...)
+		dst = strconv.AppendInt(dst, int64(bodyLen), 10)
+	}
+	return append(dst, "\r\n\r\n"...)
+}
+
+// bodyless methods need no Content-Length of 0 (RFC 9110 section 8.6).
+func bodyless(method []byte) bool {
+	switch string(method) {
+	case "GET", "HEAD", "DELETE", "OPTIONS":
+		return true
+	}
+	return false
+}
+
+// originForm turns http://host/path into /path.
+func originForm(uri []byte) []byte {
+	if len(uri) > 0 && uri[0] == '/' {
+		return uri
+	}
+	if i := bytes.Index(uri, []byte("://")); i > 0 {
+		if j := bytes.IndexByte(uri[i+3:], '/'); j >= 0 {
+			return uri[i+3+j:]
+		}
+	}
+	return []byte("/")
+}
+
+// newRequestID fills buf with 128 random bits in hexadecimal. They tell requests
+// apart; they are no secret.
+func newRequestID(buf *[32]byte) []byte {
+	var raw [16]byte
+	for i := range 2 {
+		v := rand.Uint64()
+		for j := range 8 {
+			raw[i*8+j] = byte(v >> (8 * j))
+		}
+	}
+	hex.Encode(buf[:], raw[:])
+	return buf[:]
+}

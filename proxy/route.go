@@ -1,0 +1,126 @@
+package proxy
+
+import (
+	"bytes"
+	"net/url"
+	"strings"
+
+	"github.com/valyala/fasthttp"
+
+	"lbd/metrics"
+)
+
+// ownPages are answered by lbd itself, on GET and HEAD.
+var ownPages = map[string]func(*Server, *fasthttp.RequestCtx){
+	"/health":    (*Server).healthPage,
+	"/ready":     (*Server).readyPage,
+	"/version":   (*Server).versionPage,
+	"/metrics":   (*Server).metricsPage,
+	"/v1/models": (*Server).modelsPageAll,
+}
+
+const modelPagePrefix = "/v1/models/"
+
+// relayedRoot are vLLM's paths outside /v1 whose body names a model (v0.19,
+// vllm/entrypoints).
+var relayedRoot = map[string]bool{
+	"/tokenize": true, "/detokenize": true, "/score": true, "/rerank": true, "/v2/rerank": true, "/v2/embed": true,
+	"/pooling": true, "/classify": true, "/invocations": true, "/inference/v1/generate": true,
+	"/cohere/v2/chat": true, "/generative_scoring": true,
+}
+
+// controlPaths act on one replica or tell of one. Through a balancer they would
+// hit a random one, so they are refused here; the admin listener has them.
+var controlPaths = map[string]bool{
+	"/sleep": true, "/wake_up": true, "/is_sleeping": true, "/pause": true, "/resume": true, "/is_paused": true,
+	"/start_profile": true, "/stop_profile": true, "/reset_prefix_cache": true, "/reset_mm_cache": true,
+	"/reset_encoder_cache": true, "/collective_rpc": true, "/server_info": true, "/load": true, "/tokenizer_info": true,
+	"/scale_elastic_ep": true, "/is_scaling_elastic_ep": true, "/abort_requests": true,
+	"/v1/load_lora_adapter": true, "/v1/unload_lora_adapter": true,
+}
+
+// relayedMethods are passed on; what else HTTP knows has no meaning here.
+var relayedMethods = map[string]bool{
+	"GET": true, "HEAD": true, "POST": true, "PUT": true, "PATCH": true, "DELETE": true, "OPTIONS": true,
+}
+
+func (s *Server) route(ctx *fasthttp.RequestCtx) {
+	if err := s.dispatch(ctx); err != nil {
+		err.write(ctx)
+		s.opt.Metrics.Model(metrics.Other).Answered(err.status)
+	}
+}
+
+func (s *Server) dispatch(ctx *fasthttp.RequestCtx) *apiError {
+	if p := ctx.Request.Header.Protocol(); !bytes.Equal(p, []byte("HTTP/1.1")) && !bytes.Equal(p, []byte("HTTP/1.0")) {
+		return clientError(505, "http_version_not_supported", "HTTP/1.1 and HTTP/1.0 are spoken here")
+	}
+	path, err := cleanPath(ctx.Request.Header.RequestURI())
+	if err != nil {
+		return err
+	}
+	method := string(ctx.Method())
+	if page := ownPage(path); page != nil {
+		if method != "GET" && method != "HEAD" {
+			ctx.Response.Header.Set("Allow", "GET, HEAD")
+			return clientError(405, "method_not_allowed", "%s takes GET or HEAD", path)
+		}
+		page(s, ctx)
+		return nil
+	}
+	switch {
+	case isControl(path):
+		return clientError(403, "forbidden", "%s acts on a single replica; it is not balanced but offered on the admin listener as /replicas/{id}%s and /fleet%s",
+			path, path, path)
+	case !isRelayed(path):
+		return clientError(404, "unknown_path", "%s is not a path of the OpenAI or vLLM API", path)
+	case !relayedMethods[method]:
+		ctx.Response.Header.Set("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
+		return clientError(405, "method_not_allowed", "method %s is not relayed", method)
+	}
+	s.relay(ctx)
+	return nil
+}
+
+func ownPage(path string) func(*Server, *fasthttp.RequestCtx) {
+	if strings.HasPrefix(path, modelPagePrefix) {
+		return (*Server).modelPage
+	}
+	return ownPages[path]
+}
+
+// isControl also covers what starts like a control path: /metrics/ is a page of
+// one replica as well.
+func isControl(path string) bool {
+	path = strings.TrimRight(path, "/")
+	return controlPaths[path] || path == "/metrics" || strings.HasPrefix(path, "/fault_tolerance/")
+}
+
+func isRelayed(path string) bool {
+	return strings.HasPrefix(path, "/v1/") || relayedRoot[path]
+}
+
+// cleanPath returns the path as a replica will understand it: percent escapes
+// decoded once. Dot segments are refused, since replicas and proxies disagree
+// about them.
+func cleanPath(uri []byte) (string, *apiError) {
+	if i := bytes.Index(uri, []byte("://")); i > 0 && uri[0] != '/' { // absolute form
+		rest := uri[i+3:]
+		uri = []byte("/")
+		if j := bytes.IndexByte(rest, '/'); j >= 0 {
+			uri = rest[j:]
+		}
+	}
+	raw, _, _ := bytes.Cut(uri, []byte("?"))
+	path, err := url.PathUnescape(string(raw))
+	if err != nil || !strings.HasPrefix(path, "/") {
+		return "", badRequest("malformed_request", "the request target is not a path")
+	}
+	if strings.Contains(path, "/../") || strings.Contains(path, "/./") || strings.HasSuffix(path, "/..") || strings.HasSuffix(path, "/.") {
+		return "", badRequest("malformed_request", "dot segments in a path are not accepted")
+	}
+	return path[:min(len(path), maxPath)], nil
+}
+
+// maxPath bounds what an error says of a path.
+const maxPath = 2048

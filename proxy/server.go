@@ -1,0 +1,220 @@
+package proxy
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+	"github.com/valyala/fasthttp"
+
+	"lbd/balancer"
+	"lbd/metrics"
+	"lbd/proxy/internal/sock"
+	"lbd/proxy/internal/upstream"
+)
+
+// Fleet is where the proxy sees the replicas.
+type Fleet interface {
+	Snapshot() *balancer.Snapshot
+	// Ready says whether every configured model has a healthy replica, and which
+	// have not.
+	Ready() (ok bool, missing []string)
+}
+
+// Health hears how attempts ended.
+type Health interface {
+	Report(r *balancer.Replica, o balancer.Outcome)
+}
+
+// Models is told when a replica does not know a model any more.
+type Models interface {
+	Relearn(replicaID string)
+}
+
+// Options are what a Server is made of. All fields are needed.
+type Options struct {
+	Config   Config
+	Fleet    Fleet
+	Health   Health
+	Models   Models
+	Metrics  *metrics.Metrics
+	Gatherer prometheus.Gatherer
+	Log      zerolog.Logger
+	Version  string
+}
+
+// Server is the data plane behind one listener.
+type Server struct {
+	opt      Options
+	cfg      atomic.Pointer[Config]
+	http     *fasthttp.Server
+	watch    *sock.Watch
+	pools    *upstream.Pools
+	ln       *sock.Listener
+	served   chan error
+	draining atomic.Bool
+	stop     sync.Once
+
+	modelsPage atomic.Pointer[modelsPage]
+	lastServed sync.Map // replica ID -> *atomic.Int64, Unix ns of the last success
+	logged     atomic.Uint64
+}
+
+// New returns a server that does not listen yet.
+func New(o Options) (*Server, error) {
+	w, err := sock.NewWatch()
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{opt: o, watch: w, served: make(chan error, 1)}
+	s.cfg.Store(&o.Config)
+	s.pools = upstream.NewPools(s.poolConfig(&o.Config))
+	s.http = &fasthttp.Server{
+		Handler:                       s.handle,
+		ErrorHandler:                  s.unreadable,
+		NoDefaultServerHeader:         true,
+		NoDefaultContentType:          true,
+		DisableHeaderNamesNormalizing: true,
+		DisablePreParseMultipartForm:  true,
+		HeaderReceived:                s.headerReceived,
+		ReadBufferSize:                o.Config.MaxHeader,
+		ReadTimeout:                   o.Config.ClientRead,
+		IdleTimeout:                   o.Config.ClientIdle,
+		CloseOnShutdown:               true,
+		SecureErrorLogMessage:         true,
+		Logger:                        httpLog{o.Log},
+		// A goroutine whose connection ended waits this long for another one.
+		MaxIdleWorkerDuration: 10 * time.Second,
+	}
+	return s, nil
+}
+
+func (s *Server) poolConfig(c *Config) upstream.Config {
+	return upstream.Config{
+		ConnectTimeout: c.Connect, IdleTimeout: c.UpstreamIdle, WriteTimeout: c.Silence, Watch: s.watch,
+	}
+}
+
+// Start listens on addr and serves until Stop.
+func (s *Server) Start(addr string) error {
+	ln, err := sock.Listen(addr, s.watch, s.cfg.Load().ClientWrite)
+	if err != nil {
+		return err
+	}
+	s.ln = ln
+	go func() { s.served <- s.http.Serve(ln) }()
+	return nil
+}
+
+// Addr returns the address listened on.
+func (s *Server) Addr() net.Addr { return s.ln.Addr() }
+
+// SetConfig applies the limits that need no restart.
+func (s *Server) SetConfig(c Config) {
+	s.cfg.Store(&c)
+	s.pools.SetConfig(s.poolConfig(&c))
+}
+
+// Forget closes the connections to replicas that have left the fleet.
+func (s *Server) Forget(known func(id string) bool) {
+	s.pools.Retain(known)
+	s.lastServed.Range(func(k, _ any) bool {
+		if !known(k.(string)) {
+			s.lastServed.Delete(k)
+		}
+		return true
+	})
+}
+
+// Draining makes /ready answer 503 from now on.
+func (s *Server) Draining() { s.draining.Store(true) }
+
+// Stop closes the listener, lets running requests finish until ctx ends, then
+// closes what is left. Further calls do nothing.
+func (s *Server) Stop(ctx context.Context) error {
+	var err error
+	s.stop.Do(func() {
+		s.Draining()
+		if s.ln != nil {
+			err = s.drain(ctx)
+		}
+		s.pools.Close()
+		if e := s.watch.Close(); err == nil {
+			err = e
+		}
+	})
+	return err
+}
+
+func (s *Server) drain(ctx context.Context) error {
+	err := s.http.ShutdownWithContext(ctx)
+	if errors.Is(err, ctx.Err()) && err != nil {
+		err = fmt.Errorf("%d connections cut: %w", s.http.GetOpenConnectionsCount(), err)
+		s.watch.CloseAll()
+		// Cut connections make their handlers return at once.
+		short, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		s.http.ShutdownWithContext(short)
+	}
+	if e := <-s.served; err == nil {
+		err = e
+	}
+	return err
+}
+
+// handle serves one request. A panic costs one request, not the process.
+func (s *Server) handle(ctx *fasthttp.RequestCtx) {
+	defer func() {
+		if r := recover(); r != nil {
+			s.opt.Log.Error().Interface("panic", r).Bytes("stack", debug.Stack()).Msg("BUG: request handler panicked")
+			ctx.Response.Reset()
+			(&apiError{status: 500, kind: "server_error", code: "internal_error", message: "internal error in the load balancer"}).write(ctx)
+			ctx.SetConnectionClose()
+		}
+	}()
+	s.route(ctx)
+}
+
+// headerReceived runs between head and body. fasthttp looks for Expect under
+// that spelling only, since names are kept as they came.
+func (s *Server) headerReceived(h *fasthttp.RequestHeader) fasthttp.RequestConfig {
+	if raw := h.RawHeaders(); bytes.Contains(raw, []byte("\nexpect:")) || bytes.HasPrefix(raw, []byte("expect:")) {
+		h.Set("Expect", "100-continue")
+	}
+	return fasthttp.RequestConfig{MaxRequestBodySize: s.cfg.Load().MaxBody}
+}
+
+// unreadable answers a request that fasthttp could not read.
+func (s *Server) unreadable(ctx *fasthttp.RequestCtx, err error) {
+	if c, ok := ctx.Conn().(*sock.Conn); ok {
+		c.LingerOnClose()
+	}
+	e := readError(ctx, err, s.cfg.Load())
+	e.write(ctx)
+	s.opt.Metrics.Model(metrics.Other).Answered(e.status)
+}
+
+func isType[T error](err error) bool {
+	var t T
+	return errors.As(err, &t)
+}
+
+func isTimeout(err error) bool {
+	return errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, fasthttp.ErrTimeout)
+}
+
+// httpLog keeps what fasthttp logs at debug: a line per broken client is noise.
+type httpLog struct{ log zerolog.Logger }
+
+func (l httpLog) Printf(format string, args ...any) {
+	l.log.Debug().Str("component", "http").Msgf(format, args...)
+}
