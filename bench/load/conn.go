@@ -45,7 +45,18 @@ func parseTarget(raw string) (target, error) {
 type conn struct {
 	net.Conn
 	in     *bufio.Reader
+	broken error     // why it can be read no further
 	parked time.Time // when it was last given back
+}
+
+// Read remembers why reading ended: a parser that is cut off within a line
+// complains about the line.
+func (c *conn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if err != nil {
+		c.broken = err
+	}
+	return n, err
 }
 
 // pool keeps idle connections, the latest used first: a pool that shrinks leaves
@@ -88,7 +99,9 @@ func (p *pool) get(ctx context.Context) (*conn, error) {
 		}
 		raw = secure
 	}
-	return &conn{Conn: raw, in: bufio.NewReaderSize(raw, 4096)}, nil
+	c := &conn{Conn: raw}
+	c.in = bufio.NewReaderSize(c, 4096)
+	return c, nil
 }
 
 func (p *pool) pop() *conn {

@@ -169,8 +169,11 @@ func (r *Runner) converse(c *conn, x *exchange) (reusable bool, err error) {
 	_, writeErr := message.WriteTo(c.Conn)
 	x.releaseBody()
 	resp, err := readHead(c.in)
+	if err != nil && c.broken != nil {
+		return false, failed(CauseReset, errors.Join(writeErr, c.broken))
+	}
 	if err != nil {
-		return false, headFailure(err, writeErr)
+		return false, failed(CauseBadResponse, err)
 	}
 	x.rec.Status = resp.StatusCode
 	x.rec.Replica = resp.Header.Get("X-Lbd-Replica")
@@ -196,15 +199,6 @@ func readHead(in *bufio.Reader) (*http.Response, error) {
 			return resp, err
 		}
 	}
-}
-
-func headFailure(err, writeErr error) error {
-	var broken net.Error
-	switch {
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.ErrClosedPipe), errors.As(err, &broken):
-		return failed(CauseReset, errors.Join(writeErr, err))
-	}
-	return failed(CauseBadResponse, err)
 }
 
 // maxRefusal is how much of an error answer is read.

@@ -101,12 +101,15 @@ func (h *histogram) summary() Summary {
 	if n == 0 {
 		return Summary{}
 	}
+	// The middle of the last bucket may lie above the largest value.
+	largest := time.Duration(h.max.Load())
+	at := func(q float64) float64 { return millis(min(c.quantile(q), largest)) }
 	return Summary{
 		Count: int(n),
 		Mean:  millis(time.Duration(h.sum.Load())) / float64(n),
-		P50:   millis(c.quantile(.5)),
-		P90:   millis(c.quantile(.9)),
-		P99:   millis(c.quantile(.99)),
-		Max:   millis(time.Duration(h.max.Load())),
+		P50:   at(.5),
+		P90:   at(.9),
+		P99:   at(.99),
+		Max:   millis(largest),
 	}
 }

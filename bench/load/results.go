@@ -39,7 +39,7 @@ type Group struct {
 	OK        int            `json:"ok"`
 	Failed    int            `json:"failed"`
 	Cancelled int            `json:"cancelled"`
-	Errors    map[string]int `json:"errors,omitempty"` // "cause" or "cause code"
+	Errors    map[string]int `json:"errors"` // "cause" or "cause code"
 
 	// Tokens as the replicas' usage counts them, of requests that succeeded.
 	PromptTokens int64 `json:"prompt_tokens"`

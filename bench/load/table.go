@@ -5,6 +5,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 )
@@ -47,9 +48,18 @@ func (r *Results) writeLatencies(b *strings.Builder) {
 		{"E2E", r.E2E}, {"E2E from send", r.E2EFromSend}, {"generator lateness", r.Lateness},
 	} {
 		s := row.s
-		fmt.Fprintf(t, "%s\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%d\t\n", row.name, s.Mean, s.P50, s.P90, s.P99, s.Max, s.Count)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t\n", row.name,
+			s.cell(s.Mean, 2), s.cell(s.P50, 2), s.cell(s.P90, 2), s.cell(s.P99, 2), s.cell(s.Max, 2), s.Count)
 	}
 	t.Flush()
+}
+
+// cell is one of the summary's values for a table; a summary of nothing has none.
+func (s Summary) cell(ms float64, decimals int) string {
+	if s.Count == 0 {
+		return "-"
+	}
+	return strconv.FormatFloat(ms, 'f', decimals, 64)
 }
 
 func writeGroups(b *strings.Builder, what string, groups map[string]*Group) {
@@ -60,8 +70,9 @@ func writeGroups(b *strings.Builder, what string, groups map[string]*Group) {
 		if name == "" {
 			name = "(unnamed)"
 		}
-		fmt.Fprintf(t, "%s\t%d\t%d\t%.2f\t%.1f\t%.1f\t%.1f\t%.2f\t%.2f\t%.1f\t%.1f\t\n", name, g.OK, g.Failed,
-			g.RequestsPerSecond, g.OutputTokensPerSecond, g.TTFT.P50, g.TTFT.P99, g.ITL.P50, g.ITL.P99, g.E2E.P50, g.E2E.P99)
+		fmt.Fprintf(t, "%s\t%d\t%d\t%.2f\t%.1f\t%s\t%s\t%s\t%s\t%s\t%s\t\n", name, g.OK, g.Failed,
+			g.RequestsPerSecond, g.OutputTokensPerSecond, g.TTFT.cell(g.TTFT.P50, 1), g.TTFT.cell(g.TTFT.P99, 1),
+			g.ITL.cell(g.ITL.P50, 2), g.ITL.cell(g.ITL.P99, 2), g.E2E.cell(g.E2E.P50, 1), g.E2E.cell(g.E2E.P99, 1))
 	}
 	t.Flush()
 }
