@@ -123,3 +123,24 @@ func TestFrontEnd(t *testing.T) {
 		t.Errorf("StreamTime(100) = %v, want %v", got, want)
 	}
 }
+
+// Jitter has mean 1 and the configured spread; a negative sigma is none.
+func TestJitter(t *testing.T) {
+	e := start(t, Config{})
+	const n = 20000
+	sum, squares := 0.0, 0.0
+	for range n {
+		j := e.jitter()
+		sum += j
+		squares += math.Log(j) * math.Log(j)
+	}
+	if mean := sum / n; math.Abs(mean-1) > .001 {
+		t.Errorf("mean %.5f, want 1", mean)
+	}
+	if sigma := math.Sqrt(squares / n); math.Abs(sigma-.05) > .001 {
+		t.Errorf("sigma %.5f, want 0.05", sigma)
+	}
+	if j := start(t, steady(Config{})).jitter(); j != 1 {
+		t.Errorf("factor %g without jitter", j)
+	}
+}
