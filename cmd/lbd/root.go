@@ -20,7 +20,7 @@ func newRootCommand() *cobra.Command {
 request to the replica that will answer it soonest. Without a command it runs
 the proxy.`,
 		Example: `  lbd --endpoints http://vllm-1:8000,http://vllm-2:8000
-  lbd --config lbd.yml --strategy least-cost --log-format console`,
+  lbd --config lbd.yml --strategy least-inflight --log-format console`,
 		Version:       buildVersion().String(),
 		Args:          noSuchCommand,
 		SilenceErrors: true,

@@ -35,7 +35,7 @@ var exampleValues = map[string]string{
 	"models": `models:
   - name: meta-llama/Llama-3.1-8B-Instruct  # as clients and the replicas name it
     aliases: [llama-8b]                     # further names for clients; default none
-    strategy: least-cost                    # default: the key strategy
+    strategy: least-inflight                # default: the key strategy
     replicas:                               # pinned; default: learned from endpoints
       - url: http://vllm-llama-8b-1:8000
         device: gpu0                        # replicas with the same device share it; default: its own
