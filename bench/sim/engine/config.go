@@ -42,7 +42,8 @@ type Config struct {
 	Jitter float64 // sigma of the lognormal factor on step times; default 0.05, negative = none
 	Seed   uint64
 	// Quiet leaves out the events of single tokens: only First, Preempted and Finished are reported, each with the
-	// tokens since the last event of the request. A decode step then costs the same whatever the batch.
+	// tokens since the last event of the request. A decode step then touches only the
+	// sequences that end or start a block in it, one in BlockSize.
 	Quiet bool
 }
 

@@ -60,9 +60,9 @@
 //
 // No run on a real H100 is at hand: expect +-15 % on decode steps, and publish no ranking that does not survive +-25 %
 // (Preset.Scaled makes such engines). TestAgainstRealRuns offers the load of two real vLLM 0.19.0 runs, one limited by
-// max_num_seqs and one by KV blocks with some 220 preemptions. Scaled by data sheets alone the model is 5 to 10 % slow for
+// max_num_seqs and one by KV blocks (some 220 preemptions here; the run did not record its own). Scaled by data sheets alone the model is 5 to 10 % slow for
 // an RTX PRO 6000 and 21 to 27 % for an RTX 4090; with one speed factor fitted per card, TTFT and TPOT percentiles, wall
-// time and peaks of running and waiting all agree within 4 %. So the scheduler is right and the hardware scaling coarse.
+// time and peaks of running and waiting all agree within 4 %: the scheduler holds, the scaling by data sheet is coarse.
 // TestConstantStepIsMMR and TestProportionalStepIsProcessorSharing hold the engine against Erlang's C formula and M/G/1-PS.
 // V0 has no such run to be held against; its CPU term is the weakest number here.
 package engine

@@ -112,9 +112,9 @@ const (
 // speed, hardly single prefills.
 //
 // At speed 1 nothing is fitted: the cards differ by their data sheets. That is 5 to 10 % slow for the RTX PRO 6000 and 21 to
-// 27 % for the RTX 4090, because the H100 behind Lin reaches 78 % of its FLOP/s and 83 % of its bandwidth and the 4090 nearly
-// all of its own. The other speed is fitted to the run: one number, after which every figure agrees. What remains is the
-// scheduler: queueing, batch sizes and, on the 4090, some 220 preemptions.
+// 27 % for the RTX 4090, probably because the H100 behind Lin reaches 78 % of its FLOP/s and 83 % of its bandwidth
+// and a 4090 nearly all of its own. The other speed is fitted to the run: one number, after which every figure agrees. What remains is the
+// scheduler: queueing, batch sizes and, on the 4090, preemption (some 220 here; the run did not record its own).
 func TestAgainstRealRuns(t *testing.T) {
 	pro := card{
 		"RTX PRO 6000", "vllm_run_RTXPRO6000_Llama-3.1-8B.requests.jsonl.gz", 503.8, 1792,
