@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/cobra"
 
+	"lbd/balancer/strategy"
 	"lbd/cmd/lbd/internal/config"
 )
 
@@ -235,20 +236,23 @@ func TestVersion(t *testing.T) {
 	}
 }
 
-// TestStrategies: the default strategy and those of the contract are in the
-// list, one line each.
+// TestStrategies: every strategy of the table has a line in plain text, and the
+// default is one of them.
 func TestStrategies(t *testing.T) {
 	got := lbd(t, "strategies")
-	if got.code != 0 {
+	if got.code != 0 || strings.Contains(got.stdout, "`") {
 		t.Fatalf("%+v", got)
 	}
 	lines := strings.Split(strings.TrimSpace(got.stdout), "\n")
-	if len(lines) != len(strategyNames())+1 {
-		t.Errorf("%d lines for %d strategies", len(lines), len(strategyNames()))
+	if len(lines) != len(strategy.Table)+1 {
+		t.Errorf("%d lines for %d strategies", len(lines), len(strategy.Table))
 	}
-	for _, name := range []string{"cycle", "random", "two-choices", "least-inflight", "least-waiting", "least-cost"} {
-		if !regexp.MustCompile(`(?m)^` + name + ` +\S`).MatchString(got.stdout) {
-			t.Errorf("no %s in\n%s", name, got.stdout)
+	for i, s := range strategy.Table {
+		if !strings.HasPrefix(lines[i+1], s.Name+" ") || !strings.Contains(lines[i+1], s.Summary) {
+			t.Errorf("line %q; want %s and %q", lines[i+1], s.Name, s.Summary)
 		}
+	}
+	if got := lbd(t, "check", "--config", write(t, "endpoints: [http://a.example.org]\n")); got.code != 0 {
+		t.Errorf("the default strategy is not in the table: %+v", got)
 	}
 }
