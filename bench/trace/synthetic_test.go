@@ -127,6 +127,26 @@ func TestMix(t *testing.T) {
 	}
 }
 
+func TestWithModels(t *testing.T) {
+	mix, err := ParseMix([]string{"a", "b"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	base := Of(0, Arrival{}, Arrival{Model: "own"}, Arrival{}, Arrival{}, Arrival{}, Arrival{}, Arrival{}, Arrival{})
+	got := collect(t, base.WithModels(mix, 1))
+	seen := map[string]int{}
+	for _, a := range got {
+		seen[a.Model]++
+	}
+	if got[1].Model != "own" || seen["a"] == 0 || seen["b"] == 0 || seen["a"]+seen["b"] != 7 {
+		t.Errorf("%v", seen)
+	}
+	again := base.WithModels(mix, 1)
+	if !cmp.Equal(got, collect(t, again)) || !cmp.Equal(got, collect(t, again)) {
+		t.Error("the same seed gives other models")
+	}
+}
+
 func synthetic(t *testing.T, s Synthetic) []Arrival {
 	t.Helper()
 	tr, err := s.Trace()

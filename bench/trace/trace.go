@@ -3,6 +3,7 @@ package trace
 import (
 	"fmt"
 	"iter"
+	"math/rand/v2"
 	"time"
 )
 
@@ -99,6 +100,37 @@ func (t *Trace) MaxTokens(limit int, dropped func(Arrival)) *Trace {
 			dropped(a)
 		}
 		return a, fits
+	})
+}
+
+// First keeps the first n arrivals.
+func (t *Trace) First(n int) *Trace {
+	return t.with(func(yield func(Arrival, error) bool) {
+		left := n
+		if left <= 0 {
+			return
+		}
+		for a, err := range t.Arrivals {
+			if left--; !yield(a, err) || left == 0 {
+				return
+			}
+		}
+	})
+}
+
+// WithModels gives each arrival that names no model one of the mix, the same for
+// the same seed each time the trace is ranged over.
+func (t *Trace) WithModels(mix Mix, seed uint64) *Trace {
+	return t.with(func(yield func(Arrival, error) bool) {
+		r := rand.New(rand.NewPCG(seed, streamModel))
+		for a, err := range t.Arrivals {
+			if model := mix.Draw(r); err == nil && a.Model == "" {
+				a.Model = model
+			}
+			if !yield(a, err) {
+				return
+			}
+		}
 	})
 }
 

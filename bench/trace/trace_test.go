@@ -259,6 +259,9 @@ func TestWindowSpeedUpAndLimit(t *testing.T) {
 		{"speed-up", base.SpeedUp(4), []float64{0, .25, .5, .75, 1, 1.25}},
 		{"slow-down", base.SpeedUp(.5), []float64{0, 2, 4, 6, 8, 10}},
 		{"both", base.Window(2*time.Second, 2*time.Second).SpeedUp(2), []float64{0, .5}},
+		{"first", base.First(2), []float64{0, 1}},
+		{"first of none", base.First(0), nil},
+		{"first of too many", base.First(99), []float64{0, 1, 2, 3, 4, 5}},
 		{"limit", base.MaxTokens(3, nil), []float64{0, 1}},
 	}
 	for _, tt := range tests {
@@ -288,7 +291,7 @@ func TestStagesPassErrorsAndStops(t *testing.T) {
 		}
 		yield(Arrival{}, bad)
 	}}
-	stages := source.Window(0, time.Hour).SpeedUp(2).MaxTokens(100, nil)
+	stages := source.Window(0, time.Hour).SpeedUp(2).MaxTokens(100, nil).First(9).WithModels(Mix{}, 1)
 	if got, err := stages.Collect(); err != bad || len(got) != 3 {
 		t.Errorf("%d arrivals and %v, want 3 and the error", len(got), err)
 	}
