@@ -18,13 +18,13 @@ func (a key) less(b key) bool {
 	return (a.requests+1)*b.weight < (b.requests+1)*a.weight
 }
 
-// foreign is the load that others put on r, unless it is unknown.
+// foreign is the load that others put on r, unless it is unknown. Below zero is what a gauge of NaN leaves.
 func foreign(r *balancer.Replica) (n int64, ok bool) {
 	p := r.Polled()
 	if p == nil || p.Stale || !p.Running.Known && !p.Waiting.Known {
 		return 0, false
 	}
-	return p.Foreign, true
+	return p.Foreign, p.Foreign >= 0
 }
 
 // rotation breaks ties: of equals, the first one behind the last winner wins. A counter that only counts picks would not
