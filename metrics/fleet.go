@@ -10,11 +10,15 @@ import (
 
 // FleetCollector reads the gauges of the fleet's state at the moment of a
 // scrape, so that nobody has to keep them up to date.
-type FleetCollector struct{ snapshot func() *balancer.Snapshot }
+type FleetCollector struct {
+	snapshot     func() *balancer.Snapshot
+	pollFailures func(replica string) uint64
+}
 
-// NewFleetCollector returns a collector over what snapshot returns.
-func NewFleetCollector(snapshot func() *balancer.Snapshot) *FleetCollector {
-	return &FleetCollector{snapshot: snapshot}
+// NewFleetCollector returns a collector over what snapshot returns and over the
+// poller's count of failed polls.
+func NewFleetCollector(snapshot func() *balancer.Snapshot, pollFailures func(replica string) uint64) *FleetCollector {
+	return &FleetCollector{snapshot: snapshot, pollFailures: pollFailures}
 }
 
 func replicaDesc(name, help string) *prometheus.Desc {
@@ -27,6 +31,7 @@ var (
 	descRunning = replicaDesc("replica_requests_running", "Last polled vllm:num_requests_running; absent when unknown.")
 	descKV      = replicaDesc("replica_kv_cache_usage", "Last polled use of the KV cache, 0 to 1; absent when unknown.")
 	descPollAge = replicaDesc("poll_age_seconds", "Time since the replica last answered a poll; absent before the first answer.")
+	descFailed  = replicaDesc("poll_failures_total", "Polls of the replica's metrics and models pages that failed.")
 	descPrefix  = prometheus.NewDesc("lbd_prefix_hit_ratio",
 		"Prompt tokens found in prefix caches since the replicas started, 0 to 1, as replicas count them; absent when unknown.",
 		[]string{"model"}, nil)
@@ -34,7 +39,7 @@ var (
 
 // Describe implements prometheus.Collector.
 func (c *FleetCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descHealthy, descWaiting, descRunning, descKV, descPollAge, descPrefix} {
+	for _, d := range []*prometheus.Desc{descHealthy, descWaiting, descRunning, descKV, descPollAge, descFailed, descPrefix} {
 		ch <- d
 	}
 }
@@ -43,7 +48,7 @@ func (c *FleetCollector) Describe(ch chan<- *prometheus.Desc) {
 func (c *FleetCollector) Collect(ch chan<- prometheus.Metric) {
 	snap, now := c.snapshot(), time.Now()
 	for i := range snap.Replicas {
-		collectReplica(ch, &snap.Replicas[i], now)
+		c.collectReplica(ch, &snap.Replicas[i], now)
 	}
 	for _, m := range snap.Models {
 		var hits, queries float64
@@ -59,7 +64,7 @@ func (c *FleetCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-func collectReplica(ch chan<- prometheus.Metric, r *balancer.ReplicaState, now time.Time) {
+func (c *FleetCollector) collectReplica(ch chan<- prometheus.Metric, r *balancer.ReplicaState, now time.Time) {
 	gauge := func(d *prometheus.Desc, v float64) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, r.ID)
 	}
@@ -68,6 +73,7 @@ func collectReplica(ch chan<- prometheus.Metric, r *balancer.ReplicaState, now t
 		healthy = 1
 	}
 	gauge(descHealthy, healthy)
+	ch <- prometheus.MustNewConstMetric(descFailed, prometheus.CounterValue, float64(c.pollFailures(r.ID)), r.ID)
 	p := r.Polled()
 	if p == nil {
 		return

@@ -32,7 +32,6 @@ type Metrics struct {
 	clientDisconnects *prometheus.CounterVec
 	upstreamErrors    *prometheus.CounterVec
 	ejections         *prometheus.CounterVec
-	pollFailures      *prometheus.CounterVec
 	admissionQueue    *prometheus.GaugeVec
 	admissionWait     *prometheus.HistogramVec
 	admissionRejected *prometheus.CounterVec
@@ -77,7 +76,6 @@ func New(r prometheus.Registerer, version string) *Metrics {
 			"Requests whose client left before the response was complete.", "model"),
 		upstreamErrors: counter("upstream_errors_total", "Failed attempts at a replica, by reason.", "replica", "reason"),
 		ejections:      counter("ejections_total", "Times a replica was taken out of service, by reason.", "replica", "reason"),
-		pollFailures:   counter("poll_failures_total", "Polls of a replica's metrics or models page that failed.", "replica"),
 		admissionQueue: gauge("admission_queue_length",
 			"Requests held back because every replica of the model is saturated. Always 0: this release sends at once.", "model"),
 		admissionWait: histogram("admission_wait_seconds", "Time requests were held back.", waitBuckets, "model"),
@@ -102,9 +100,6 @@ func New(r prometheus.Registerer, version string) *Metrics {
 func (m *Metrics) Ejected(replica, reason string) {
 	m.ejections.WithLabelValues(replica, reason).Inc()
 }
-
-// PollFailed counts one failed poll.
-func (m *Metrics) PollFailed(replica string) { m.pollFailures.WithLabelValues(replica).Inc() }
 
 // UpstreamError counts one failed attempt.
 func (m *Metrics) UpstreamError(replica, reason string) {
@@ -143,7 +138,6 @@ func (m *Metrics) DropReplica(id string) {
 	l := prometheus.Labels{"replica": id}
 	m.upstreamErrors.DeletePartialMatch(l)
 	m.ejections.DeletePartialMatch(l)
-	m.pollFailures.DeletePartialMatch(l)
 }
 
 type partialDeleter interface {

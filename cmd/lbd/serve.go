@@ -3,12 +3,41 @@ package main
 import (
 	"errors"
 
+	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
 
 	"lbd/cmd/lbd/internal/config"
+	"lbd/cmd/lbd/internal/daemon"
 )
 
 // runProxy runs the proxy until it is told to stop.
-func runProxy(_ *cobra.Command, _ *config.Config) error {
-	return exitError{exitStart, errors.New("the daemon is not wired yet")}
+func runProxy(cmd *cobra.Command, cfg *config.Config) error {
+	log := daemon.NewLogger(cmd.ErrOrStderr(), cfg)
+	if err := logConfig(cfg, log); err != nil {
+		return err
+	}
+	d, err := daemon.New(cfg, daemon.Options{
+		Log: log, Version: buildVersion().Version, Load: func() (*config.Config, error) { return loadConfig(cmd) },
+	})
+	if err != nil {
+		return exitError{exitStart, err}
+	}
+	if err := d.Run(cmd.Context()); err != nil {
+		if errors.Is(err, daemon.ErrAddress) {
+			err = exitError{exitStart, err}
+		}
+		return err
+	}
+	return nil
+}
+
+// logConfig writes the effective configuration, secrets redacted, so that a log
+// tells what ran.
+func logConfig(cfg *config.Config, log zerolog.Logger) error {
+	b, err := cfg.MarshalJSON()
+	if err != nil {
+		return err
+	}
+	log.Info().RawJSON("config", b).Msg("configuration")
+	return nil
 }

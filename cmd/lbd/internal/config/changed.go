@@ -17,3 +17,17 @@ func Changed(old, new *Config) (applied, needRestart []string) {
 	}
 	return applied, needRestart
 }
+
+// Reloaded returns what is in force after next was applied to a running old:
+// next, but for the keys that only a restart applies.
+func Reloaded(old, next *Config) *Config {
+	c := *next
+	c.origins = next.Origins()
+	for _, k := range keys {
+		if !k.reload {
+			reflect.ValueOf(k.field(&c)).Elem().Set(reflect.ValueOf(k.field(old)).Elem())
+			c.origins[k.name] = old.origins[k.name]
+		}
+	}
+	return &c
+}

@@ -176,7 +176,7 @@ var keys = []*key{
 		name: "max_request_body_size", group: groupLimits, def: "64MiB",
 		help: "largest request body; a larger one is answered 413",
 		more: "A body is held in memory until the replica's answer begins, so that it can be sent again elsewhere.",
-		min:  1 << 10, max: 4 << 30,
+		min:  1 << 10, max: 4 << 30, reload: true,
 		field: func(c *Config) any { return &c.MaxRequestBodySize },
 	},
 	{

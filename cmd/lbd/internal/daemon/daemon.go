@@ -1,0 +1,191 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/rs/zerolog"
+
+	"lbd/admin"
+	"lbd/balancer"
+	"lbd/balancer/fleet"
+	"lbd/balancer/health"
+	"lbd/balancer/strategy"
+	"lbd/cmd/lbd/internal/config"
+	"lbd/metrics"
+	"lbd/metrics/poll"
+	"lbd/proxy"
+)
+
+// Options are what a daemon needs beside its configuration.
+type Options struct {
+	Log zerolog.Logger
+	// Load reads the configuration again for a reload; nil = reloads fail.
+	Load    func() (*config.Config, error)
+	Version string
+}
+
+// ErrAddress is wrapped by errors of Start about an address that cannot be
+// listened on.
+var ErrAddress = errors.New("cannot listen")
+
+// Daemon is one running lbd.
+type Daemon struct {
+	opt Options
+	cfg atomic.Pointer[config.Config]
+
+	registry *prometheus.Registry
+	metrics  *metrics.Metrics
+	fleet    *fleet.Fleet
+	health   *health.Checker
+	poller   *poll.Poller
+	proxy    *proxy.Server
+	admin    *admin.Server
+
+	reload sync.Mutex
+	seen   replicaSet // replicas and models that have series
+	stop   sync.Once
+	done   chan struct{}
+	wg     sync.WaitGroup
+}
+
+// New wires a daemon. Nothing runs and nothing listens yet.
+func New(cfg *config.Config, o Options) (*Daemon, error) {
+	d := &Daemon{opt: o, registry: prometheus.NewRegistry(), done: make(chan struct{})}
+	d.cfg.Store(cfg)
+	d.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	d.metrics = metrics.New(d.registry, o.Version)
+	d.fleet = fleet.New(fleet.Options{NewPicker: newPicker, OnEvent: d.fleetEvent})
+	if err := d.fleet.Configure(fleetConfig(cfg)); err != nil {
+		return nil, err
+	}
+	d.health = health.New(healthConfig(cfg), d.fleet, health.Options{OnEvent: d.healthEvent})
+	d.poller = poll.New(pollConfig(cfg), d.fleet, poll.Options{OnEvent: d.pollEvent})
+	d.registry.MustRegister(metrics.NewFleetCollector(d.fleet.Snapshot, func(id string) uint64 {
+		return d.poller.Failures(id) + d.poller.ModelFailures(id)
+	}))
+	var err error
+	d.proxy, err = proxy.New(proxy.Options{
+		Config: proxyConfig(cfg), Fleet: d.fleet, Health: d.health, Models: d.poller, Metrics: d.metrics,
+		Gatherer: d.registry, Log: d.log("proxy"), Version: o.Version,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if cfg.AdminListen != "" {
+		d.admin = admin.New(d.adminOptions(cfg))
+	}
+	return d, nil
+}
+
+func newPicker(name string) (balancer.Picker, error) {
+	e, ok := strategy.Lookup(name)
+	if !ok {
+		return nil, fmt.Errorf("strategy %q is unknown; want one of %v", name, strategy.Names())
+	}
+	return e.New(strategy.Options{}), nil
+}
+
+func (d *Daemon) log(component string) zerolog.Logger {
+	return d.opt.Log.With().Str("component", component).Logger()
+}
+
+func (d *Daemon) adminOptions(cfg *config.Config) admin.Options {
+	return admin.Options{
+		Fleet: d.fleet, Explain: d.proxy.Explain, Config: func() any { return d.cfg.Load() }, Reload: d.Reload,
+		Metrics: promhttp.HandlerFor(d.registry, promhttp.HandlerOpts{}), Version: d.opt.Version,
+		ReplicaAPIKey: cfg.ReplicaAPIKey.Reveal(), Log: d.log("admin"),
+	}
+}
+
+// Start listens and begins to probe and poll. On an error everything is stopped
+// again.
+func (d *Daemon) Start() error {
+	began := time.Now()
+	cfg := d.cfg.Load()
+	if err := d.listen(cfg); err != nil {
+		d.Stop(context.Background())
+		return err
+	}
+	d.health.Start()
+	d.poller.Start()
+	d.wg.Add(1)
+	go d.housekeeping()
+	ev := d.opt.Log.Info().Str("listen", d.Addr().String()).Str("strategy", cfg.Strategy).
+		Int("replicas", len(d.fleet.Snapshot().Replicas)).Str("version", d.opt.Version).Dur("took_ms", time.Since(began))
+	if d.admin != nil {
+		ev = ev.Str("admin", d.admin.Addr().String())
+	}
+	ev.Msg("started")
+	return nil
+}
+
+func (d *Daemon) listen(cfg *config.Config) error {
+	if err := d.proxy.Start(cfg.Listen); err != nil {
+		return addressError("listen", cfg, err)
+	}
+	if d.admin != nil {
+		if err := d.admin.Start(cfg.AdminListen); err != nil {
+			return addressError("admin_listen", cfg, err)
+		}
+	}
+	return nil
+}
+
+// addressError names the setting that is to be changed.
+func addressError(key string, cfg *config.Config, err error) error {
+	var op *net.OpError
+	if errors.As(err, &op) {
+		err = op.Err
+	}
+	address, flag := cfg.Listen, "--listen"
+	if key == "admin_listen" {
+		address, flag = cfg.AdminListen, "--admin-listen"
+	}
+	return fmt.Errorf("%w on %q (%s, from %s): %w", ErrAddress, address, flag, cfg.Origin(key), err)
+}
+
+// Addr returns the address of the main listener.
+func (d *Daemon) Addr() net.Addr { return d.proxy.Addr() }
+
+// AdminAddr returns the address of the admin listener, nil when it is off.
+func (d *Daemon) AdminAddr() net.Addr {
+	if d.admin == nil {
+		return nil
+	}
+	return d.admin.Addr()
+}
+
+// Snapshot returns the current picture of the fleet.
+func (d *Daemon) Snapshot() *balancer.Snapshot { return d.fleet.Snapshot() }
+
+// Stop takes lbd out of service: no new connections, running requests finish
+// until ctx ends, then they are cut. Further calls return at once.
+func (d *Daemon) Stop(ctx context.Context) error {
+	var err error
+	d.stop.Do(func() {
+		close(d.done)
+		err = d.proxy.Stop(ctx)
+		if d.admin != nil {
+			d.admin.Stop(ctx)
+		}
+		d.poller.Stop()
+		d.health.Stop()
+		d.wg.Wait()
+	})
+	return err
+}
+
+// Handler is here for embedding: lbd's own metrics over net/http.
+func (d *Daemon) Handler() http.Handler {
+	return promhttp.HandlerFor(d.registry, promhttp.HandlerOpts{})
+}

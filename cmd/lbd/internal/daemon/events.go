@@ -1,0 +1,89 @@
+package daemon
+
+import (
+	"time"
+
+	"lbd/balancer"
+	"lbd/balancer/fleet"
+	"lbd/balancer/health"
+	"lbd/metrics/poll"
+)
+
+func (d *Daemon) fleetEvent(e fleet.Event) {
+	ev := d.opt.Log.Info()
+	switch e.Kind {
+	case fleet.ModelsMismatch, fleet.PickerFailed, fleet.ModelsVoid:
+		ev = d.opt.Log.Warn()
+	}
+	for _, f := range [][2]string{{"replica", e.Replica}, {"model", e.Model}, {"old", e.Old}, {"new", e.New}, {"reason", e.Reason}} {
+		if f[1] != "" {
+			ev = ev.Str(f[0], f[1])
+		}
+	}
+	ev.Str("component", "fleet").Msg(e.Kind.String())
+}
+
+func (d *Daemon) healthEvent(e health.Event) {
+	ev := d.opt.Log.Info()
+	switch e.Kind {
+	case health.Ejected:
+		d.metrics.Ejected(e.Replica, e.Reason)
+		ev = d.opt.Log.Warn().Dur("backoff_ms", e.Backoff).Int("ejections", e.Ejections)
+	case health.Down, health.Spared:
+		ev = d.opt.Log.Warn()
+	}
+	ev.Str("component", "health").Str("replica", e.Replica).Str("reason", e.Reason).Str("detail", e.Detail).
+		Stringer("state", e.New).Msg(e.Kind.String())
+}
+
+func (d *Daemon) pollEvent(e poll.Event) {
+	ev := d.opt.Log.Info()
+	switch e.Kind {
+	case poll.Failed, poll.ModelsFailed, poll.Stale, poll.NoMetrics:
+		ev = d.opt.Log.Warn()
+	}
+	ev.Str("component", "poll").Str("replica", e.Replica).Str("reason", e.Reason).Msg(e.Kind.String())
+}
+
+// replicaSet is what has series in the metrics.
+type replicaSet struct{ models, replicas map[string]bool }
+
+// housekeepingInterval is how soon series and connections of replicas and models
+// that have left are dropped.
+const housekeepingInterval = 2 * time.Second
+
+func (d *Daemon) housekeeping() {
+	defer d.wg.Done()
+	t := time.NewTicker(housekeepingInterval)
+	defer t.Stop()
+	var generation uint64
+	for {
+		select {
+		case <-d.done:
+			return
+		case <-t.C:
+			if s := d.fleet.Snapshot(); s.Generation != generation {
+				generation = s.Generation
+				d.forget(s)
+			}
+		}
+	}
+}
+
+func (d *Daemon) forget(s *balancer.Snapshot) {
+	now := replicaSet{models: map[string]bool{}, replicas: map[string]bool{}}
+	for i := range s.Replicas {
+		now.replicas[s.Replicas[i].ID] = true
+	}
+	for _, m := range s.Models {
+		now.models[m.Name] = true
+	}
+	d.metrics.Retain(now.models, now.replicas)
+	for id := range d.seen.replicas {
+		if !now.replicas[id] {
+			d.metrics.DropReplica(id)
+		}
+	}
+	d.proxy.Forget(func(id string) bool { return now.replicas[id] })
+	d.seen = now
+}

@@ -1,0 +1,29 @@
+package daemon
+
+import (
+	"io"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"lbd/cmd/lbd/internal/config"
+)
+
+// NewLogger returns the logger a configuration asks for.
+func NewLogger(w io.Writer, c *config.Config) zerolog.Logger {
+	if c.LogFormat == "console" {
+		w = zerolog.ConsoleWriter{Out: w, TimeFormat: time.TimeOnly}
+	}
+	setLevel(c.LogLevel)
+	return zerolog.New(w).With().Timestamp().Logger()
+}
+
+// setLevel is global in zerolog, so that a reload reaches loggers that were
+// handed out.
+func setLevel(name string) {
+	level, err := zerolog.ParseLevel(name)
+	if err != nil {
+		panic("BUG: log level " + name + " got past the configuration")
+	}
+	zerolog.SetGlobalLevel(level)
+}

@@ -1,0 +1,49 @@
+package daemon
+
+import (
+	"errors"
+
+	"lbd/cmd/lbd/internal/config"
+)
+
+// Reload reads the configuration again and applies what needs no restart.
+// Running requests do not notice. A configuration with a mistake changes
+// nothing.
+func (d *Daemon) Reload() error {
+	d.reload.Lock()
+	defer d.reload.Unlock()
+	err := d.tryReload()
+	if err != nil {
+		d.metrics.ReloadSuccessful.Set(0)
+		d.opt.Log.Error().Err(err).Msg("configuration not reloaded, the old one stays")
+		return err
+	}
+	d.metrics.ReloadSuccessful.Set(1)
+	return nil
+}
+
+func (d *Daemon) tryReload() error {
+	if d.opt.Load == nil {
+		return errors.New("this lbd was started without a source to reload from")
+	}
+	next, err := d.opt.Load()
+	if err != nil {
+		return err
+	}
+	applied, restart := config.Changed(d.cfg.Load(), next)
+	next = config.Reloaded(d.cfg.Load(), next)
+	if err := d.fleet.Configure(fleetConfig(next)); err != nil {
+		return err
+	}
+	d.proxy.SetConfig(proxyConfig(next))
+	d.health.SetConfig(healthConfig(next))
+	d.poller.SetConfig(pollConfig(next))
+	setLevel(next.LogLevel)
+	d.cfg.Store(next)
+	ev := d.opt.Log.Info().Strs("applied", applied)
+	if len(restart) > 0 {
+		ev = ev.Strs("needs_restart", restart)
+	}
+	ev.Msg("configuration reloaded")
+	return nil
+}

@@ -1,0 +1,51 @@
+package daemon
+
+import (
+	"lbd/balancer/fleet"
+	"lbd/balancer/health"
+	"lbd/cmd/lbd/internal/config"
+	"lbd/metrics/poll"
+	"lbd/proxy"
+)
+
+// The functions below hand each package its part of the configuration.
+
+func fleetConfig(c *config.Config) fleet.Config {
+	f := fleet.Config{Strategy: c.Strategy}
+	for _, e := range c.Endpoints {
+		f.Replicas = append(f.Replicas, fleet.ReplicaConfig{URL: e.String()})
+	}
+	for _, m := range c.Models {
+		mc := fleet.ModelConfig{Name: m.Name, Aliases: m.Aliases, Strategy: m.Strategy}
+		for _, r := range m.Replicas {
+			mc.Replicas = append(mc.Replicas, r.Endpoint.String())
+			f.Replicas = append(f.Replicas, fleet.ReplicaConfig{URL: r.Endpoint.String(), Device: r.Device, Weight: r.Weight})
+		}
+		f.Models = append(f.Models, mc)
+	}
+	return f
+}
+
+func healthConfig(c *config.Config) health.Config {
+	return health.Config{
+		Interval: c.HealthInterval, Timeout: c.HealthTimeout, Path: c.HealthPath, UnhealthyThreshold: c.UnhealthyThreshold,
+		EjectionTime: c.EjectionTime, MaxEjectionTime: c.MaxEjectionTime,
+	}
+}
+
+func pollConfig(c *config.Config) poll.Config {
+	return poll.Config{
+		Interval: c.MetricsPollInterval, Timeout: c.MetricsPollTimeout, ModelsInterval: c.ModelsPollInterval,
+		APIKey: c.ReplicaAPIKey.Reveal(),
+	}
+}
+
+func proxyConfig(c *config.Config) proxy.Config {
+	return proxy.Config{
+		MaxBody: int(c.MaxRequestBodySize), MaxHeader: int(c.MaxRequestHeaderSize),
+		ClientIdle: c.ClientIdleTimeout, ClientRead: c.ClientReadTimeout, ClientWrite: c.ClientWriteTimeout,
+		Connect: c.ConnectTimeout, FirstByte: c.FirstByteTimeout, Silence: c.StreamIdleTimeout, UpstreamIdle: c.UpstreamIdleTimeout,
+		MaxAttempts: c.MaxAttempts, ResponseHeaders: c.ResponseHeaders,
+		AccessLog: c.AccessLog, AccessLogSample: c.AccessLogSample,
+	}
+}

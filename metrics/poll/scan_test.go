@@ -1,0 +1,238 @@
+package poll
+
+import (
+	"bytes"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+	"go.uber.org/goleak"
+
+	"lbd/balancer"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func scan(text string) (balancer.Sample, int) {
+	var p page
+	n := p.scan([]byte(text))
+	return p.sample(), n
+}
+
+func golden(t testing.TB, name string) string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join("testdata", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+var k = balancer.Known
+
+func TestScanPages(t *testing.T) {
+	for name, want := range map[string]balancer.Sample{
+		"v0.6.4.txt": {Running: k(3), Waiting: k(7), KVUsage: k(0.12345678901234568), PromptTokens: k(1234567), GenerationTokens: k(98765)},
+		"v0.19.txt": {
+			Running: k(2), Waiting: k(0), KVUsage: k(0.0023456789), PrefixQueries: k(20480), PrefixHits: k(5120),
+			PromptTokens: k(20480), GenerationTokens: k(4096), StartTime: k(1.79528186236e+09),
+		},
+		"engines.txt": {
+			Running: k(8), Waiting: k(12), KVUsage: k(0.75), PrefixQueries: k(600), PrefixHits: k(60),
+			PromptTokens: k(6), GenerationTokens: k(15),
+		},
+		// The larger of a pid's, then the sum over engines.
+		"pids.txt": {Running: k(4), Waiting: k(8), KVUsage: k(0.5), PrefixQueries: k(30)},
+		"rust.txt": {Running: k(2), Waiting: k(1), PromptTokens: k(512), GenerationTokens: k(64)},
+	} {
+		got, _ := scan(golden(t, name))
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+		// The order of families and series means nothing.
+		lines := strings.SplitAfter(golden(t, name), "\n")
+		for i, j := 0, len(lines)-1; i < j; i, j = i+1, j-1 {
+			lines[i], lines[j] = lines[j], lines[i]
+		}
+		if got, _ := scan(strings.Join(lines, "")); !cmp.Equal(want, got) {
+			t.Errorf("%s backwards: %s", name, cmp.Diff(want, got))
+		}
+	}
+}
+
+func TestScanLines(t *testing.T) {
+	for _, tt := range []struct {
+		name, text string
+		want       balancer.Metric // of running
+	}{
+		{"integer", "vllm:num_requests_running 3\n", k(3)},
+		{"float", "vllm:num_requests_running{a=\"b\"} 3.5\n", k(3.5)},
+		{"exponent", "vllm:num_requests_running{} 1e+06\n", k(1e6)},
+		{"timestamp", "vllm:num_requests_running{a=\"b\"} 3 1795281862366\n", k(3)},
+		{"carriage return", "vllm:num_requests_running 3\r\n", k(3)},
+		{"blanks", " \tvllm:num_requests_running { a = \"b\" , } \t 3 \n", k(3)},
+		{"no blank", "vllm:num_requests_running{a=\"b\"}3\n", k(3)},
+		{"escapes", `vllm:num_requests_running{a="}\"\\",b="\n,c=\"}"} 3` + "\n", k(3)},
+		{"labels in any order", "vllm:num_requests_running{a=\"1\",b=\"2\"} 3\nvllm:num_requests_running{b=\"2\",a=\"1\"} 4\n", k(4)},
+		{"labels swapped", "vllm:num_requests_running{a=\"1\",b=\"2\"} 3\nvllm:num_requests_running{a=\"2\",b=\"1\"} 4\n", k(7)},
+		{"broken line between", "vllm:num_requests_running{e=\"0\"} 3\nvllm:num_requests_running{e=\"1} 4\nvllm:num_requests_running{e=\"2\"} x\n\x00\xff\nvllm:num_requests_running{e=\"3\"} 5\n", k(8)},
+		{"unfinished line", "vllm:num_requests_running{e=\"0\"} 3\nvllm:num_requests_running{e=\"1\"} 12", k(3)},
+		{"nan", "vllm:num_requests_running{e=\"0\"} NaN\nvllm:num_requests_running{e=\"1\"} 4\n", balancer.Metric{}},
+		{"infinite", "vllm:num_requests_running +Inf\n", balancer.Metric{}},
+		{"negative", "vllm:num_requests_running -1\n", balancer.Metric{}},
+		{"go syntax", "vllm:num_requests_running 0x1p4\n", balancer.Metric{}},
+		{"longer name", "vllm:num_requests_running_total 3\n", balancer.Metric{}},
+		{"comment", "# vllm:num_requests_running 3\n", balancer.Metric{}},
+		{"no value", "vllm:num_requests_running\nvllm:num_requests_running{a=\"b\"}\nvllm:num_requests_running \n", balancer.Metric{}},
+		{"nothing", "", balancer.Metric{}},
+		{"html", "<html>vllm:num_requests_running 3</html>\n", balancer.Metric{}},
+	} {
+		if got, _ := scan(tt.text); got.Running != tt.want {
+			t.Errorf("%s: %+v, want %+v", tt.name, got.Running, tt.want)
+		}
+	}
+}
+
+func TestScanTellsKVNamesApart(t *testing.T) {
+	both := "vllm:gpu_cache_usage_perc 0.9\nvllm:kv_cache_usage_perc 0.2\n"
+	if got, _ := scan(both); got.KVUsage != k(0.2) {
+		t.Errorf("KV %+v, want the V1 name's", got.KVUsage)
+	}
+	if got, _ := scan("vllm:gpu_cache_usage_perc 0.9\nvllm:kv_cache_usage_perc NaN\n"); got.KVUsage != k(0.9) {
+		t.Errorf("KV %+v, want the one that is known", got.KVUsage)
+	}
+}
+
+func TestScanIsBoundedAndReusable(t *testing.T) {
+	var b strings.Builder
+	for i := range 5000 {
+		b.WriteString("vllm:num_requests_running{e=\"" + strings.Repeat("x", i%97) + string(rune('a'+i%26)) + strings.Repeat("y", i/97) + "\"} 1\n")
+	}
+	var p page
+	if n := p.scan([]byte(b.String())); n > maxSeries {
+		t.Errorf("%d series kept", n)
+	}
+	if n := p.scan([]byte("vllm:num_requests_waiting 1\n")); n != 1 || p.sample().Running.Known {
+		t.Errorf("a page shows in the next one: %+v", p.sample())
+	}
+	text := []byte(golden(t, "v0.19.txt"))
+	if n := testing.AllocsPerRun(20, func() { p.scan(text) }); n != 0 {
+		t.Errorf("%v allocations per page, want 0", n)
+	}
+}
+
+// oracle reads a page with expfmt, which accepts less and knows more. ok is false
+// where the two differ on purpose.
+func oracle(text string) (balancer.Sample, bool) {
+	parser := expfmt.NewTextParser(model.LegacyValidation)
+	families, err := parser.TextToMetricFamilies(strings.NewReader(text))
+	if err != nil {
+		return balancer.Sample{}, false
+	}
+	var p page
+	for i, name := range sampleNames {
+		f := families[name]
+		if f == nil {
+			continue
+		}
+		for _, m := range f.Metric {
+			var v float64
+			switch f.GetType() {
+			case dto.MetricType_GAUGE:
+				v = m.GetGauge().GetValue()
+			case dto.MetricType_COUNTER:
+				v = m.GetCounter().GetValue()
+			case dto.MetricType_UNTYPED:
+				v = m.GetUntyped().GetValue()
+			default:
+				return balancer.Sample{}, false
+			}
+			var key uint64
+			for _, l := range m.Label {
+				if l.GetName() != "pid" {
+					key += fnv(fnv(fnvOffset, []byte(l.GetName())), []byte("="+l.GetValue()))
+				}
+			}
+			p.add(series{i, key, v})
+		}
+	}
+	return p.sample(), true
+}
+
+func same(a, b balancer.Metric) bool {
+	return a.Known == b.Known && (a.Value == b.Value || math.Abs(a.Value-b.Value) <= 1e-9*math.Abs(a.Value))
+}
+
+func agree(a, b balancer.Sample) bool {
+	return same(a.Running, b.Running) && same(a.Waiting, b.Waiting) && same(a.KVUsage, b.KVUsage) &&
+		same(a.PrefixQueries, b.PrefixQueries) && same(a.PrefixHits, b.PrefixHits) &&
+		same(a.PromptTokens, b.PromptTokens) && same(a.GenerationTokens, b.GenerationTokens) && same(a.StartTime, b.StartTime)
+}
+
+func TestScanAgreesWithExpfmt(t *testing.T) {
+	for _, name := range []string{"v0.6.4.txt", "v0.19.txt", "engines.txt", "pids.txt"} {
+		want, ok := oracle(golden(t, name))
+		if got, _ := scan(golden(t, name)); !ok || !agree(want, got) {
+			t.Errorf("%s: expfmt (read: %v) and scan differ:\n%s", name, ok, cmp.Diff(want, got))
+		}
+	}
+	if _, ok := oracle(golden(t, "rust.txt")); ok {
+		t.Log("expfmt now reads the OpenMetrics page, too")
+	}
+}
+
+func FuzzScan(f *testing.F) {
+	for _, name := range []string{"v0.6.4.txt", "engines.txt", "pids.txt", "rust.txt"} {
+		f.Add(golden(f, name))
+	}
+	f.Add("vllm:num_requests_running{a=\"\\\\\\\"\\n\",pid=\"1\",} 3 4\nprocess_start_time_seconds 1.5e9\n")
+	f.Add("# TYPE vllm:num_requests_waiting histogram\nvllm:num_requests_waiting 1\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		got, n := scan(text)
+		if n > maxSeries {
+			t.Fatalf("%d series", n)
+		}
+		for _, m := range []balancer.Metric{got.Running, got.Waiting, got.KVUsage, got.PromptTokens} {
+			if m.Known && !(m.Value >= 0) || !m.Known && m.Value != 0 {
+				t.Fatalf("metric %+v makes no sense", m)
+			}
+		}
+		if n == maxSeries {
+			return
+		}
+		if want, ok := oracle(text); ok && !agree(want, got) {
+			t.Errorf("expfmt and scan differ on %q:\n%s", text, cmp.Diff(want, got))
+		}
+	})
+}
+
+func BenchmarkScan(b *testing.B) {
+	for _, name := range []string{"v0.19.txt", "v0.6.4.txt"} {
+		b.Run(name, func(b *testing.B) {
+			text := []byte(golden(b, name))
+			b.SetBytes(int64(len(text)))
+			b.ReportAllocs()
+			var p page
+			for b.Loop() {
+				p.scan(text)
+			}
+		})
+	}
+}
+
+func BenchmarkExpfmt(b *testing.B) {
+	text := []byte(golden(b, "v0.19.txt"))
+	b.SetBytes(int64(len(text)))
+	for b.Loop() {
+		parser := expfmt.NewTextParser(model.LegacyValidation)
+		if _, err := parser.TextToMetricFamilies(bytes.NewReader(text)); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
