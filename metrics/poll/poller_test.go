@@ -148,6 +148,12 @@ func (f *fakeFetcher) took(id string) []string {
 	return got
 }
 
+func (f *fakeFetcher) key(id string) string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.replicas[id].bearer
+}
+
 func (f *fakeFetcher) count(id, path string) (n int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -462,7 +468,7 @@ func TestModelsAreReadAtOnceAndEveryInterval(t *testing.T) {
 		if names, n := b.fleet.learned("a:1"); names != "m" || n != 1 {
 			b.Errorf("learned %q %d times, want m once", names, n)
 		}
-		if key := b.fetch.replicas["a:1"].bearer; key != "secret" {
+		if key := b.fetch.key("a:1"); key != "secret" {
 			b.Errorf("bearer %q", key)
 		}
 		b.sleep(30 * time.Second)
@@ -471,7 +477,7 @@ func TestModelsAreReadAtOnceAndEveryInterval(t *testing.T) {
 		}
 		b.SetConfig(Config{ModelsInterval: 10 * time.Second, APIKey: "other"})
 		b.sleep(1500 * time.Millisecond)
-		if key := b.fetch.replicas["a:1"].bearer; key != "other" {
+		if key := b.fetch.key("a:1"); key != "other" {
 			b.Errorf("bearer %q after a reload", key)
 		}
 	})
