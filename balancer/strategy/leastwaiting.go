@@ -1,12 +1,20 @@
 package strategy
 
-import "lbd/balancer"
+import (
+	"sync/atomic"
 
-// leastWaiting compares first what waits: the polled gauge and what was sent since that poll and has had no first byte.
-// The second part is what keeps it from the herd: without it, all of a poll period goes to one replica. vLLM's own
-// balancer of data-parallel engines corrects its polled counts in the same way (vllm/v1/engine/core_client.py). The gauge
-// is mostly 0 while a replica has KV blocks free, so what runs decides often: own load and what others put there.
-type leastWaiting struct{ rotation rotation }
+	"lbd/balancer"
+)
+
+// leastWaiting compares first what waits. The polled gauge says that of one moment, so it is corrected by all that is known
+// since: see waiting. The gauge is mostly 0 while a replica has KV blocks free; then what runs decides, own load and what
+// others put there.
+type leastWaiting struct {
+	rotation rotation
+	tick     atomic.Int64 // when the newest poll was answered, Unix nanoseconds
+	sent     atomic.Int64 // picks since
+	_        [48]byte
+}
 
 func newLeastWaiting(o Options) balancer.Picker {
 	p := &leastWaiting{}
@@ -15,54 +23,94 @@ func newLeastWaiting(o Options) balancer.Picker {
 }
 
 func (p *leastWaiting) Pick(_ *balancer.Request, candidates []*balancer.Replica) *balancer.Replica {
-	return p.rotation.least(candidates, waitingKey, typicalOf(candidates))
+	ty, allTell := survey(candidates)
+	ty.sent = p.sentSince(ty.tick)
+	if !allTell {
+		ty.addMeans(candidates)
+	}
+	return p.rotation.least(candidates, waitingKey, ty)
+}
+
+// sentSince counts the picks since the tick, this one not included. Picks that meet a new tick at once may both begin to
+// count; that a pick or two is lost then changes nothing.
+func (p *leastWaiting) sentSince(tick int64) int64 {
+	if p.tick.Load() != tick {
+		p.tick.Store(tick)
+		p.sent.Store(0)
+	}
+	return p.sent.Add(1) - 1
 }
 
 // waitingKey takes for unknown what is typical, but never less than what is known to wait: own requests without an answer.
 func waitingKey(r *balancer.Replica, ty typical) key {
-	k := key{requests: r.InFlight(), weight: r.Weight}
-	n, ok := waiting(r)
+	n, ok := waiting(r, ty)
 	if !ok {
 		n = max(ty.waiting*r.Weight, r.Pending())
 	}
-	k.waiting = n
 	f, ok := foreign(r)
 	if !ok {
 		f = ty.foreign * r.Weight
 	}
-	k.requests += f
-	return k
+	return key{waiting: n, requests: r.InFlight() + f, weight: r.Weight}
 }
 
-// waiting is what waits at r, unless it is unknown. A gauge that was no count, such as NaN, is unknown, too.
-func waiting(r *balancer.Replica) (n int64, ok bool) {
-	n, ok = r.Waiting()
-	return n, ok && n >= 0
-}
-
-// typical is the mean load of the replicas whose load is known, per weight and rounded down: what a replica that does not
-// tell is taken to have. The mean neither draws requests there, as zero would, nor keeps them away.
-type typical struct{ waiting, foreign int64 }
-
-// typicalOf is zero when all tell, which is the usual case, and when none does: then own load alone decides.
-func typicalOf(rs []*balancer.Replica) typical {
-	for _, r := range rs {
-		if !tells(r) {
-			return meanOf(rs)
-		}
-	}
-	return typical{}
-}
-
-func tells(r *balancer.Replica) bool {
+// waiting estimates what waits at r now, unless its gauge is unknown. Three things correct the gauge:
+//
+// What was sent there since the poll and has had no first byte waits behind it. Without that, all of a poll period goes to
+// one replica: the herd. vLLM's own balancer of data-parallel engines adds the same (vllm/v1/engine/core_client.py).
+//
+// What waited at the poll was either own or foreign. Of the own, no more can wait than has still had no first byte.
+//
+// The rest fades as requests are placed: by one for each that a replica of that weight got on average since the poll. So
+// a queue that was seen costs its replica as many requests as waited, as in Dahlin's "Interpreting stale load information"
+// (TPDS 2000), instead of all until the next poll; four lbds that do not know of each other would else herd away from it.
+func waiting(r *balancer.Replica, ty typical) (n int64, ok bool) {
+	with, ok := r.Waiting() // the gauge, and what was sent since
 	p := r.Polled()
-	return p != nil && !p.Stale && p.Waiting.Known && p.Waiting.Value >= 0
+	if !ok || p.Waiting.Value < 0 || with < 0 {
+		return 0, false
+	}
+	seen := int64(p.Waiting.Value)
+	since := max(with-seen, 0)
+	if seen == 0 {
+		return since, true
+	}
+	before := max(r.Pending()-since, 0)
+	seen = min(seen, before+min(seen, max(p.Foreign, 0)))
+	return max(seen-ty.sent*r.Weight/max(ty.weight, 1), 0) + since, true
 }
 
-func meanOf(rs []*balancer.Replica) (ty typical) {
+// typical is what a pick knows of all candidates together. Waiting and foreign are the means of the replicas that tell,
+// per weight and rounded down: what one that does not tell is taken to have. The mean neither draws requests there, as
+// zero would, nor keeps them away. Both are zero if all tell, which is the usual case, and if none does: then own load
+// alone decides.
+type typical struct {
+	waiting, foreign int64
+	weight           int64 // of all
+	tick             int64 // when the newest poll was answered
+	sent             int64 // requests since the tick
+}
+
+// survey is the first look at the candidates: all of typical that needs no means, and whether any are needed.
+func survey(rs []*balancer.Replica) (ty typical, allTell bool) {
+	allTell = true
+	for _, r := range rs {
+		ty.weight += r.Weight
+		p := r.Polled()
+		if p == nil || p.Stale || !p.Waiting.Known || p.Foreign < 0 {
+			allTell = false
+			continue
+		}
+		ty.tick = max(ty.tick, p.At.UnixNano())
+	}
+	return ty, allTell
+}
+
+func (ty *typical) addMeans(rs []*balancer.Replica) {
+	known := *ty
 	var waitingWeight, foreignWeight int64
 	for _, r := range rs {
-		if n, ok := waiting(r); ok {
+		if n, ok := waiting(r, known); ok {
 			ty.waiting += n
 			waitingWeight += r.Weight
 		}
@@ -73,5 +121,4 @@ func meanOf(rs []*balancer.Replica) (ty typical) {
 	}
 	ty.waiting /= max(waitingWeight, 1)
 	ty.foreign /= max(foreignWeight, 1)
-	return ty
 }

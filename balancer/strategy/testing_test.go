@@ -49,7 +49,11 @@ func even(n int) []int {
 
 // poll publishes what a poll at this instant would read.
 func poll(r *balancer.Replica, waiting, running float64) {
-	r.EndPoll(r.BeginPoll(), balancer.Sample{Waiting: balancer.Known(waiting), Running: balancer.Known(running)}, time.Unix(0, 0))
+	pollAt(r, time.Unix(0, 0), waiting, running)
+}
+
+func pollAt(r *balancer.Replica, at time.Time, waiting, running float64) {
+	r.EndPoll(r.BeginPoll(), balancer.Sample{Waiting: balancer.Known(waiting), Running: balancer.Known(running)}, at)
 }
 
 // forEach runs the test on every strategy of the table.
