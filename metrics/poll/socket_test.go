@@ -178,9 +178,11 @@ func TestBrokenAnswersAreFailures(t *testing.T) {
 			_, _ = io.WriteString(z, "vllm:num_requests_running 1\n")
 			z.Close()
 		},
-		"aborted":  func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
-		"error":    func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "dead", 500) },
-		"redirect": func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere", http.StatusTemporaryRedirect) },
+		"aborted": func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
+		"error":   func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "dead", 500) },
+		"redirect": func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "/elsewhere", http.StatusTemporaryRedirect)
+		},
 	}
 	for name, h := range handlers {
 		t.Run(name, func(t *testing.T) {
