@@ -115,7 +115,13 @@ func (p *pool) pop() *conn {
 	return c
 }
 
+// put gives a connection back. The deadline of the request it carried must not
+// make it look dead to the next one.
 func (p *pool) put(c *conn) {
+	if c.SetDeadline(time.Time{}) != nil {
+		c.Close()
+		return
+	}
 	c.parked = time.Now()
 	p.mu.Lock()
 	defer p.mu.Unlock()

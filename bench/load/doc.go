@@ -34,6 +34,6 @@
 // cached_tokens, requests_per_second, output_tokens_per_second; ttft_ms,
 // ttft_from_send_ms, itl_ms, tpot_ms, e2e_ms, e2e_from_send_ms (each count, mean,
 // p50, p90, p99, max); models and replicas (the same group fields for each name);
-// warnings; records (one for each request, warm-up included, times in
+// samples (the words of the first failure of each cause); warnings; records (one for each request, warm-up included, times in
 // milliseconds from the start of the run, see [Record]).
 package load

@@ -84,8 +84,10 @@ type Results struct {
 	Models   map[string]*Group `json:"models"`
 	Replicas map[string]*Group `json:"replicas"` // by X-Lbd-Replica; "" where none was sent
 
-	Warnings []string `json:"warnings,omitempty"`
-	Records  []Record `json:"records,omitempty"`
+	// Samples has the words of the first failure of each kind in Errors.
+	Samples  map[string]string `json:"samples"`
+	Warnings []string          `json:"warnings,omitempty"`
+	Records  []Record          `json:"records,omitempty"`
 }
 
 // Check tells why the measurement should not be trusted, nil if it can be: it was
@@ -175,10 +177,11 @@ func (r *Runner) results() *Results {
 		Mode:         "open",
 		Concurrency:  r.o.Concurrency,
 		Seed:         r.o.Seed,
-		Started:      r.start,
+		Started:      r.start.UTC().Round(0),
 		PeakInFlight: int(r.live.peak.Load()),
 		Models:       map[string]*Group{},
 		Replicas:     map[string]*Group{},
+		Samples:      map[string]string{},
 	}
 	if r.o.Concurrency > 0 {
 		res.Mode = "closed"
@@ -203,11 +206,7 @@ func (res *Results) add(rs *recorder) {
 		all = append(all, rec)
 		models[rec.Model] = append(models[rec.Model], rec)
 		replicas[rec.Replica] = append(replicas[rec.Replica], rec)
-		if rec.OK() && rec.OutputTokens == 0 {
-			res.NoUsage++
-		} else if rec.OK() && rec.OutputTokens != rec.AskedOutput {
-			res.WrongLength++
-		}
+		res.note(rec)
 	}
 	res.Seconds = span(all).Seconds()
 	res.Lateness = summarize(all, func(rec *Record) (time.Duration, bool) { return rec.Lateness(), true })
@@ -217,6 +216,18 @@ func (res *Results) add(rs *recorder) {
 	}
 	for name, recs := range replicas {
 		res.Replicas[name] = newGroup(recs, rs.replicas[name], res.Seconds)
+	}
+}
+
+// note counts what is remarkable about a single request.
+func (res *Results) note(rec *Record) {
+	switch {
+	case rec.OK() && rec.OutputTokens == 0:
+		res.NoUsage++
+	case rec.OK() && rec.OutputTokens != rec.AskedOutput:
+		res.WrongLength++
+	case !rec.OK() && rec.Cause != CauseCancelled && res.Samples[rec.failure()] == "":
+		res.Samples[rec.failure()] = rec.Detail
 	}
 }
 

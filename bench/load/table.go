@@ -21,7 +21,11 @@ func (r *Results) WriteTable(w io.Writer) error {
 	fmt.Fprintf(b, "%d ok, %d failed (%.2f %%), %d cancelled, %d warm-up   %.2f requests/s   %.1f output tokens/s\n",
 		r.OK, r.Failed, 100*r.ErrorRate(), r.Cancelled, r.WarmupRequests, r.RequestsPerSecond, r.OutputTokensPerSecond)
 	for _, name := range slices.Sorted(maps.Keys(r.Errors)) {
-		fmt.Fprintf(b, "failed: %s %d\n", name, r.Errors[name])
+		fmt.Fprintf(b, "failed: %s %d", name, r.Errors[name])
+		if sample := r.Samples[name]; sample != "" {
+			fmt.Fprintf(b, "   %s", sample)
+		}
+		b.WriteByte('\n')
 	}
 	b.WriteByte('\n')
 	r.writeLatencies(b)

@@ -7,9 +7,11 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -87,6 +89,48 @@ func TestConnectionIsReused(t *testing.T) {
 	res, f := runTCP(t, s, Options{Requests: every(10, 0), Concurrency: 1})
 	if res.OK != 5 || res.Errors["status_429 overloaded"] != 5 || f.dials != 1 {
 		t.Errorf("%d ok, errors %v, %d connections; want 5, 5 refused and 1", res.OK, res.Errors, f.dials)
+	}
+}
+
+// The deadline of the request before does not spoil the connection.
+func TestConnectionOutlivesItsRequestsDeadline(t *testing.T) {
+	const timeout = 50 * time.Millisecond
+	requests := func(yield func(Request) bool) {
+		for q := range every(2, 0) {
+			if !yield(q) {
+				return
+			}
+			time.Sleep(2 * timeout)
+		}
+	}
+	res, f := runTCP(t, answerAfter(0, 0), Options{Requests: requests, Concurrency: 1, Timeout: timeout})
+	// On a machine too busy to answer in time there is nothing to see.
+	if res.OK == 2 && f.dials != 1 {
+		t.Errorf("%d connections, want 1", f.dials)
+	}
+}
+
+func TestTLS(t *testing.T) {
+	var auth atomic.Value
+	s := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		auth.Store(q.URL.Path + " " + q.Header.Get("Authorization"))
+		w.Header().Set("Content-Type", "text/event-stream")
+		fmt.Fprintf(w, "data: %s\n\ndata: %s\n\ndata: [DONE]\n\n", textEvent, usageEvent(1, 1))
+	}))
+	defer s.Close()
+	o := Options{Target: s.URL + "/base/", API: Completions, APIKey: "key", KeepRecords: true, Concurrency: 1,
+		Requests: slices.Values([]Request{{PromptTokens: 1, OutputTokens: 1, Stream: true}, {PromptTokens: 1, OutputTokens: 1, Stream: true}})}
+	res, err := Run(t.Context(), o)
+	if err != nil || res.Errors[CauseConnect] != 2 || !strings.Contains(res.Samples[CauseConnect], "certificate") {
+		t.Errorf("unknown certificate: %v, errors %v", err, res.Samples)
+	}
+	r, err := New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.target.tls.RootCAs = s.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs
+	if res, err = r.Run(t.Context()); err != nil || res.OK != 2 || res.OutputTokens != 2 || auth.Load() != "/base/v1/completions Bearer key" {
+		t.Errorf("%v, %d ok, %v: %+v", err, res.OK, auth.Load(), res.Samples)
 	}
 }
 
