@@ -162,7 +162,7 @@ func TestBenchFailsItsChecks(t *testing.T) {
 	s := newBenchTarget(t, http.StatusTooManyRequests)
 	got := bench(t, t.Context(), "--target", s.URL, "--model=m", "--concurrency=1", "--requests=3")
 	want := "lbd: not to be trusted: no request succeeded; 3 of 3 requests failed (100.00 %); want at most 1.00 %\n"
-	if got.code != exitMeasure || got.stderr != want || !strings.Contains(got.stdout, "failed: status_429 overloaded 3") {
+	if got.code != exitMeasure || got.stderr != want || !strings.Contains(got.stdout, "failed: status_429 overloaded 3   full\n") {
 		t.Errorf("%+v", got)
 	}
 	if got := bench(t, t.Context(), "--target", s.URL, "--model=m", "--concurrency=1", "--requests=3", "--max-error-rate=1", "--quiet"); got.code != exitMeasure || got.stdout != "" {
