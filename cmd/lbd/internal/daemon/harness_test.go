@@ -22,7 +22,13 @@ import (
 	"lbd/cmd/lbd/internal/daemon"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m,
+		// fasthttp keeps one goroutine per process for the Date header, and one per
+		// stopped server that sleeps out its MaxIdleWorkerDuration.
+		goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.updateServerDate.func1"),
+		goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.(*workerPool).Start.func2"))
+}
 
 const (
 	llama = "meta-llama/Llama-3.1-8B-Instruct"
