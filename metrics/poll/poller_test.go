@@ -623,3 +623,43 @@ func FuzzParseModels(f *testing.F) {
 		}
 	})
 }
+
+func TestConcurrentUse(t *testing.T) {
+	f := newTestFleet(t, "http://a:1", "http://b:1")
+	fetch := &fakeFetcher{replicas: map[string]*fakeReplica{}}
+	for _, id := range []string{"a:1", "b:1", "c:1"} {
+		fetch.replicas[id] = &fakeReplica{page: busyPage(1, 1, 1, 1), models: listM}
+	}
+	var p *Poller
+	p = New(Config{Interval: time.Millisecond}, f, Options{Fetcher: fetch, OnEvent: func(e Event) {
+		p.Failures(e.Replica) // as a logger would
+		p.Age(e.Replica)
+	}})
+	p.Start()
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for i := range 300 {
+				r := f.Snapshot().Replicas[i%2].Replica
+				v := r.Reserve()
+				p.Relearn(r.ID)
+				p.Age(r.ID)
+				v.FirstByte()
+				v.Done()
+			}
+		})
+	}
+	for i := range 100 {
+		p.SetConfig(Config{Interval: time.Millisecond, APIKey: fmt.Sprint(i)})
+		f.make(t, "http://a:1", "http://b:1", "http://c:1")
+		fetch.change("a:1", func(s *fakeReplica) { s.page, s.v0, s.status = busyPage(i, i%3, i%7, i), i%2 == 0, 200*(1+i%2) })
+		f.make(t, "http://a:1", "http://b:1")
+	}
+	wg.Wait()
+	p.Stop()
+	for _, r := range f.Snapshot().Replicas {
+		if r.InFlight() != 0 || r.Pending() != 0 {
+			t.Errorf("%s: %d in flight, %d pending", r.ID, r.InFlight(), r.Pending())
+		}
+	}
+}
