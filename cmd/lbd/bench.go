@@ -101,7 +101,7 @@ func (o *benchOptions) addFlags(cmd *cobra.Command) {
 	f.StringVar(&o.input, "input-tokens", "512", "`lengths` of the prompts")
 	f.StringVar(&o.output, "output-tokens", "128", "`lengths` of the outputs")
 	f.BoolVar(&o.stream, "stream", true, "ask for streams; without them there is no TTFT, ITL and TPOT")
-	f.Uint64Var(&o.seed, "seed", 0, "the same seed sends the same requests; with 0 one is drawn and reported, so that a\n"+
+	f.Uint64Var(&o.seed, "seed", 0, "the same seed sends the same requests; with 0 one is drawn and reported, so that a "+
 		"second run does not find the first one's prompts in a prefix cache")
 	f.DurationVar(&o.timeout, "timeout", 10*time.Minute, "longest time for one request")
 
