@@ -1,0 +1,195 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"log"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"lbd/balancer"
+)
+
+// Fleet is what is shown and drained.
+type Fleet interface {
+	Snapshot() *balancer.Snapshot
+	Drain(id string) error
+	Undrain(id string) error
+}
+
+// Options are the seams of a Server. Only Fleet is required; pages whose source
+// is nil are not there.
+type Options struct {
+	Fleet Fleet
+	// Explain is a dry run of the data plane. The model is not nil once it is
+	// known; the replica is nil with every error. An error that has the method
+	// Status() int is answered with it, and with its Code() and Type() string and,
+	// where it has one, Param() string.
+	Explain func(contentType string, body []byte) (*balancer.Model, *balancer.Replica, error)
+	// Config returns what marshals to the configuration in effect, redacted.
+	Config func() any
+	// Reload returns why the new configuration was refused.
+	Reload func() error
+	// Metrics serves lbd's own metrics.
+	Metrics http.Handler
+	Version string
+	// ReplicaAPIKey is sent to replicas as a bearer token, unless empty.
+	ReplicaAPIKey string
+	// Hosts are further names that clients may use for this listener.
+	Hosts []string
+	Log   zerolog.Logger
+}
+
+// A request is read within these; nothing limits the answer, since sleep and
+// profiles take minutes.
+const (
+	headTimeout = 10 * time.Second
+	bodyTimeout = time.Minute
+	idleTimeout = 2 * time.Minute
+	maxHead     = 64 << 10 // bytes
+)
+
+// Server is the admin listener.
+type Server struct {
+	opt    Options
+	began  time.Time
+	apiKey atomic.Pointer[string]
+	client *http.Client
+	http   *http.Server
+	routes []route
+
+	cancel   context.CancelFunc // ends every request
+	stop     sync.Once
+	stopErr  error
+	served   chan struct{} // closed when Serve has returned
+	handlers sync.WaitGroup
+
+	mu       sync.Mutex // guards the rest, and joining handlers
+	listener net.Listener
+	stopped  bool
+}
+
+// New returns a server that does not listen yet.
+func New(o Options) *Server {
+	if o.Fleet == nil {
+		panic("BUG: admin.New without Fleet")
+	}
+	s := &Server{opt: o, began: time.Now(), client: newClient(), served: make(chan struct{})}
+	s.SetReplicaAPIKey(o.ReplicaAPIKey)
+	s.routes = s.table()
+	ctx, cancel := context.WithCancel(context.Background())
+	s.cancel = cancel
+	s.http = &http.Server{
+		ReadHeaderTimeout: headTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHead,
+		BaseContext: func(net.Listener) context.Context { return ctx },
+		ErrorLog:    log.New(logWriter{&s.opt.Log}, "", 0), // the type net/http wants
+	}
+	return s
+}
+
+// logWriter takes what net/http has to say: panics of handlers, failed accepts.
+type logWriter struct{ log *zerolog.Logger }
+
+func (w logWriter) Write(p []byte) (int, error) {
+	w.log.Error().Str("detail", string(p)).Msg("admin listener")
+	return len(p), nil
+}
+
+// SetReplicaAPIKey replaces the bearer token for calls that begin from now on.
+func (s *Server) SetReplicaAPIKey(key string) { s.apiKey.Store(&key) }
+
+// Start listens on addr, host:port, and serves until Stop.
+func (s *Server) Start(addr string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.stopped:
+		return errors.New("the admin listener was stopped; want a new one")
+	case s.listener != nil:
+		return errors.New("the admin listener was started before")
+	}
+	ln, err := net.Listen("tcp", addr)
+	if err != nil {
+		return err
+	}
+	s.listener = ln
+	s.http.Handler = s.joined(newGuard(addr, s.opt.Hosts).wrap(s.mux()))
+	if a, ok := ln.Addr().(*net.TCPAddr); ok && !a.IP.IsLoopback() {
+		s.opt.Log.Warn().Stringer("address", a).
+			Msg("admin listener is reachable from other machines and has no authentication; listen on 127.0.0.1 instead")
+	}
+	go s.serve(ln)
+	return nil
+}
+
+func (s *Server) serve(ln net.Listener) {
+	defer close(s.served)
+	if err := s.http.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+		s.opt.Log.Error().Err(err).Msg("admin listener failed")
+	}
+}
+
+// Addr returns the address listened on, nil before Start.
+func (s *Server) Addr() net.Addr {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.listener == nil {
+		return nil
+	}
+	return s.listener.Addr()
+}
+
+// Stop takes no more requests, lets those that run finish until ctx ends, then
+// cuts them and the calls they make, and waits for them. The error is that of
+// ctx if something was cut. Further calls return the same.
+func (s *Server) Stop(ctx context.Context) error {
+	s.stop.Do(func() { s.stopErr = s.shutDown(ctx) })
+	return s.stopErr
+}
+
+func (s *Server) shutDown(ctx context.Context) error {
+	s.mu.Lock()
+	s.stopped = true
+	started := s.listener != nil
+	s.mu.Unlock()
+	defer s.cancel()
+	if !started {
+		return nil
+	}
+	err := s.http.Shutdown(ctx)
+	if err != nil {
+		s.http.Close()
+	}
+	s.cancel()
+	s.handlers.Wait()
+	<-s.served
+	return err
+}
+
+// joined makes Stop wait for handlers, which neither Shutdown nor Close of
+// http.Server does once connections are cut.
+func (s *Server) joined(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !s.enter() {
+			w.Header().Set("Connection", "close")
+			unavailable("stopping", "lbd is stopping").write(w)
+			return
+		}
+		defer s.handlers.Done()
+		next.ServeHTTP(w, r)
+	})
+}
+
+func (s *Server) enter() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.stopped {
+		s.handlers.Add(1)
+	}
+	return !s.stopped
+}
