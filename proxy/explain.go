@@ -26,3 +26,6 @@ func (e *apiError) Code() string { return e.code }
 
 // Type returns OpenAI's type of an error from Explain.
 func (e *apiError) Type() string { return e.kind }
+
+// Param returns the field of the request that is wrong, as in OpenAI's errors.
+func (e *apiError) Param() string { return e.param }

@@ -9,5 +9,8 @@ var subcommands = []func() *cobra.Command{
 	newConfigCommand,
 	newStrategiesCommand,
 	newVersionCommand,
+	newHealthCommand,
 	newDemoCommand,
+	newSimCommand,
+	newBenchCommand,
 }

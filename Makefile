@@ -1,0 +1,56 @@
+# Everything here needs Go and make only.
+
+GO       ?= go
+FUZZTIME ?= 5s
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+LDFLAGS  := -s -w -X main.version=$(VERSION)
+ARGS     ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help build run demo test vet lint unit fuzz bench cover docker clean
+
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## build the static binary ./lbd
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o lbd ./cmd/lbd
+
+run: build ## run the proxy; ARGS='--endpoints http://...'
+	./lbd $(ARGS)
+
+demo: build ## two simulated environments side by side; ARGS=--once measures and exits
+	./lbd demo $(ARGS)
+
+test: vet lint unit fuzz ## what CI runs: vet, lint, tests with the race detector, a few seconds of each fuzz target
+
+vet:
+	$(GO) vet ./...
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$unformatted" || { echo "not gofmt-clean:"; echo "$$unformatted"; exit 1; }
+
+lint: ## staticcheck, at the version go.mod pins
+	$(GO) tool staticcheck ./...
+
+unit: ## all tests, with the race detector; those that count allocations again without it
+	$(GO) test -race -timeout 10m ./...
+	$(GO) test -run 'Alloc' ./...
+
+fuzz: ## FUZZTIME (5s) of each fuzz target
+	@set -e; for f in $$(git ls-files '*_test.go' | xargs grep -l '^func Fuzz'); do \
+	  for t in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' $$f); do \
+	    echo "fuzz $$(dirname $$f) $$t"; \
+	    $(GO) test -run='^$$' -fuzz="^$$t\$$" -fuzztime=$(FUZZTIME) -fuzzminimizetime=5x ./$$(dirname $$f) >/tmp/lbd-fuzz.$$$$ 2>&1 \
+	      || { cat /tmp/lbd-fuzz.$$$$; rm -f /tmp/lbd-fuzz.$$$$; exit 1; }; \
+	    rm -f /tmp/lbd-fuzz.$$$$; \
+	  done; done
+
+bench: ## Go benchmarks of the request path, six runs each
+	$(GO) test -run='^$$' -bench=. -benchmem -count=6 ./balancer/... ./proxy/... ./cmd/lbd/internal/daemon
+
+cover: ## test coverage by function
+	$(GO) test -coverprofile=cover.out ./... && $(GO) tool cover -func=cover.out | tail -n 1
+
+docker: ## build the container image lbd:$(VERSION)
+	docker build --build-arg VERSION=$(VERSION) -t lbd:$(VERSION) .
+
+clean: ## remove what the other targets made
+	rm -rf lbd cover.out
