@@ -144,7 +144,11 @@ func (p *page) histogram(b []byte, name string, s *series) []byte {
 // created writes the family of creation times that client_python's text
 // format puts behind every counter, histogram and summary.
 func (p *page) created(f *family) {
-	name := strings.TrimSuffix(f.name, "_total") + "_created"
+	name := f.name
+	if f.kind == counterKind { // a histogram may end in _total, too
+		name = strings.TrimSuffix(name, "_total")
+	}
+	name += "_created"
 	var b []byte
 	for _, s := range f.series {
 		if s.shown {

@@ -143,12 +143,11 @@ func (r *run) keep() {
 // applyFaults puts into effect what does not wait for a request.
 func (r *run) applyFaults(f Faults) {
 	if f.Refuse != nil {
-		r.shut()
-	} else {
-		select {
-		case r.wake <- struct{}{}:
-		default:
-		}
+		r.shut() // at once, the keeper only reopens
+	}
+	select {
+	case r.wake <- struct{}{}:
+	default:
 	}
 	if f.CloseIdleNow != nil {
 		r.eachConn(func(c *conn) {
