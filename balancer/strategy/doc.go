@@ -1,7 +1,7 @@
 // Package strategy holds the rules that pick a replica, one file each, and [Table], which lists them all.
 //
 // Invariant: a strategy looks at the candidates it is given and at their live load, nothing else; it reserves nothing,
-// blocks on nothing and allocates nothing. What it keeps between picks is at most one word per model, so a snapshot swap
+// blocks on nothing and allocates nothing. What it keeps between picks is a few words per model, so a snapshot swap
 // or a reload takes nothing from it.
 //
 // Three rules hold for all of them. Ties rotate: a pick that finds several replicas equally good takes the one behind the

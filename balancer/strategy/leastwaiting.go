@@ -23,8 +23,11 @@ func newLeastWaiting(o Options) balancer.Picker {
 }
 
 func (p *leastWaiting) Pick(_ *balancer.Request, candidates []*balancer.Replica) *balancer.Replica {
+	if len(candidates) == 0 {
+		return nil
+	}
 	ty, allTell := survey(candidates)
-	ty.sent = p.sentSince(ty.tick)
+	ty.faded = p.sentSince(ty.tick) << fadedShift / ty.weight
 	if !allTell {
 		ty.addMeans(candidates)
 	}
@@ -41,20 +44,23 @@ func (p *leastWaiting) sentSince(tick int64) int64 {
 	return p.sent.Add(1) - 1
 }
 
-// waitingKey takes for unknown what is typical, but never less than what is known to wait: own requests without an answer.
+// waitingKey takes for unknown what is typical. Own requests without a first byte say nothing there: without a poll to
+// count from, every request that does not stream would be one.
 func waitingKey(r *balancer.Replica, ty typical) key {
-	n, ok := waiting(r, ty)
-	if !ok {
-		n = max(ty.waiting*r.Weight, r.Pending())
+	k := key{requests: r.InFlight(), weight: r.Weight}
+	var ok bool
+	if k.waiting, ok = waiting(r, ty); !ok {
+		k.waiting = ty.waiting * r.Weight
 	}
 	f, ok := foreign(r)
 	if !ok {
 		f = ty.foreign * r.Weight
 	}
-	return key{waiting: n, requests: r.InFlight() + f, weight: r.Weight}
+	k.requests += f
+	return k
 }
 
-// waiting estimates what waits at r now, unless its gauge is unknown. Three things correct the gauge:
+// waiting estimates what waits at r now, unless its gauge is unknown or no count. Three things correct the gauge:
 //
 // What was sent there since the poll and has had no first byte waits behind it. Without that, all of a poll period goes to
 // one replica: the herd. vLLM's own balancer of data-parallel engines adds the same (vllm/v1/engine/core_client.py).
@@ -67,7 +73,7 @@ func waitingKey(r *balancer.Replica, ty typical) key {
 func waiting(r *balancer.Replica, ty typical) (n int64, ok bool) {
 	with, ok := r.Waiting() // the gauge, and what was sent since
 	p := r.Polled()
-	if !ok || p.Waiting.Value < 0 || with < 0 {
+	if !ok || !isCount(p.Waiting.Value) {
 		return 0, false
 	}
 	seen := int64(p.Waiting.Value)
@@ -77,7 +83,7 @@ func waiting(r *balancer.Replica, ty typical) (n int64, ok bool) {
 	}
 	before := max(r.Pending()-since, 0)
 	seen = min(seen, before+min(seen, max(p.Foreign, 0)))
-	return max(seen-ty.sent*r.Weight/max(ty.weight, 1), 0) + since, true
+	return max(seen-ty.faded*r.Weight>>fadedShift, 0) + since, true
 }
 
 // typical is what a pick knows of all candidates together. Waiting and foreign are the means of the replicas that tell,
@@ -88,8 +94,11 @@ type typical struct {
 	waiting, foreign int64
 	weight           int64 // of all
 	tick             int64 // when the newest poll was answered
-	sent             int64 // requests since the tick
+	faded            int64 // requests since the tick, per weight, with fadedShift binary places
 }
+
+// fadedShift leaves room for 2^47 requests between two polls, and spares a division per replica.
+const fadedShift = 16
 
 // survey is the first look at the candidates: all of typical that needs no means, and whether any are needed.
 func survey(rs []*balancer.Replica) (ty typical, allTell bool) {
@@ -97,7 +106,7 @@ func survey(rs []*balancer.Replica) (ty typical, allTell bool) {
 	for _, r := range rs {
 		ty.weight += r.Weight
 		p := r.Polled()
-		if p == nil || p.Stale || !p.Waiting.Known || p.Foreign < 0 {
+		if p == nil || p.Stale || !p.Waiting.Known || !isCount(p.Waiting.Value) || p.Foreign < 0 {
 			allTell = false
 			continue
 		}
@@ -105,6 +114,9 @@ func survey(rs []*balancer.Replica) (ty typical, allTell bool) {
 	}
 	return ty, allTell
 }
+
+// isCount is false for NaN and for what no integer holds.
+func isCount(v float64) bool { return v >= 0 && v < 1<<53 }
 
 func (ty *typical) addMeans(rs []*balancer.Replica) {
 	known := *ty
