@@ -36,10 +36,17 @@ func (d *Daemon) healthEvent(e health.Event) {
 		Stringer("state", e.New).Msg(e.Kind.String())
 }
 
+// pollEvent warns of a replica that is in service and cannot be read. One that
+// is down does not answer polls either; health has said so.
 func (d *Daemon) pollEvent(e poll.Event) {
 	ev := d.opt.Log.Info()
 	switch e.Kind {
-	case poll.Failed, poll.ModelsFailed, poll.Stale, poll.NoMetrics:
+	case poll.Failed, poll.ModelsFailed:
+		ev = d.opt.Log.Warn()
+		if r := d.fleet.Snapshot().Replica(e.Replica); r == nil || r.Health.State != balancer.Healthy {
+			ev = d.opt.Log.Debug()
+		}
+	case poll.Stale, poll.NoMetrics:
 		ev = d.opt.Log.Warn()
 	}
 	ev.Str("component", "poll").Str("replica", e.Replica).Str("reason", e.Reason).Msg(e.Kind.String())

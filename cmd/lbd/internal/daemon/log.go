@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"io"
+	"os"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -12,7 +13,7 @@ import (
 // NewLogger returns the logger a configuration asks for.
 func NewLogger(w io.Writer, c *config.Config) zerolog.Logger {
 	if c.LogFormat == "console" {
-		w = zerolog.ConsoleWriter{Out: w, TimeFormat: time.TimeOnly}
+		w = zerolog.ConsoleWriter{Out: w, TimeFormat: time.TimeOnly, NoColor: !isTerminal(w)}
 	}
 	setLevel(c.LogLevel)
 	return zerolog.New(w).With().Timestamp().Logger()
@@ -26,4 +27,13 @@ func setLevel(name string) {
 		panic("BUG: log level " + name + " got past the configuration")
 	}
 	zerolog.SetGlobalLevel(level)
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }

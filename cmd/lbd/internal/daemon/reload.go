@@ -38,6 +38,9 @@ func (d *Daemon) tryReload() error {
 	d.proxy.SetConfig(proxyConfig(next))
 	d.health.SetConfig(healthConfig(next))
 	d.poller.SetConfig(pollConfig(next))
+	if d.admin != nil {
+		d.admin.SetReplicaAPIKey(next.ReplicaAPIKey.Reveal())
+	}
 	setLevel(next.LogLevel)
 	d.cfg.Store(next)
 	ev := d.opt.Log.Info().Strs("applied", applied)
