@@ -115,8 +115,8 @@ func survey(rs []*balancer.Replica) (ty typical, allTell bool) {
 	return ty, allTell
 }
 
-// isCount is false for NaN and for what no integer holds.
-func isCount(v float64) bool { return v >= 0 && v < 1<<53 }
+// isCount is false for NaN, and for what no queue is and no product with a weight holds.
+func isCount(v float64) bool { return v >= 0 && v < 1<<31 }
 
 func (ty *typical) addMeans(rs []*balancer.Replica) {
 	known := *ty
