@@ -334,6 +334,29 @@ func TestFullPageIsRemembered(t *testing.T) {
 	})
 }
 
+// Whoever answers after a failure or a restart may be another version.
+func TestCheapFormIsTriedAgainAfterAFailureOrARestart(t *testing.T) {
+	run(t, Config{}, func(b *bench) {
+		b.fetch.change("a:1", func(s *fakeReplica) { s.v0 = true })
+		b.sleep(2 * time.Second)
+		b.fetch.change("a:1", func(s *fakeReplica) { s.err = errors.New("refused") })
+		b.sleep(time.Second)
+		b.fetch.change("a:1", func(s *fakeReplica) { s.err, s.v0, s.got = nil, false, nil })
+		b.sleep(2 * time.Second)
+		if diff := cmp.Diff([]string{"/metrics", "/metrics/"}, b.fetch.took("a:1")); diff != "" {
+			b.Errorf("after a failure (-want +got):\n%s", diff)
+		}
+		b.fetch.change("a:1", func(s *fakeReplica) { s.v0 = true })
+		b.sleep(2 * time.Second)
+		b.fetch.change("a:1", func(s *fakeReplica) { s.v0, s.page, s.got = false, busyPage(0, 0, 0, 0), nil })
+		b.sleep(2 * time.Second)
+		got := slices.DeleteFunc(b.fetch.took("a:1"), func(p string) bool { return p == modelsPath })
+		if diff := cmp.Diff([]string{"/metrics", "/metrics/"}, got); diff != "" {
+			b.Errorf("after a restart (-want +got):\n%s", diff)
+		}
+	})
+}
+
 func TestCheapFormMayBeAnError(t *testing.T) {
 	run(t, Config{}, func(b *bench) {
 		b.fetch.change("a:1", func(s *fakeReplica) { s.status, s.got = 404, nil })
@@ -505,6 +528,24 @@ func TestUnlearnedIsReadAtOnceAndRetried(t *testing.T) {
 		b.wantEvents("a:1 models failed", "a:1 models recovered")
 		if b.Failures("a:1") != 0 {
 			b.Error("failures of /v1/models count as failed polls")
+		}
+	})
+}
+
+// What is under way when a replica turns out to be another process was asked of
+// the old one, perhaps.
+func TestReadingUnderWayIsFollowedByAnother(t *testing.T) {
+	run(t, Config{ModelsInterval: time.Hour, Timeout: 5 * time.Second}, func(b *bench) {
+		b.fetch.change("a:1", func(s *fakeReplica) { s.hang, s.got = true, nil })
+		b.fleet.void("a:1")
+		synctest.Wait()
+		b.fetch.change("a:1", func(s *fakeReplica) { s.hang = false })
+		b.fleet.void("a:1")
+		synctest.Wait()
+		b.fleet.SetModels("a:1", nil) // as if the reading under way had succeeded
+		b.sleep(8 * time.Second)
+		if n := b.fetch.count("a:1", modelsPath); n != 2 {
+			b.Errorf("models read %d times, want 2", n)
 		}
 	})
 }
