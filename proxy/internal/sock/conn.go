@@ -49,7 +49,12 @@ type Conn struct {
 	readFn   func(fd uintptr) bool
 	writeFn  func(fd uintptr) bool
 	borrowFn func(fd uintptr) bool
+	peekFn   func(fd uintptr)
 	borrowed *Buf
+	quiet    bool // what peekFn found
+
+	ended            bool // a read has seen the peer's FIN
+	rdFault, wrFault bool // a system call failed: a reset, a timeout
 
 	gone   atomic.Bool
 	mu     sync.Mutex
@@ -75,7 +80,7 @@ func newConn(tc *net.TCPConn, w *Watch, stall time.Duration) (*Conn, error) {
 		return nil, err
 	}
 	c := &Conn{TCPConn: tc, raw: raw, watch: w, stall: stall}
-	c.readFn, c.writeFn, c.borrowFn = c.readReady, c.writeReady, c.borrowReady
+	c.readFn, c.writeFn, c.borrowFn, c.peekFn = c.readReady, c.writeReady, c.borrowReady, c.peekNow
 	if w != nil {
 		if err := w.add(c); err != nil {
 			return nil, err
@@ -106,8 +111,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 		return 0, nil
 	}
 	c.rd = ioState{p: p}
-	err := c.raw.Read(c.readFn)
-	return c.rd.result(err)
+	return c.result(c.raw.Read(c.readFn))
 }
 
 // ReadBuf waits for data and returns it in a pooled buffer that the caller gives
@@ -117,7 +121,7 @@ func (c *Conn) ReadBuf() (*Buf, int, error) {
 	err := c.raw.Read(c.borrowFn)
 	b := c.borrowed
 	c.borrowed = nil
-	n, err := c.rd.result(err)
+	n, err := c.result(err)
 	if n == 0 {
 		PutBuf(b)
 		b = nil
@@ -125,15 +129,18 @@ func (c *Conn) ReadBuf() (*Buf, int, error) {
 	return b, n, err
 }
 
-func (s *ioState) result(pollErr error) (int, error) {
-	n, err := s.n, s.err
-	*s = ioState{}
+// result ends a read. pollErr means that the last try said EAGAIN.
+func (c *Conn) result(pollErr error) (int, error) {
+	n, err := c.rd.n, c.rd.err
+	c.rd = ioState{}
 	switch {
-	case pollErr != nil: // the last try said EAGAIN
+	case pollErr != nil:
 		return 0, pollErr
 	case err != nil:
+		c.rdFault = true
 		return 0, err
 	case n == 0:
+		c.ended = true
 		return 0, io.EOF
 	}
 	return n, nil
@@ -204,13 +211,26 @@ func (c *Conn) writeReady(fd uintptr) bool {
 			return false
 		}
 		if err != nil {
-			c.wr.err = err
+			// EPIPE is the one error that a FIN leads to: Linux tells a reset
+			// behind a FIN so (tcp_reset in net/ipv4/tcp_input.c).
+			c.wr.err, c.wrFault = err, c.wrFault || err != syscall.EPIPE
 			return true
 		}
 		c.wr.n += n
 	}
 	return true
 }
+
+// Quiet says that the peer has sent nothing that was not read, and has not left:
+// only then may an idle connection carry another request. It may not be called
+// while another goroutine reads.
+func (c *Conn) Quiet() bool {
+	c.quiet = false
+	err := c.raw.Control(c.peekFn)
+	return err == nil && c.quiet && !c.gone.Load()
+}
+
+func (c *Conn) peekNow(fd uintptr) { c.quiet = rawQuiet(fd) }
 
 // Gone says that the peer has closed its side or reset the connection.
 func (c *Conn) Gone() bool { return c.gone.Load() }
@@ -262,60 +282,41 @@ const (
 
 // Close closes the connection once; later calls return nil.
 func (c *Conn) Close() error {
-	c.mu.Lock()
-	if c.closed {
-		c.mu.Unlock()
+	if !c.closeOnce() {
 		return nil
 	}
-	c.closed = true
-	c.mu.Unlock()
 	if c.linger.Load() && c.CloseWrite() == nil {
-		c.SetReadDeadline(time.Now().Add(lingerTime))
-		b := GetBuf()
-		for left := lingerBytes; left > 0; {
-			n, err := c.Read(b.B[:])
-			if err != nil {
-				break
-			}
-			left -= n
-		}
-		PutBuf(b)
+		c.readOff()
 	}
+	return c.abort()
+}
+
+func (c *Conn) closeOnce() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	first := !c.closed
+	c.closed = true
+	return first
+}
+
+func (c *Conn) readOff() {
+	c.SetReadDeadline(time.Now().Add(lingerTime))
+	b := GetBuf()
+	defer PutBuf(b)
+	for left := lingerBytes; left > 0; {
+		n, err := c.Read(b.B[:])
+		if err != nil {
+			return
+		}
+		left -= n
+	}
+}
+
+// abort closes at once, also while Close reads off.
+func (c *Conn) abort() error {
+	c.closeOnce()
 	if c.watch != nil {
 		c.watch.remove(c)
 	}
 	return c.TCPConn.Close()
-}
-
-// Listener accepts watched connections.
-type Listener struct {
-	*net.TCPListener
-	watch *Watch
-	stall time.Duration
-}
-
-// Listen listens on addr; writes to its connections fail when the client takes
-// nothing for stall (0 = never).
-func Listen(addr string, w *Watch, stall time.Duration) (*Listener, error) {
-	ln, err := net.Listen("tcp", addr)
-	if err != nil {
-		return nil, err
-	}
-	return &Listener{TCPListener: ln.(*net.TCPListener), watch: w, stall: stall}, nil
-}
-
-// Accept returns the next connection, a *Conn. A connection that cannot be set
-// up is dropped, it does not end the listener.
-func (l *Listener) Accept() (net.Conn, error) {
-	for {
-		tc, err := l.AcceptTCP()
-		if err != nil {
-			return nil, err
-		}
-		c, err := newConn(tc, l.watch, l.stall)
-		if err == nil {
-			return c, nil
-		}
-		tc.Close()
-	}
 }

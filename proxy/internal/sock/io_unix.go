@@ -19,3 +19,14 @@ func rawWrite(fd uintptr, p []byte) (int, error) {
 		}
 	}
 }
+
+// rawQuiet says that there is nothing to read: no bytes, no FIN, no error.
+func rawQuiet(fd uintptr) bool {
+	var p [1]byte
+	for {
+		_, _, err := syscall.Recvfrom(int(fd), p[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+		if err != syscall.EINTR {
+			return err == syscall.EAGAIN
+		}
+	}
+}

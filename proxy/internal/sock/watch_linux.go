@@ -64,9 +64,8 @@ func (w *Watch) run() {
 	for {
 		n := 0
 		err := w.raw.Read(func(fd uintptr) bool {
-			var err error
-			n, err = unix.EpollWait(int(fd), events, 0)
-			return n > 0 || (err != nil && err != unix.EINTR)
+			n = epollNow(int(fd), events)
+			return n != 0
 		})
 		if err != nil || n < 0 {
 			return // closed
@@ -75,6 +74,20 @@ func (w *Watch) run() {
 			if c := w.find(&events[i]); c != nil {
 				c.hangup()
 			}
+		}
+	}
+}
+
+// epollNow does not wait; it returns -1 when the set cannot be read.
+func epollNow(fd int, events []unix.EpollEvent) int {
+	for {
+		n, err := unix.EpollWait(fd, events, 0)
+		switch err {
+		case nil:
+			return n
+		case unix.EINTR:
+		default:
+			return -1
 		}
 	}
 }
@@ -88,31 +101,32 @@ func (w *Watch) find(ev *unix.EpollEvent) *Conn {
 	return nil
 }
 
+// add holds the lock over both steps: find waits for it, so an event that comes
+// at once finds the connection.
 func (w *Watch) add(c *Conn) error {
-	var err error
-	ctlErr := c.raw.Control(func(fd uintptr) {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		w.gen++
-		c.slot = watchSlot{fd: int32(fd), gen: w.gen}
-		ev := unix.EpollEvent{Events: unix.EPOLLRDHUP | unix.EPOLLET, Fd: c.slot.fd, Pad: int32(c.slot.gen)}
-		err = w.raw.Control(func(ep uintptr) {
-			if e := unix.EpollCtl(int(ep), unix.EPOLL_CTL_ADD, int(fd), &ev); e != nil {
-				c.slot.gen = 0
-				err = fmt.Errorf("epoll: %w", e)
-			}
-		})
-		if err == nil && c.slot.gen != 0 {
-			w.conns[c.slot.fd] = c
-		}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var setErr, addErr error
+	err := c.raw.Control(func(fd uintptr) {
+		setErr = w.raw.Control(func(ep uintptr) { addErr = w.enter(int(ep), int(fd), c) })
 	})
-	if ctlErr != nil {
-		return ctlErr
+	for _, e := range []error{err, setErr, addErr} {
+		if e != nil {
+			return fmt.Errorf("epoll: %w", e)
+		}
 	}
-	if c.slot.gen == 0 && err == nil {
-		err = fmt.Errorf("epoll: connection not added")
+	return nil
+}
+
+func (w *Watch) enter(ep, fd int, c *Conn) error {
+	w.gen++
+	c.slot = watchSlot{fd: int32(fd), gen: w.gen}
+	ev := unix.EpollEvent{Events: unix.EPOLLRDHUP | unix.EPOLLET, Fd: c.slot.fd, Pad: int32(w.gen)}
+	if err := unix.EpollCtl(ep, unix.EPOLL_CTL_ADD, fd, &ev); err != nil {
+		return err
 	}
-	return err
+	w.conns[c.slot.fd] = c
+	return nil
 }
 
 // remove must come before the descriptor is closed; closing takes it out of the
@@ -125,22 +139,6 @@ func (w *Watch) remove(c *Conn) {
 	}
 }
 
-// Arrived says whether the peer's kernel has acknowledged any of the bytes
-// written after the first sent bytes of the connection. When it has not, the
-// peer cannot have read them: a request that failed this way never ran.
-// tcpi_bytes_acked (RFC 4898 tcpEStatsAppHCThruOctetsAcked) counts the SYN too.
-// An unknown answer counts as arrived.
-func (c *Conn) Arrived(sent int64) bool {
-	arrived := true
-	err := c.raw.Control(func(fd uintptr) {
-		info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
-		if err == nil {
-			arrived = int64(info.Bytes_acked) > sent+1
-		}
-	})
-	return err != nil || arrived
-}
-
 // CloseAll closes every connection that is watched.
 func (w *Watch) CloseAll() {
 	w.mu.Lock()
@@ -151,6 +149,6 @@ func (w *Watch) CloseAll() {
 	w.mu.Unlock()
 	for _, c := range conns {
 		c.hangup()
-		c.Close()
+		c.abort()
 	}
 }

@@ -2,7 +2,10 @@
 
 package sock
 
-import "sync"
+import (
+	"maps"
+	"sync"
+)
 
 // Watch only keeps a list of connections on this system: a client that leaves is
 // noticed when the next byte is written to it.
@@ -35,12 +38,11 @@ func (w *Watch) remove(c *Conn) {
 // CloseAll closes every connection that is watched.
 func (w *Watch) CloseAll() {
 	w.mu.Lock()
-	conns := w.conns
-	w.conns = map[*Conn]struct{}{}
+	conns := maps.Clone(w.conns)
 	w.mu.Unlock()
 	for c := range conns {
 		c.hangup()
-		c.Close()
+		c.abort()
 	}
 }
 

@@ -29,11 +29,10 @@ func (c *Conn) Send(p []byte) error {
 	return err
 }
 
-// Arrived says whether the replica's side has acknowledged any byte of the
-// current request. When it has not, the request cannot have been executed.
-// Earlier requests on the connection were answered, so their bytes were
-// acknowledged and the count is exact.
-func (c *Conn) Arrived() bool { return c.Conn.Arrived(c.mark) }
+// Arrived says whether the replica may have received any byte of the current
+// request. When it has not, the request cannot have been executed: either our own
+// kernel took none, because a reset had come before, or the replica had closed.
+func (c *Conn) Arrived() bool { return c.sent > c.mark && c.Conn.Arrived(c.mark) }
 
 // Config holds the limits of a pool.
 type Config struct {
@@ -88,7 +87,7 @@ func (p *Pool) pop(now time.Time) *Conn {
 		if c == nil {
 			return nil
 		}
-		if !c.Gone() && now.Sub(c.since) < p.cfg.IdleTimeout {
+		if now.Sub(c.since) < p.cfg.IdleTimeout && c.Quiet() {
 			c.Reused = true
 			return c
 		}
