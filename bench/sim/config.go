@@ -64,6 +64,10 @@ type Config struct {
 	// 0 = POLLING_TIMEOUT_MS = 10 s. V1 does not use it.
 	StatsPoll time.Duration
 
+	// Unmerged gives every token an event of its own. v0.19 otherwise joins the
+	// tokens a slow reader is behind with, as V1's output collector does; v0.6.4
+	// never does.
+	Unmerged bool
 	// RequestIDHeaders is v0.19's --enable-request-id-headers.
 	RequestIDHeaders bool
 	// EmbeddingDims is the length of embedding vectors; 0 = 384.

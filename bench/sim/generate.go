@@ -95,7 +95,7 @@ func (r *run) generate(x *exchange, g *genRequest, out sink) {
 	if !r.pause(x.ctx, r.cfg.apiTime(promptBytes(g.prompts), r.s.ids.uniform())) {
 		return
 	}
-	job := newJob(r.cfg.Profile == ProfileV019)
+	job := newJob(r.cfg.Profile == ProfileV019 && !r.cfg.Unmerged)
 	var choices []*choice
 	tokens := 0
 	for p := range g.prompts {

@@ -20,7 +20,7 @@ const llama = "meta-llama/Llama-3.1-8B-Instruct"
 func started(t *testing.T, change func(*Config)) *Server {
 	t.Helper()
 	cfg := Config{
-		Model: llama, Profile: ProfileV019, Speed: 50, Seed: 7, APITime: -1,
+		Model: llama, Profile: ProfileV019, Speed: 50, Seed: 7, APITime: -1, Unmerged: true,
 		Engine: engine.Config{Jitter: -1, MaxModelLen: 8192},
 	}
 	if change != nil {

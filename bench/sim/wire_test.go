@@ -1,7 +1,6 @@
 package sim
 
 import (
-	"encoding/json"
 	"flag"
 	"os"
 	"path/filepath"
@@ -96,13 +95,4 @@ func TestAnswerBytes(t *testing.T) {
 
 func chatBody(extra string) string {
 	return `{"model":"` + llama + `","messages":[{"role":"user","content":"Tell me something"}]` + extra + `}`
-}
-
-func decode[T any](t *testing.T, s string) T {
-	t.Helper()
-	var v T
-	if err := json.Unmarshal([]byte(s), &v); err != nil {
-		t.Fatalf("%v in %s", err, s)
-	}
-	return v
 }
