@@ -15,9 +15,9 @@ type Model struct {
 	Disconnects                                  prometheus.Counter
 	PromptTokens, CompletionTokens, CachedTokens prometheus.Counter
 
-	requests *prometheus.CounterVec
-	name     string
-	codes    [600]atomic.Pointer[prometheus.Counter]
+	all   *Metrics
+	name  string
+	codes [600]atomic.Pointer[prometheus.Counter]
 }
 
 // Model returns the instruments of a model. The name must be a served one or
@@ -25,13 +25,20 @@ type Model struct {
 func (m *Metrics) Model(name string) *Model {
 	return m.models.get(name, func() *Model {
 		m.admissionQueue.WithLabelValues(name).Set(0)
+		m.admissionWait.WithLabelValues(name)
+		for _, reason := range retryReasons {
+			m.retries.WithLabelValues(name, reason)
+		}
+		for _, reason := range rejectionReasons {
+			m.admissionRejected.WithLabelValues(name, reason)
+		}
 		return &Model{
 			Duration: m.duration.WithLabelValues(name), TTFT: m.ttft.WithLabelValues(name), ITL: m.itl.WithLabelValues(name),
 			Disconnects:      m.clientDisconnects.WithLabelValues(name),
 			PromptTokens:     m.promptTokens.WithLabelValues(name),
 			CompletionTokens: m.completionTokens.WithLabelValues(name),
 			CachedTokens:     m.cachedTokens.WithLabelValues(name),
-			requests:         m.requests, name: name,
+			all:              m, name: name,
 		}
 	})
 }
@@ -40,9 +47,10 @@ func (m *Metrics) Model(name string) *Model {
 func (m *Model) Answered(code int) {
 	p := m.codes[code].Load()
 	if p == nil {
-		c := m.requests.WithLabelValues(m.name, strconv.Itoa(code))
+		c := m.all.requests.WithLabelValues(m.name, strconv.Itoa(code))
 		p = &c
 		m.codes[code].Store(p)
+		m.all.Model(m.name) // Retain may have dropped m meanwhile and must know of the series
 	}
 	(*p).Inc()
 }
@@ -51,17 +59,24 @@ type pairKey struct{ model, replica, strategy string }
 
 // Pair is the set of instruments of a model on a replica.
 type Pair struct {
-	InFlight prometheus.Gauge
+	InFlight InFlight
 	Picks    prometheus.Counter
 }
+
+// InFlight counts the requests under way. It is exported as long as there are
+// any, also when the replica has left the fleet.
+type InFlight struct{ n atomic.Int64 }
+
+// Inc counts a request that was sent.
+func (f *InFlight) Inc() { f.n.Add(1) }
+
+// Dec takes a request off that is done.
+func (f *InFlight) Dec() { f.n.Add(-1) }
 
 // Pair returns the instruments of a model on a replica.
 func (m *Metrics) Pair(model, replica, strategy string) *Pair {
 	return m.pairs.get(pairKey{model, replica, strategy}, func() *Pair {
-		return &Pair{
-			InFlight: m.inflight.WithLabelValues(model, replica),
-			Picks:    m.picks.WithLabelValues(model, replica, strategy),
-		}
+		return &Pair{Picks: m.picks.WithLabelValues(model, replica, strategy)}
 	})
 }
 
@@ -90,12 +105,15 @@ func (h *handles[K, V]) get(k K, make func() *V) *V {
 	return v
 }
 
-func (h *handles[K, V]) retain(keep func(K) bool) {
+func (h *handles[K, V]) retain(keep func(K, *V) bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	next := h.copy()
-	maps.DeleteFunc(next, func(k K, _ *V) bool { return !keep(k) })
-	h.m.Store(&next)
+	before := len(next)
+	maps.DeleteFunc(next, func(k K, v *V) bool { return !keep(k, v) })
+	if len(next) < before {
+		h.m.Store(&next)
+	}
 }
 
 func (h *handles[K, V]) copy() map[K]*V {

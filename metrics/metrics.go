@@ -26,7 +26,6 @@ type Metrics struct {
 	duration          *prometheus.HistogramVec
 	ttft              *prometheus.HistogramVec
 	itl               *prometheus.HistogramVec
-	inflight          *prometheus.GaugeVec
 	picks             *prometheus.CounterVec
 	retries           *prometheus.CounterVec
 	clientDisconnects *prometheus.CounterVec
@@ -43,8 +42,9 @@ type Metrics struct {
 	// succeeded.
 	ReloadSuccessful prometheus.Gauge
 
-	models handles[string, Model]
-	pairs  handles[pairKey, Pair]
+	models   handles[string, Model]
+	pairs    handles[pairKey, Pair]
+	replicas handles[string, struct{}] // that have series of their own
 }
 
 // New registers the catalogue with r.
@@ -69,7 +69,6 @@ func New(r prometheus.Registerer, version string) *Metrics {
 		duration: histogram("request_duration_seconds", "Time from the last request byte to the last response byte.", e2eBuckets, "model"),
 		ttft:     histogram("time_to_first_token_seconds", "Time from the last request byte to the first streamed event with content.", ttftBuckets, "model"),
 		itl:      histogram("inter_token_latency_seconds", "Time between two streamed events with content.", itlBuckets, "model"),
-		inflight: gauge("inflight_requests", "Own load: requests sent to the replica and not done.", "model", "replica"),
 		picks:    counter("picks_total", "Decisions of the strategy.", "model", "replica", "strategy"),
 		retries:  counter("retries_total", "Requests sent again, by the reason the first attempt failed.", "model", "reason"),
 		clientDisconnects: counter("client_disconnects_total",
@@ -91,7 +90,7 @@ func New(r prometheus.Registerer, version string) *Metrics {
 	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "lbd_build_info", Help: "1, labelled with what is running."},
 		[]string{"version", "goversion"})
 	build.WithLabelValues(version, runtime.Version()).Set(1)
-	r.MustRegister(m.ReloadSuccessful, build)
+	r.MustRegister(m.ReloadSuccessful, build, inflightCollector{m})
 	m.ReloadSuccessful.Set(1)
 	return m
 }
@@ -99,54 +98,17 @@ func New(r prometheus.Registerer, version string) *Metrics {
 // Ejected counts one ejection.
 func (m *Metrics) Ejected(replica, reason string) {
 	m.ejections.WithLabelValues(replica, reason).Inc()
+	m.joined(replica) // afterwards: what Retain does not know of, it cannot end
 }
 
 // UpstreamError counts one failed attempt.
 func (m *Metrics) UpstreamError(replica, reason string) {
 	m.upstreamErrors.WithLabelValues(replica, reason).Inc()
+	m.joined(replica)
 }
 
 // Retried counts one repeated attempt.
-func (m *Metrics) Retried(model, reason string) { m.retries.WithLabelValues(model, reason).Inc() }
-
-// Retain drops the series of models and replicas that are not in the fleet any
-// more, so that labels stay bounded over reloads and restarts.
-func (m *Metrics) Retain(models, replicas map[string]bool) {
-	m.models.retain(func(name string) bool {
-		if models[name] || name == Other {
-			return true
-		}
-		l := prometheus.Labels{"model": name}
-		for _, v := range m.modelVecs() {
-			v.DeletePartialMatch(l)
-		}
-		return false
-	})
-	m.pairs.retain(func(k pairKey) bool {
-		if models[k.model] && replicas[k.replica] {
-			return true
-		}
-		l := prometheus.Labels{"model": k.model, "replica": k.replica}
-		m.inflight.DeletePartialMatch(l)
-		m.picks.DeletePartialMatch(l)
-		return false
-	})
-}
-
-// DropReplica drops the series that are labelled with the replica alone.
-func (m *Metrics) DropReplica(id string) {
-	l := prometheus.Labels{"replica": id}
-	m.upstreamErrors.DeletePartialMatch(l)
-	m.ejections.DeletePartialMatch(l)
-}
-
-type partialDeleter interface {
-	DeletePartialMatch(prometheus.Labels) int
-}
-
-func (m *Metrics) modelVecs() []partialDeleter {
-	return []partialDeleter{
-		m.requests, m.duration, m.ttft, m.itl, m.retries, m.clientDisconnects, m.admissionQueue,
-		m.admissionWait, m.admissionRejected, m.promptTokens, m.completionTokens, m.cachedTokens,
-	}
+func (m *Metrics) Retried(model, reason string) {
+	m.retries.WithLabelValues(model, reason).Inc()
+	m.Model(model)
 }

@@ -52,7 +52,6 @@ type Daemon struct {
 	admin    *admin.Server
 
 	reload sync.Mutex
-	seen   replicaSet // replicas and models that have series
 	stop   sync.Once
 	done   chan struct{}
 	wg     sync.WaitGroup

@@ -52,9 +52,6 @@ func (d *Daemon) pollEvent(e poll.Event) {
 	ev.Str("component", "poll").Str("replica", e.Replica).Str("reason", e.Reason).Msg(e.Kind.String())
 }
 
-// replicaSet is what has series in the metrics.
-type replicaSet struct{ models, replicas map[string]bool }
-
 // housekeepingInterval is how soon series and connections of replicas and models
 // that have left are dropped.
 const housekeepingInterval = 2 * time.Second
@@ -63,34 +60,26 @@ func (d *Daemon) housekeeping() {
 	defer d.wg.Done()
 	t := time.NewTicker(housekeepingInterval)
 	defer t.Stop()
-	var generation uint64
 	for {
+		d.forget(d.fleet.Snapshot())
 		select {
 		case <-d.done:
 			return
 		case <-t.C:
-			if s := d.fleet.Snapshot(); s.Generation != generation {
-				generation = s.Generation
-				d.forget(s)
-			}
 		}
 	}
 }
 
+// forget keeps series and connections of what is in the fleet. A request that
+// ends late brings some back, so it runs whether or not the fleet has changed.
 func (d *Daemon) forget(s *balancer.Snapshot) {
-	now := replicaSet{models: map[string]bool{}, replicas: map[string]bool{}}
+	models, replicas := map[string]bool{}, map[string]bool{}
 	for i := range s.Replicas {
-		now.replicas[s.Replicas[i].ID] = true
+		replicas[s.Replicas[i].ID] = true
 	}
 	for _, m := range s.Models {
-		now.models[m.Name] = true
+		models[m.Name] = true
 	}
-	d.metrics.Retain(now.models, now.replicas)
-	for id := range d.seen.replicas {
-		if !now.replicas[id] {
-			d.metrics.DropReplica(id)
-		}
-	}
-	d.proxy.Forget(func(id string) bool { return now.replicas[id] })
-	d.seen = now
+	d.metrics.Retain(models, replicas)
+	d.proxy.Forget(func(id string) bool { return replicas[id] })
 }
