@@ -92,6 +92,7 @@ const foreignSmoothing = 0.393
 // the gauges show beyond our own requests; of ours only those count that were
 // sent before the mark and still run, which is the least the gauges can contain.
 func (r *Replica) EndPoll(mark PollMark, s Sample, at time.Time) *Polled {
+	s.Waiting, s.Running = finite(s.Waiting), finite(s.Running)
 	p := &Polled{Sample: s, At: at, since: mark.since}
 	if s.Running.Known || s.Waiting.Known {
 		own := r.load.inflight.Load() - sumInflight(mark.since)
@@ -104,6 +105,15 @@ func (r *Replica) EndPoll(mark PollMark, s Sample, at time.Time) *Polled {
 	}
 	r.load.polled.Store(p)
 	return p
+}
+
+// finite makes a value that is no number unknown: it would spoil the moving
+// average for good.
+func finite(m Metric) Metric {
+	if math.IsNaN(m.Value) || math.IsInf(m.Value, 0) {
+		return Metric{}
+	}
+	return m
 }
 
 // MarkStale publishes the last poll again as one not to be trusted: its foreign

@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Drives lbd with OpenAI's Python client in front of simulated replicas of both
+# vLLM generations. Needs Go, python3 with venv, and PyPI.
+#
+#   scripts/openai_sdk.sh
+set -euo pipefail
+cd "$(dirname "$0")/.."
+version=3.54.0
+work=$(mktemp -d)
+trap 'kill $(jobs -p) 2>/dev/null || true; wait; rm -rf "$work"' EXIT
+
+command -v python3 >/dev/null || { echo "python3 is missing" >&2; exit 1; }
+python3 -m venv "$work/venv"
+"$work/venv/bin/pip" install --quiet --disable-pip-version-check "openai==$version"
+CGO_ENABLED=0 go build -o "$work/lbd" ./cmd/lbd
+
+failed=0
+for profile in v0.19 v0.6.4; do
+  echo "== vLLM $profile"
+  "$work/lbd" sim --listen 127.0.0.1:18001 --replicas 2 --profile "$profile" --speed 10 \
+    --model meta-llama/Llama-3.1-8B-Instruct >"$work/sim.log" 2>&1 &
+  sim=$!
+  "$work/lbd" --listen 127.0.0.1:18080 --admin-listen off --log-level warn \
+    --endpoints http://127.0.0.1:18001,http://127.0.0.1:18002 &
+  lbd=$!
+  for _ in $(seq 100); do
+    "$work/lbd" health --url http://127.0.0.1:18080/ready >/dev/null 2>&1 && break
+    sleep 0.1
+  done
+  "$work/venv/bin/python" scripts/openai_sdk.py http://127.0.0.1:18080/v1 http://127.0.0.1:18080/metrics || failed=1
+  kill "$lbd" "$sim"
+  wait "$lbd" "$sim" 2>/dev/null || true
+done
+exit $failed
