@@ -116,6 +116,9 @@ func (x *exchange) respond(status int, contentType string, body []byte, first ..
 	}
 	b := x.head(status, lines.String())
 	x.declared = int64(length)
+	if x.api && status >= 400 && status < 500 {
+		x.c.run.s.ledger.rejected.Add(1)
+	}
 	if x.req.Method != http.MethodHead {
 		b = append(b, body...)
 	}

@@ -114,13 +114,15 @@ func (r *run) generate(x *exchange, g *genRequest, out sink) {
 		err = r.pump(x, job, choices, out)
 	}
 	if err == nil {
-		err = out.finish(choices, tokens)
+		// Counted before the last byte: who has the answer finds it counted.
+		r.s.ledger.finished.Add(1)
+		if err = out.finish(choices, tokens); err != nil || x.broken {
+			r.s.ledger.finished.Add(-1)
+		}
 	}
 	if err != nil || x.broken {
 		r.leave(x, choices, began)
-		return
 	}
-	r.s.ledger.finished.Add(1)
 }
 
 func promptBytes(ps []prompt) int {

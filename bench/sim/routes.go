@@ -109,9 +109,6 @@ func (r *run) handle(x *exchange) {
 			r.dispatch(x, rt)
 		}
 	}
-	if rt.api && x.status >= 400 && x.status < 500 {
-		r.s.ledger.rejected.Add(1)
-	}
 	if x.status != 0 {
 		r.meters.answered(handler, x.req.Method, x.status, max(x.req.ContentLength, 0), x.declared, time.Since(began))
 	}
