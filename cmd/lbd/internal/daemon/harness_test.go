@@ -94,7 +94,7 @@ func lbdLater(t *testing.T, endpoints []string, settings ...string) *proxied {
 	log := &syncLog{}
 	d, err := daemon.New(cfg, daemon.Options{
 		Log: zerolog.New(log).With().Timestamp().Logger(), Version: "test",
-		Load: func() (*config.Config, error) { return load(t, endpoints, settings...), nil },
+		Load: func() (*config.Config, error) { return tryLoad(endpoints, settings...) },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -109,6 +109,14 @@ func lbdLater(t *testing.T, endpoints []string, settings ...string) *proxied {
 
 func load(t *testing.T, endpoints []string, settings ...string) *config.Config {
 	t.Helper()
+	cfg, err := tryLoad(endpoints, settings...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cfg
+}
+
+func tryLoad(endpoints []string, settings ...string) (*config.Config, error) {
 	fs := pflag.NewFlagSet("test", pflag.ContinueOnError)
 	config.Flags(fs)
 	all := append([]string{
@@ -120,14 +128,10 @@ func load(t *testing.T, endpoints []string, settings ...string) *config.Config {
 	}
 	for i := 0; i < len(all); i += 2 {
 		if err := fs.Set(all[i], all[i+1]); err != nil {
-			t.Fatalf("--%s %s: %v", all[i], all[i+1], err)
+			return nil, fmt.Errorf("--%s %s: %w", all[i], all[i+1], err)
 		}
 	}
-	cfg, err := config.Load(config.Options{Flags: fs, Strategies: strategy.Names(), ReadFile: os.ReadFile})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return cfg
+	return config.Load(config.Options{Flags: fs, Strategies: strategy.Names(), ReadFile: os.ReadFile})
 }
 
 // end stops lbd and holds the invariant of own load.
