@@ -118,7 +118,7 @@ func TestChanged(t *testing.T) {
 		t.Errorf("nothing changed, but got %v %v", applied, restart)
 	}
 	needRestart := map[string]bool{
-		"listen": true, "admin_listen": true, "log_format": true, "max_request_body_size": true, "max_request_header_size": true,
+		"listen": true, "admin_listen": true, "log_format": true, "max_request_header_size": true,
 		"client_idle_timeout": true, "client_read_timeout": true, "client_write_timeout": true,
 	}
 	for _, k := range keys {
@@ -142,6 +142,14 @@ func TestChanged(t *testing.T) {
 		}
 		if diff := cmp.Diff(want, got); diff != "" || other != nil {
 			t.Errorf("%s: applied %v, restart %v", k.name, applied, restart)
+		}
+		inForce := Reloaded(old, in.mustLoad(t))
+		applied, restart = Changed(old, inForce)
+		if restart != nil || (len(applied) > 0) == needRestart[k.name] {
+			t.Errorf("%s: in force after a reload: applied %v, restart %v", k.name, applied, restart)
+		}
+		if needRestart[k.name] && inForce.Origin(k.name) != old.Origin(k.name) {
+			t.Errorf("%s: comes from %v after a reload that does not apply it", k.name, inForce.Origin(k.name))
 		}
 	}
 }

@@ -41,23 +41,23 @@ func start(ctx context.Context, sp spec, o *Options) (e *environment, err error)
 		}
 	}()
 	if err := e.startReplicas(o); err != nil {
-		return nil, err
+		return e, err
 	}
 	cfg, err := e.config(sp)
 	if err != nil {
-		return nil, err
+		return e, err
 	}
 	log := zerolog.New(zerolog.ConsoleWriter{Out: o.Log, TimeFormat: time.TimeOnly, NoColor: true}).
 		Level(zerolog.WarnLevel).With().Timestamp().Str("lbd", sp.name).Logger()
 	d, err := daemon.New(cfg, daemon.Options{Log: log, Version: "demo"})
 	if err != nil {
-		return nil, err
+		return e, err
 	}
 	if err := d.Start(); err != nil {
 		if errors.Is(err, daemon.ErrAddress) {
 			err = fmt.Errorf("%w: %s is taken; choose another with --%s", daemon.ErrAddress, sp.listen, sp.flag)
 		}
-		return nil, err
+		return e, err
 	}
 	e.lbd, e.url = d, "http://"+reachable(d.Addr())
 	return e, e.ready(ctx)

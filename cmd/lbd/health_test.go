@@ -1,0 +1,48 @@
+package main
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+)
+
+func TestHealthCommand(t *testing.T) {
+	status := http.StatusOK
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/health" {
+			t.Errorf("asked for %s; want /health", r.URL.Path)
+		}
+		w.WriteHeader(status)
+		w.Write([]byte(`{"status":"x"}`))
+	}))
+	defer s.Close()
+	defer http.DefaultClient.CloseIdleConnections()
+	var out, errs strings.Builder
+	if code := run(t.Context(), []string{"health", "--url", s.URL + "/health"}, &out, &errs); code != 0 || !strings.Contains(out.String(), "status") {
+		t.Errorf("exit %d, %q, %q; want 0 and the page", code, out.String(), errs.String())
+	}
+	status = http.StatusServiceUnavailable
+	if code := run(t.Context(), []string{"health", "--url", s.URL + "/health"}, &out, &errs); code != 1 || !strings.Contains(errs.String(), "503") {
+		t.Errorf("exit %d, %q; want 1 and the status", code, errs.String())
+	}
+	errs.Reset()
+	if code := run(t.Context(), []string{"health", "--url", "http://127.0.0.1:1/health"}, &out, &errs); code != 1 || !strings.Contains(errs.String(), "no answer") {
+		t.Errorf("exit %d, %q; want 1 and no answer", code, errs.String())
+	}
+}
+
+func TestOwnHealthURL(t *testing.T) {
+	for listen, want := range map[string]string{
+		"":               "http://127.0.0.1:8080/health",
+		":9000":          "http://127.0.0.1:9000/health",
+		"0.0.0.0:9000":   "http://127.0.0.1:9000/health",
+		"[::]:9000":      "http://127.0.0.1:9000/health",
+		"10.0.0.1:80":    "http://10.0.0.1:80/health",
+		"no-port-at-all": "http://127.0.0.1:8080/health",
+	} {
+		if got := ownHealthURL(listen); got != want {
+			t.Errorf("%q: %s; want %s", listen, got, want)
+		}
+	}
+}
