@@ -9,7 +9,17 @@ import (
 	"time"
 )
 
-func (r *run) health(x *exchange) { x.empty(http.StatusOK) }
+// health of a dead engine is 500 up to v0.10 and 503 since v0.11 (#24897).
+func (r *run) health(x *exchange) {
+	status := http.StatusOK
+	if r.s.faults.on(func(f *Faults) **Fault { return &f.Unhealthy }) {
+		status = http.StatusServiceUnavailable
+		if r.cfg.Profile == ProfileV064 {
+			status = http.StatusInternalServerError
+		}
+	}
+	x.empty(status)
+}
 
 func (r *run) version(x *exchange) {
 	x.json(http.StatusOK, map[string]string{"version": r.cfg.Profile.version()})

@@ -255,7 +255,7 @@ func (f *chatFull) finish(choices []*choice, prompts int) error {
 				Message: chatMessageV019{Role: f.g.role, Content: c.lead + c.piece(0, c.tokens), ToolCalls: []int{}},
 			}})
 		}
-		f.x.json(http.StatusOK, res)
+		f.x.json(http.StatusOK, res, f.orca()...)
 		return nil
 	}
 	res := chatResponseV064{ID: f.id, Object: "chat.completion", Created: f.created, Model: f.r.cfg.Model, Usage: usage}

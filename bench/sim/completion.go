@@ -116,7 +116,7 @@ func (f *completionFull) finish(choices []*choice, prompts int) error {
 				Index: c.index, Text: c.lead + c.piece(0, c.tokens), FinishReason: c.reason, StopReason: c.stopReason(),
 			})
 		}
-		f.x.json(http.StatusOK, res)
+		f.x.json(http.StatusOK, res, f.orca()...)
 		return nil
 	}
 	res := textResponse{ID: f.id, Object: "text_completion", Created: f.created, Model: f.r.cfg.Model, Usage: usage}

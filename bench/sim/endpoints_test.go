@@ -264,3 +264,28 @@ func TestRequestIDs(t *testing.T) {
 		}
 	}
 }
+
+func TestOrcaHeader(t *testing.T) {
+	s := started(t, nil)
+	for format, want := range map[string]string{
+		"TEXT": "TEXT named_metrics.num_requests_waiting=0.0, named_metrics.kv_cache_usage_perc=0.0",
+		"json": `JSON {"named_metrics": {"num_requests_waiting": 0.0, "kv_cache_usage_perc": 0.0}}`,
+		"":     "",
+	} {
+		for _, path := range []string{"/v1/chat/completions", "/v1/completions"} {
+			body := `{"messages":[],"prompt":"a","max_tokens":1}`
+			req, _ := http.NewRequest("POST", s.URL()+path, strings.NewReader(body))
+			req.Header.Set("Content-Type", "application/json")
+			req.Header.Set("Endpoint-Load-Metrics-Format", format)
+			res, err := client(t).Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			io.Copy(io.Discard, res.Body)
+			res.Body.Close()
+			if got := res.Header.Get("Endpoint-Load-Metrics"); got != want {
+				t.Errorf("%s %q: %q, want %q", path, format, got, want)
+			}
+		}
+	}
+}

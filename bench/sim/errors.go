@@ -105,3 +105,20 @@ func (r *run) failStatus(x *exchange, code int) {
 	}
 	r.reject(x, &apiError{message: http.StatusText(code), kind: "InternalServerError", code: code})
 }
+
+// errorEvent ends a stream as vLLM does when generation fails after the head
+// is out: an error event, [DONE], and a proper end. The JSON is json.dumps',
+// with its spaces.
+func (x *exchange) errorEvent() error {
+	body := `{"error": {"message": "Internal server error", "type": "InternalServerError", "param": null, "code": 500}}`
+	if x.c.run.cfg.Profile == ProfileV064 {
+		body = `{"error": {"object": "error", "message": "Internal server error", "type": "BadRequestError", "param": null, "code": 400}}`
+	}
+	for _, event := range []string{body, "[DONE]"} {
+		if err := x.send([]byte("data: " + event + "\n\n")); err != nil {
+			return err
+		}
+	}
+	x.endStream()
+	return errEnded
+}

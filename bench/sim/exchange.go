@@ -14,6 +14,9 @@ import (
 	"time"
 )
 
+// errEnded ends an exchange that a fault finished early but well.
+var errEnded = errors.New("stream ended with an error event")
+
 // errBroken ends an exchange whose connection a fault or the client broke.
 var errBroken = errors.New("connection broken")
 
@@ -141,8 +144,8 @@ func (x *exchange) strike(pick ...func(*Faults) **Fault) bool {
 
 const jsonType = "application/json"
 
-func (x *exchange) json(status int, v any) {
-	x.respond(status, jsonType, encodeJSON(v))
+func (x *exchange) json(status int, v any, first ...string) {
+	x.respond(status, jsonType, encodeJSON(v), first...)
 }
 
 // encodeJSON renders as starlette's JSONResponse: compact, UTF-8, unescaped.
@@ -174,7 +177,7 @@ func (x *exchange) startStream() error {
 	x.stream = true
 	x.strike(func(f *Faults) **Fault { return &f.HangStream }, func(f *Faults) **Fault { return &f.ResetStream },
 		func(f *Faults) **Fault { return &f.TruncateStream }, func(f *Faults) **Fault { return &f.LostDone },
-		func(f *Faults) **Fault { return &f.BadChunks })
+		func(f *Faults) **Fault { return &f.BadChunks }, func(f *Faults) **Fault { return &f.StreamError })
 	return x.write(x.head(http.StatusOK, "content-type: "+streamType+"\r\n"))
 }
 
@@ -186,6 +189,10 @@ func (x *exchange) chunk(payload []byte) error {
 	if err := x.hit.beforeEvent(x); err != nil {
 		return err
 	}
+	return x.send(payload)
+}
+
+func (x *exchange) send(payload []byte) error {
 	b := strconv.AppendInt(x.c.out[:0], int64(len(payload)), 16)
 	b = append(append(b, "\r\n"...), payload...)
 	b = append(b, "\r\n"...)

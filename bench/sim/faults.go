@@ -34,6 +34,8 @@ type Faults struct {
 	ResetStream    *Fault `json:"reset_stream,omitempty" takes:"count rate events"`    // RST after Events
 	TruncateStream *Fault `json:"truncate_stream,omitempty" takes:"count rate events"` // FIN after Events, no last chunk
 	Status         *Fault `json:"status,omitempty" takes:"count rate code"`            // API calls answered Code
+	StreamError    *Fault `json:"stream_error,omitempty" takes:"count rate events"`    // error event after Events, then [DONE]
+	Unhealthy      *Fault `json:"unhealthy,omitempty" takes:""`                        // /health as with a dead engine, all else works
 	Loading        *Fault `json:"loading,omitempty" takes:""`                          // API calls, /v1/models and /health 503
 	StuckGauges    *Fault `json:"stuck_gauges,omitempty" takes:""`                     // gauges keep their values
 	NoMetrics      *Fault `json:"no_metrics,omitempty" takes:"count rate"`             // /metrics 404
@@ -230,6 +232,8 @@ func (h *faultHit) beforeEvent(x *exchange) error {
 		return nil
 	}
 	switch h.name {
+	case "stream_error":
+		return x.errorEvent()
 	case "hang_stream":
 		<-x.ctx.Done()
 	case "reset_stream":

@@ -56,6 +56,7 @@ func TestStreamFaults(t *testing.T) {
 		{"truncate_stream", `{"truncate_stream":{"events":3,"count":1}}`, 3, false, false, false},
 		{"truncate at once", `{"truncate_stream":{"count":1}}`, 0, false, false, false},
 		{"lost_done", `{"lost_done":{"count":1}}`, whole - 1, false, false, true},
+		{"stream_error", `{"stream_error":{"events":3,"count":1}}`, 5, false, true, true},
 		{"bad_chunks", `{"bad_chunks":{"events":2,"count":1}}`, 2, false, false, false},
 	}
 	bothProfiles(t, func(t *testing.T, _ Profile, change func(*Config)) {
@@ -230,6 +231,19 @@ func TestLoadingAndMetricsFaults(t *testing.T) {
 	suffer(t, old, `{"disable_log_stats":{}}`)
 	if code, body := get(t, old.URL()+"/metrics"); code != 200 || body != "" {
 		t.Errorf("disable_log_stats v0.6.4: %d %q, want an empty page", code, body)
+	}
+}
+
+func TestUnhealthy(t *testing.T) {
+	for p, want := range map[Profile]int{ProfileV064: 500, ProfileV019: 503} {
+		s := started(t, func(c *Config) { c.Profile = p })
+		suffer(t, s, `{"unhealthy":{}}`)
+		if code, body := get(t, s.URL()+"/health"); code != want || body != "" {
+			t.Errorf("%s: %d %q, want %d and nothing", p, code, body, want)
+		}
+		if code, _ := post(t, s.URL()+"/v1/chat/completions", chatBody(`,"max_tokens":1`)); code != 200 {
+			t.Errorf("%s: chat %d", p, code)
+		}
 	}
 }
 

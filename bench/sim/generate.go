@@ -120,7 +120,11 @@ func (r *run) generate(x *exchange, g *genRequest, out sink) {
 			r.s.ledger.finished.Add(-1)
 		}
 	}
-	if err != nil || x.broken {
+	switch {
+	case errors.Is(err, errEnded):
+		r.drop(choices)
+		r.s.ledger.finished.Add(1)
+	case err != nil || x.broken:
 		r.leave(x, choices, began)
 	}
 }
@@ -153,9 +157,7 @@ func (r *run) submit(x *exchange, g *genRequest, job *job, choices []*choice) bo
 		if err == nil {
 			continue
 		}
-		for _, earlier := range choices[:i] {
-			r.driver.cancel(earlier.id)
-		}
+		r.drop(choices[:i])
 		if !errors.Is(err, errBroken) {
 			r.reject(x, r.badRequest(err.Error(), "", nil))
 		}
@@ -200,12 +202,17 @@ func (r *run) leave(x *exchange, choices []*choice, began time.Time) {
 		elapsed := time.Since(began)
 		r.pause(r.ctx, poll-elapsed%poll)
 	}
+	r.drop(choices)
+	r.s.ledger.aborted.Add(1)
+}
+
+// drop aborts the choices that are not done.
+func (r *run) drop(choices []*choice) {
 	for _, c := range choices {
 		if !c.done {
 			r.driver.cancel(c.id)
 		}
 	}
-	r.s.ledger.aborted.Add(1)
 }
 
 // pause sleeps; false means ctx ended first.
