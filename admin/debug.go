@@ -14,7 +14,7 @@ import (
 func (s *Server) debugTable() []route {
 	get := func(h http.HandlerFunc) http.Handler { return methods{"GET": h} }
 	return []route{
-		{"/debug/", "", get(s.debugPage)},
+		{"/debug/{$}", "", get(s.debugPage)},
 		{"/debug/vars", "GET   runtime facts", get(s.varsPage)},
 		{"/debug/pprof/", "GET   profiles of this process", get(pprof.Index)},
 		{"/debug/pprof/profile", "GET   CPU profile; ?seconds=30", get(pprof.Profile)},
@@ -22,15 +22,6 @@ func (s *Server) debugTable() []route {
 		{"/debug/pprof/symbol", "", methods{"GET": pprof.Symbol, "POST": pprof.Symbol}},
 		{"/debug/pprof/cmdline", "", get(noCommandLine)},
 	}
-}
-
-// debugPage lists what is under /debug/.
-func (s *Server) debugPage(w http.ResponseWriter, r *http.Request) {
-	if r.URL.Path != "/debug/" {
-		notFound("unknown_path", "%q is not a page of the admin listener; GET /debug/ lists them", clip(r.URL.Path)).write(w)
-		return
-	}
-	s.writeIndex(w, "/debug/")
 }
 
 // noCommandLine: --replica-api-key is a flag, and /config redacts it.

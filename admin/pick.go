@@ -8,9 +8,6 @@ import (
 	"lbd/balancer"
 )
 
-// maxPickBody is the main listener's default limit, in bytes.
-const maxPickBody = 64 << 20
-
 // pickView is the answer of POST /pick; doc.go explains the fields.
 type pickView struct {
 	Error    *errorFields    `json:"error,omitempty"`
@@ -38,7 +35,7 @@ type termsView struct {
 }
 
 func (s *Server) pickPage(w http.ResponseWriter, r *http.Request) {
-	body, p := readBody(w, r, maxPickBody)
+	body, p := readBody(w, r, s.opt.MaxPickBody)
 	if p != nil {
 		p.write(w)
 		return

@@ -85,15 +85,23 @@ func findReplica(snap *balancer.Snapshot, rest string) (*balancer.ReplicaState, 
 // actionBehind tries the path as it came, since a base path keeps its escapes,
 // and decoded.
 func actionBehind(rest, id string) (action string, ok bool) {
-	tail, ok := strings.CutPrefix(rest, id)
-	if plain, err := url.PathUnescape(rest); !ok && err == nil {
-		tail, ok = strings.CutPrefix(plain, id)
+	tail, raw := strings.CutPrefix(rest, id)
+	if !raw {
+		tail = rest
+	}
+	tail, err := url.PathUnescape(tail)
+	if err != nil {
+		return "", false
+	}
+	if !raw {
+		if tail, ok = strings.CutPrefix(tail, id); !ok {
+			return "", false
+		}
 	}
 	if tail == "" {
-		return "", ok
+		return "", true
 	}
-	action, slash := strings.CutPrefix(tail, "/")
-	return action, ok && slash
+	return strings.CutPrefix(tail, "/")
 }
 
 func better(action, id, oldAction, oldID string) bool {

@@ -40,6 +40,9 @@ type Options struct {
 	Version string
 	// ReplicaAPIKey is sent to replicas as a bearer token, unless empty.
 	ReplicaAPIKey string
+	// MaxPickBody bounds the body of POST /pick, in bytes; 0 is 64 MiB, the main
+	// listener's default.
+	MaxPickBody int64
 	// Hosts are further names that clients may use for this listener.
 	Hosts []string
 	Log   zerolog.Logger
@@ -79,6 +82,9 @@ func New(o Options) *Server {
 	if o.Fleet == nil {
 		panic("BUG: admin.New without Fleet")
 	}
+	if o.MaxPickBody == 0 {
+		o.MaxPickBody = 64 << 20
+	}
 	s := &Server{opt: o, began: time.Now(), client: newClient(), served: make(chan struct{})}
 	s.SetReplicaAPIKey(o.ReplicaAPIKey)
 	s.routes = s.table()
@@ -117,14 +123,18 @@ func (s *Server) Start(addr string) error {
 	if err != nil {
 		return err
 	}
-	s.listener = ln
-	s.http.Handler = s.joined(newGuard(addr, s.opt.Hosts).wrap(s.mux()))
 	if a, ok := ln.Addr().(*net.TCPAddr); ok && !a.IP.IsLoopback() {
 		s.opt.Log.Warn().Stringer("address", a).
 			Msg("admin listener is reachable from other machines and has no authentication; listen on 127.0.0.1 instead")
 	}
-	go s.serve(ln)
+	s.start(ln, addr)
 	return nil
+}
+
+func (s *Server) start(ln net.Listener, addr string) {
+	s.listener = ln
+	s.http.Handler = s.joined(newGuard(addr, s.opt.Hosts).wrap(s.mux()))
+	go s.serve(ln)
 }
 
 func (s *Server) serve(ln net.Listener) {
@@ -181,6 +191,7 @@ func (s *Server) joined(next http.Handler) http.Handler {
 			return
 		}
 		defer s.handlers.Done()
+		limitBody(w, r)
 		next.ServeHTTP(w, r)
 	})
 }

@@ -1,0 +1,241 @@
+package admin
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/rs/zerolog"
+)
+
+func TestStopIsIdempotentAndEndsTheListener(t *testing.T) {
+	s := New(Options{Fleet: newFleet(t), Log: zerolog.Nop()})
+	if s.Addr() != nil {
+		t.Errorf("address %v before the start", s.Addr())
+	}
+	if err := s.Start("127.0.0.1:0"); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Start("127.0.0.1:0"); err == nil {
+		t.Error("started twice")
+	}
+	addr := s.Addr().String()
+	for range 2 {
+		if err := s.Stop(context.Background()); err != nil {
+			t.Error(err)
+		}
+	}
+	if c, err := net.Dial("tcp", addr); err == nil {
+		c.Close()
+		t.Error("still listening")
+	}
+}
+
+func TestStopBeforeStart(t *testing.T) {
+	s := New(Options{Fleet: newFleet(t)})
+	if err := s.Stop(context.Background()); err != nil {
+		t.Error(err)
+	}
+	if err := s.Start("127.0.0.1:0"); err == nil {
+		t.Error("started after the stop")
+	}
+}
+
+func TestStartOnATakenPort(t *testing.T) {
+	s := start(t, Options{Fleet: newFleet(t)})
+	other := New(Options{Fleet: newFleet(t)})
+	var op *net.OpError
+	if err := other.Start(s.Addr().String()); !errors.As(err, &op) {
+		t.Errorf("%v; want a *net.OpError, which the daemon takes apart", err)
+	}
+	if err := other.Stop(context.Background()); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestStopWithoutTimeCutsCallsToReplicas(t *testing.T) {
+	came, left := make(chan struct{}), make(chan struct{})
+	url, _ := newReplica(t, func(_ http.ResponseWriter, r *http.Request) {
+		close(came)
+		<-r.Context().Done()
+		close(left)
+	})
+	s := New(Options{Fleet: newFleet(t, url)})
+	if err := s.Start("127.0.0.1:0"); err != nil {
+		t.Fatal(err)
+	}
+	answered := make(chan error, 1)
+	go func() {
+		resp, err := client.Post("http://"+s.Addr().String()+"/fleet/sleep", "", nil)
+		if err == nil {
+			resp.Body.Close()
+		}
+		answered <- err
+	}()
+	<-came
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := s.Stop(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("stop: %v", err)
+	}
+	<-left
+	<-answered
+}
+
+func TestStopWaitsForCallsThatFinishInTime(t *testing.T) {
+	came, finish := make(chan struct{}), make(chan struct{})
+	url, _ := newReplica(t, func(w http.ResponseWriter, _ *http.Request) {
+		close(came)
+		<-finish
+		fmt.Fprint(w, "slept")
+	})
+	s := New(Options{Fleet: newFleet(t, url)})
+	if err := s.Start("127.0.0.1:0"); err != nil {
+		t.Fatal(err)
+	}
+	body := make(chan string, 1)
+	go func() {
+		resp, err := client.Post("http://"+s.Addr().String()+"/fleet/sleep", "", nil)
+		if err != nil {
+			body <- err.Error()
+			return
+		}
+		defer resp.Body.Close()
+		b, _ := io.ReadAll(resp.Body)
+		body <- string(b)
+	}()
+	<-came
+	stopped := make(chan error, 1)
+	go func() { stopped <- s.Stop(context.Background()) }()
+	close(finish)
+	if err := <-stopped; err != nil {
+		t.Errorf("stop: %v", err)
+	}
+	wantContains(t, <-body, `"slept"`)
+}
+
+func TestWarnsWhenOthersCanReachIt(t *testing.T) {
+	for addr, want := range map[string]bool{"127.0.0.1:0": false, "0.0.0.0:0": true, "localhost:0": false} {
+		log := &logBuffer{}
+		s := New(Options{Fleet: newFleet(t), Log: zerolog.New(log)})
+		if err := s.Start(addr); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Stop(context.Background()); err != nil {
+			t.Error(err)
+		}
+		if got := strings.Contains(log.String(), `"level":"warn"`); got != want {
+			t.Errorf("%s: log %s", addr, log.String())
+		}
+	}
+}
+
+// pipes is a listener without a network, for tests about time.
+type pipes struct {
+	conns  chan net.Conn
+	closed chan struct{}
+	once   sync.Once
+}
+
+func newPipes() *pipes { return &pipes{conns: make(chan net.Conn), closed: make(chan struct{})} }
+
+func (p *pipes) Accept() (net.Conn, error) {
+	select {
+	case c := <-p.conns:
+		return c, nil
+	case <-p.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (p *pipes) Close() error {
+	p.once.Do(func() { close(p.closed) })
+	return nil
+}
+
+func (p *pipes) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)} }
+
+// exchange sends raw bytes and reads one response.
+func (p *pipes) exchange(t *testing.T, raw string) (*http.Response, string) {
+	t.Helper()
+	ours, theirs := net.Pipe()
+	defer ours.Close()
+	p.conns <- theirs
+	if _, err := io.WriteString(ours, raw); err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(ours), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp, string(body)
+}
+
+func startOnPipes(t *testing.T, o Options) (*Server, *pipes) {
+	s, p := New(o), newPipes()
+	s.start(p, "")
+	return s, p
+}
+
+func TestBodyThatNeverArrives(t *testing.T) {
+	for path, want := range map[string]int{
+		"/fleet/sleep": 408, "/replicas/a:1/sleep": 408,
+		"/replicas/a:1/drain": 200, "/nothing": 404, // these do not read it
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s, p := startOnPipes(t, Options{Fleet: newFleet(t, "http://a:1")})
+			defer s.Stop(context.Background())
+			began := time.Now()
+			resp, body := p.exchange(t, "POST "+path+" HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n123")
+			if took := time.Since(began); resp.StatusCode != want || took > bodyTimeout {
+				t.Errorf("%s: %d after %s: %s", path, resp.StatusCode, took, body)
+			}
+		})
+	}
+}
+
+// The deadline for the body must not outlive it: net/http would take it for the
+// client's leaving and end the call.
+func TestCallMayTakeLongerThanTheBodyDeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, p := startOnPipes(t, Options{Fleet: newFleet(t, "http://a:1")})
+		defer s.Stop(context.Background())
+		s.client.Transport = transport(func(r *http.Request) (*http.Response, error) {
+			select {
+			case <-time.After(2 * bodyTimeout):
+			case <-r.Context().Done():
+				return nil, r.Context().Err()
+			}
+			return &http.Response{StatusCode: 200, Body: http.NoBody, Header: http.Header{}}, nil
+		})
+		resp, body := p.exchange(t, "POST /fleet/sleep HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 3\r\n\r\n123")
+		if resp.StatusCode != 200 {
+			t.Errorf("%d: %s", resp.StatusCode, body)
+		}
+	})
+}
+
+func TestPanicsAreLogged(t *testing.T) {
+	s := start(t, Options{Fleet: newFleet(t), Config: func() any { panic("BUG: in a page") }})
+	if _, err := client.Get("http://" + s.Addr().String() + "/config"); err == nil {
+		t.Error("answered")
+	}
+	if err := s.Stop(context.Background()); err != nil {
+		t.Error(err)
+	}
+	wantContains(t, s.log.String(), `"level":"error"`, "BUG: in a page")
+}
