@@ -3,6 +3,8 @@ package daemon
 import (
 	"time"
 
+	"github.com/rs/zerolog"
+
 	"lbd/balancer"
 	"lbd/balancer/fleet"
 	"lbd/balancer/health"
@@ -15,12 +17,18 @@ func (d *Daemon) fleetEvent(e fleet.Event) {
 	case fleet.ModelsMismatch, fleet.PickerFailed, fleet.ModelsVoid:
 		ev = d.opt.Log.Warn()
 	}
-	for _, f := range [][2]string{{"replica", e.Replica}, {"model", e.Model}, {"old", e.Old}, {"new", e.New}, {"reason", e.Reason}} {
-		if f[1] != "" {
-			ev = ev.Str(f[0], f[1])
+	d.tell(ev, "fleet", e.Kind.String(), "replica", e.Replica, "model", e.Model, "old", e.Old, "new", e.New, "reason", e.Reason)
+}
+
+// tell writes one line with the fields that say something.
+func (d *Daemon) tell(ev *zerolog.Event, component, message string, fields ...string) {
+	ev = ev.Str("component", component)
+	for i := 0; i < len(fields); i += 2 {
+		if fields[i+1] != "" {
+			ev = ev.Str(fields[i], fields[i+1])
 		}
 	}
-	ev.Str("component", "fleet").Msg(e.Kind.String())
+	ev.Msg(message)
 }
 
 func (d *Daemon) healthEvent(e health.Event) {
@@ -32,8 +40,7 @@ func (d *Daemon) healthEvent(e health.Event) {
 	case health.Down, health.Spared:
 		ev = d.opt.Log.Warn()
 	}
-	ev.Str("component", "health").Str("replica", e.Replica).Str("reason", e.Reason).Str("detail", e.Detail).
-		Stringer("state", e.New).Msg(e.Kind.String())
+	d.tell(ev, "health", e.Kind.String(), "replica", e.Replica, "reason", e.Reason, "detail", e.Detail, "state", e.New.String())
 }
 
 // pollEvent warns of a replica that is in service and cannot be read. One that
@@ -49,7 +56,7 @@ func (d *Daemon) pollEvent(e poll.Event) {
 	case poll.Stale, poll.NoMetrics:
 		ev = d.opt.Log.Warn()
 	}
-	ev.Str("component", "poll").Str("replica", e.Replica).Str("reason", e.Reason).Msg(e.Kind.String())
+	d.tell(ev, "poll", e.Kind.String(), "replica", e.Replica, "reason", e.Reason)
 }
 
 // housekeepingInterval is how soon series and connections of replicas and models

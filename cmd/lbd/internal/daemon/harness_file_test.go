@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -90,19 +91,21 @@ type running struct {
 	resp    *http.Response
 	body    *bufio.Reader
 	replica string
+	last    string // event before the newest
+	newest  string
 }
 
 // stream begins a streamed request and returns after its first event.
 func (p *proxied) stream(model string, tokens int) *running {
 	p.t.Helper()
-	resp, err := p.http.Post(p.url+"/v1/chat/completions", "application/json", strings.NewReader(chat(model, true, tokens)))
+	resp, err := p.http.Post(p.url+"/v1/chat/completions", "application/json", strings.NewReader(chat(model, true, tokens, `"stream_options":{"include_usage":true}`)))
 	if err != nil {
 		p.t.Fatal(err)
 	}
 	if resp.StatusCode != 200 {
 		p.t.Fatalf("stream: status %d", resp.StatusCode)
 	}
-	s := &running{p.t, resp, bufio.NewReader(resp.Body), resp.Header.Get("X-Lbd-Replica")}
+	s := &running{t: p.t, resp: resp, body: bufio.NewReader(resp.Body), replica: resp.Header.Get("X-Lbd-Replica")}
 	p.t.Cleanup(func() { resp.Body.Close() })
 	s.event()
 	return s
@@ -117,22 +120,32 @@ func (s *running) event() bool {
 			s.t.Fatalf("stream of %s ended without [DONE]: %v", s.replica, err)
 		}
 		if strings.HasPrefix(line, "data: ") {
+			s.last, s.newest = s.newest, line
 			return line != "data: [DONE]\n"
 		}
 	}
 }
 
-// finish reads the stream to its end, and returns the number of events.
-func (s *running) finish() (n int) {
+// finish reads the stream to its end and returns the tokens that its last event
+// says were generated. Events are fewer: a replica whose client is slower than its
+// steps puts several tokens into one.
+func (s *running) finish() (tokens int) {
 	s.t.Helper()
 	for s.event() {
-		n++
 	}
-	if _, err := s.body.ReadString(0); err == nil || err.Error() != "EOF" {
+	if _, err := s.body.ReadString(0); err != io.EOF {
 		s.t.Errorf("stream of %s: after [DONE]: %v; want EOF", s.replica, err)
 	}
 	s.resp.Body.Close()
-	return n
+	var usage struct {
+		Usage struct {
+			Tokens int `json:"completion_tokens"`
+		}
+	}
+	if err := json.Unmarshal([]byte(strings.TrimPrefix(s.last, "data: ")), &usage); err != nil {
+		s.t.Fatalf("last event %q: %v", s.last, err)
+	}
+	return usage.Usage.Tokens
 }
 
 // inFlight is own load of a replica of the fleet.
