@@ -50,7 +50,7 @@ type chunkState uint8
 const (
 	inSize chunkState = iota
 	inData
-	afterData   // CR expected
+	afterData   // CRLF expected
 	afterDataCR // LF expected
 	inTrailer
 	ended
@@ -67,7 +67,7 @@ type Body struct {
 // Reset begins a body. length matters for Length only.
 func (b *Body) Reset(f Framing, length int64) {
 	*b = Body{framing: f, left: length, line: b.line[:0]}
-	if f == NoBody {
+	if f == NoBody || (f == Length && length == 0) {
 		b.state = ended
 	}
 }
@@ -136,23 +136,32 @@ func (b *Body) chunked(p []byte) (kind part, n int, held bool, err error) {
 			b.state = afterData
 		}
 		return payload, n, false, nil
-	case afterData:
-		if p[0] != '\r' {
-			return framing, 1, false, badFraming("byte 0x%02x behind a chunk; want CRLF", p[0])
-		}
-		b.state = afterDataCR
-		return framing, 1, false, nil
-	case afterDataCR:
-		if p[0] != '\n' {
-			return framing, 1, false, badFraming("byte 0x%02x behind a chunk; want CRLF", p[0])
-		}
-		b.state = inSize
-		return framing, 1, false, nil
+	case afterData, afterDataCR:
+		n, err = b.chunkEnd(p)
+		return framing, n, false, err
 	case inTrailer:
 		n, err = b.trailer(p)
 		return last, n, false, err
 	}
 	return b.size(p)
+}
+
+// chunkEnd reads the CRLF behind a chunk, or as much of it as has come.
+func (b *Body) chunkEnd(p []byte) (n int, err error) {
+	if b.state == afterData {
+		if p[0] != '\r' {
+			return 1, badFraming("byte 0x%02x behind a chunk; want CRLF", p[0])
+		}
+		b.state, n = afterDataCR, 1
+		if len(p) == 1 {
+			return n, nil
+		}
+	}
+	if p[n] != '\n' {
+		return n + 1, badFraming("byte 0x%02x behind a chunk; want CRLF", p[n])
+	}
+	b.state = inSize
+	return n + 1, nil
 }
 
 // size reads a chunk-size line, from one read in place or over several by way of
@@ -200,36 +209,43 @@ func (b *Body) untilLF(p []byte, limit int) (n int, line []byte, err error) {
 	return i + 1, line[:len(line)-2], nil
 }
 
-func parseSize(line []byte) (n int64, err error) {
-	digits, ext, _ := bytes.Cut(line, []byte(";"))
-	digits = bytes.TrimRight(digits, " \t")
-	if len(digits) == 0 || len(digits) > maxSizeDigits {
-		return 0, badFraming("chunk size %q; want 1 to %d hexadecimal digits", truncate(line), maxSizeDigits)
-	}
-	for _, c := range digits {
-		d := hexDigit(c)
-		if d < 0 {
-			return 0, badFraming("chunk size %q; want hexadecimal digits", truncate(line))
+// parseSize reads a chunk-size line: digits, blanks, an extension. Nothing is
+// made of extensions; they only have to be text.
+func parseSize(line []byte) (size int64, err error) {
+	n := 0
+	for n < len(line) && hexDigit[line[n]] >= 0 {
+		if n == maxSizeDigits {
+			return 0, badFraming("chunk size %q; want at most %d digits", truncate(line), maxSizeDigits)
 		}
-		n = n<<4 | int64(d)
+		size = size<<4 | int64(hexDigit[line[n]])
+		n++
 	}
-	if i := BadValueByte(ext); i >= 0 {
-		return 0, badFraming("byte 0x%02x in a chunk extension", ext[i])
+	if n == 0 {
+		return 0, badFraming("chunk size %q; want hexadecimal digits", truncate(line))
 	}
-	return n, nil
+	rest := bytes.TrimLeft(line[n:], " \t")
+	if len(rest) > 0 && rest[0] != ';' {
+		return 0, badFraming("chunk size %q; want hexadecimal digits", truncate(line))
+	}
+	if i := BadValueByte(rest); i >= 0 {
+		return 0, badFraming("byte 0x%02x in a chunk extension", rest[i])
+	}
+	return size, nil
 }
 
-func hexDigit(c byte) int {
-	switch {
-	case '0' <= c && c <= '9':
-		return int(c - '0')
-	case 'a' <= c && c <= 'f':
-		return int(c-'a') + 10
-	case 'A' <= c && c <= 'F':
-		return int(c-'A') + 10
+// hexDigit holds the value of a hexadecimal digit, -1 for other bytes.
+var hexDigit = func() (t [256]int8) {
+	for c := range t {
+		t[c] = -1
 	}
-	return -1
-}
+	for i, c := range []byte("0123456789abcdef") {
+		t[c] = int8(i)
+	}
+	for i, c := range []byte("ABCDEF") {
+		t[c] = int8(i + 10)
+	}
+	return t
+}()
 
 // trailer collects lines up to the empty one that ends the body.
 func (b *Body) trailer(p []byte) (n int, err error) {

@@ -40,44 +40,70 @@ type Head struct {
 	SSE, JSON bool
 	// Encoded says that a Content-Encoding is applied.
 	Encoded bool
+
+	closes, keeps bool // Connection names close, keep-alive
 }
 
 // Parse reads a head from the start of buf and returns its size. It returns 0
-// and no error when buf does not yet hold all of it. It is as strict as RFC 9112
-// lets a recipient be: CRLF line ends, no folded lines, no space before a colon,
-// one Content-Length or "chunked" and not both.
+// and no error when buf does not yet hold all of it; what can never become a head
+// is refused at once. It is as strict as RFC 9112 lets a recipient be: CRLF line
+// ends, no folded lines, no space before a colon, one Content-Length or "chunked"
+// and not both.
 func (h *Head) Parse(buf []byte) (int, error) {
-	end := bytes.Index(buf, []byte("\r\n\r\n"))
-	if end < 0 {
-		return 0, h.incomplete(buf)
-	}
 	*h = Head{Fields: h.Fields[:0], Length: -1}
-	lines := buf[:end+2]
-	line, lines := cutLine(lines)
-	if err := h.statusLine(line); err != nil {
-		return 0, err
-	}
-	h.Close = h.Minor == 0
-	for len(lines) > 0 {
-		line, lines = cutLine(lines)
-		if err := h.field(line); err != nil {
+	for n := 0; ; {
+		line, size, err := headLine(buf[n:])
+		switch {
+		case err != nil:
+			return 0, err
+		case size == 0:
+			return 0, incomplete(buf)
+		case n == 0:
+			err = h.statusLine(line)
+		case len(line) == 0:
+			if err = h.finish(); err == nil {
+				return n + size, nil
+			}
+		default:
+			err = h.field(line)
+		}
+		if err != nil {
 			return 0, err
 		}
+		n += size
 	}
-	if h.Chunked && h.Length >= 0 {
-		return 0, badHead("both Content-Length and Transfer-Encoding")
+}
+
+// headLine returns the first line of b without its CRLF and its size with it, 0
+// when its end has not come.
+func headLine(b []byte) (line []byte, size int, err error) {
+	i := bytes.IndexByte(b, '\n')
+	if i < 0 {
+		return nil, 0, nil
 	}
-	if h.Chunked && h.Minor == 0 {
-		return 0, badHead("Transfer-Encoding in HTTP/1.0")
+	if i == 0 || b[i-1] != '\r' {
+		return nil, 0, badHead("line %q does not end in CRLF", truncate(b[:i]))
 	}
+	return b[:i-1], i + 1, nil
+}
+
+// finish checks the whole head and draws the conclusions.
+func (h *Head) finish() error {
+	switch {
+	case h.Chunked && h.Length >= 0:
+		return badHead("both Content-Length and Transfer-Encoding")
+	case h.Chunked && h.Minor == 0:
+		return badHead("Transfer-Encoding in HTTP/1.0")
+	}
+	h.Close = h.closes || (h.Minor == 0 && !h.keeps)
 	if h.Encoded {
 		h.SSE, h.JSON = false, false
 	}
-	return end + 4, nil
+	return nil
 }
 
 // incomplete refuses early what can never become a head.
-func (h *Head) incomplete(buf []byte) error {
+func incomplete(buf []byte) error {
 	const magic = "HTTP/1."
 	if n := min(len(buf), len(magic)); string(buf[:n]) != magic[:n] {
 		return badHead("starts with %q; want HTTP/1.x", truncate(buf))
@@ -86,11 +112,6 @@ func (h *Head) incomplete(buf []byte) error {
 		return badHead("longer than %d bytes", MaxHead)
 	}
 	return nil
-}
-
-func cutLine(b []byte) (line, rest []byte) {
-	i := bytes.Index(b, []byte("\r\n"))
-	return b[:i], b[i+2:]
 }
 
 func (h *Head) statusLine(b []byte) error {
@@ -151,11 +172,8 @@ func (h *Head) interpret(f Field) error {
 		}
 		h.Chunked = true
 	case equalFold(f.Name, "connection"):
-		if HasToken(f.Value, "close") {
-			h.Close = true
-		} else if h.Minor == 0 && HasToken(f.Value, "keep-alive") {
-			h.Close = false
-		}
+		h.closes = h.closes || HasToken(f.Value, "close")
+		h.keeps = h.keeps || HasToken(f.Value, "keep-alive")
 	case equalFold(f.Name, "content-type"):
 		h.SSE = hasPrefixFold(f.Value, "text/event-stream")
 		h.JSON = hasPrefixFold(f.Value, "application/json")

@@ -28,13 +28,14 @@ type Sniffer struct {
 	Events int
 	Usage  Usage
 
-	line    []byte // of an event that is split over reads; tail of a JSON body
-	skip    bool   // within a line that is too long
-	content int    // index of the key that held content last
+	line  []byte // of an event that is split over reads; tail of a JSON body
+	skip  bool   // within a line that is too long
+	whole bool   // the event's type says that it repeats what deltas have brought
 }
 
-// maxLine bounds what is kept of an event that is split over reads, tailSize
-// what is kept of a JSON body to find the usage at its end.
+// maxLine bounds the lines that are looked at (one may be split over reads and
+// has to be kept), tailSize what is kept of a JSON body to find the usage at its
+// end.
 const (
 	maxLine  = 64 << 10
 	tailSize = 2 << 10
@@ -61,21 +62,16 @@ func (s *Sniffer) Feed(p []byte, now time.Time) {
 			s.hold(p)
 			return
 		}
-		line := p[:i]
+		if len(s.line) == 0 && !s.skip && i <= maxLine {
+			s.oneLine(p[:i], now)
+		} else {
+			s.lineEnd(p[:i], now)
+		}
 		p = p[i+1:]
-		if s.skip {
-			s.skip = false
-			continue
-		}
-		if len(s.line) > 0 {
-			s.line = append(s.line, line...)
-			line = s.line
-		}
-		s.event(line, now)
-		s.line = s.line[:0]
 	}
 }
 
+// hold keeps the start of a line.
 func (s *Sniffer) hold(p []byte) {
 	if s.skip || len(s.line)+len(p) > maxLine {
 		s.skip, s.line = true, s.line[:0]
@@ -84,62 +80,97 @@ func (s *Sniffer) hold(p []byte) {
 	s.line = append(s.line, p...)
 }
 
-func (s *Sniffer) event(line []byte, now time.Time) {
-	if len(line) < 6 || string(line[:5]) != "data:" {
-		return
+// lineEnd takes the rest of a line.
+func (s *Sniffer) lineEnd(p []byte, now time.Time) {
+	s.hold(p)
+	if !s.skip {
+		s.oneLine(s.line, now)
 	}
-	if s.hasContent(line) {
-		if s.Events == 0 {
-			s.First = now
-			if s.TTFT != nil {
-				s.TTFT.Observe(now.Sub(s.Start).Seconds())
-			}
-		} else if s.Gaps != nil {
-			s.Gaps.Observe(now.Sub(s.Last).Seconds())
+	s.skip, s.line = false, s.line[:0]
+}
+
+// oneLine takes a line without its LF. A stream whose lines end in CR alone is
+// not understood; nobody sends one.
+func (s *Sniffer) oneLine(line []byte, now time.Time) {
+	switch {
+	case bytes.HasPrefix(line, []byte("data:")):
+		s.data(line[len("data:"):], now)
+	case bytes.HasPrefix(line, []byte("event:")):
+		s.whole = !bytes.HasSuffix(trimCR(line), []byte("delta"))
+	case len(trimCR(line)) == 0:
+		s.whole = false
+	}
+}
+
+func trimCR(line []byte) []byte { return bytes.TrimSuffix(line, []byte("\r")) }
+
+func (s *Sniffer) data(value []byte, now time.Time) {
+	content, usage := scan(value)
+	if content && !s.whole {
+		s.token(now)
+	}
+	if usage != nil {
+		s.readUsage(usage)
+	}
+}
+
+// token notes an event with content.
+func (s *Sniffer) token(now time.Time) {
+	if s.Events == 0 {
+		s.First = now
+		if s.TTFT != nil {
+			s.TTFT.Observe(now.Sub(s.Start).Seconds())
 		}
-		s.Last = now
-		s.Events++
+	} else if s.Gaps != nil {
+		s.Gaps.Observe(now.Sub(s.Last).Seconds())
 	}
-	s.readUsage(line)
+	s.Last = now
+	s.Events++
 }
 
-// contentKeys are the JSON keys whose non-empty string is generated content: of
-// chat deltas (content, the reasoning fields, tool call arguments), of
-// completions (text), of the responses API (delta) and of Anthropic's messages
-// (text, partial_json, thinking).
-var contentKeys = [...][]byte{
-	[]byte(`"content":`), []byte(`"text":`), []byte(`"reasoning_content":`), []byte(`"reasoning":`),
-	[]byte(`"arguments":`), []byte(`"delta":`), []byte(`"partial_json":`), []byte(`"thinking":`),
+// scan goes from colon to colon through JSON text. content says that one of the
+// keys that hold generated text has a string that is not empty; usage is what
+// starts with the last usage object. A quote within a JSON string is escaped, so
+// text that quotes JSON is not taken for it: its keys end in a backslash.
+func scan(b []byte) (content bool, usage []byte) {
+	for i := 0; ; {
+		j := bytes.IndexByte(b[i:], ':')
+		if j < 0 {
+			return content, usage
+		}
+		i += j + 1
+		if i < 2 || b[i-2] != '"' {
+			continue
+		}
+		v := i
+		for v < len(b) && isSpace(b[v]) {
+			v++
+		}
+		switch {
+		case v+1 >= len(b):
+		case b[v] == '"':
+			content = content || (b[v+1] != '"' && holdsContent(keyBefore(b[:i-2])))
+		case b[v] == '{' && string(keyBefore(b[:i-2])) == "usage":
+			usage = b[v:]
+		}
+	}
 }
 
-// hasContent looks first for the key it found last: a stream rarely changes it.
-func (s *Sniffer) hasContent(line []byte) bool {
-	if nonEmptyString(line, contentKeys[s.content]) {
+func isSpace(c byte) bool { return c == ' ' || c == '\n' || c == '\r' || c == '\t' }
+
+// keyBefore returns what stands behind the last quote of b.
+func keyBefore(b []byte) []byte { return b[bytes.LastIndexByte(b, '"')+1:] }
+
+// holdsContent names the keys whose string is generated content: of chat deltas
+// (content, the reasoning fields, tool call arguments), of completions (text), of
+// the responses API (delta) and of Anthropic's messages (text, partial_json,
+// thinking).
+func holdsContent(key []byte) bool {
+	switch string(key) {
+	case "content", "text", "reasoning_content", "reasoning", "arguments", "delta", "partial_json", "thinking":
 		return true
 	}
-	for i, key := range contentKeys {
-		if i != s.content && nonEmptyString(line, key) {
-			s.content = i
-			return true
-		}
-	}
 	return false
-}
-
-// nonEmptyString finds key with a string behind it that is not "". A quote
-// within a JSON string is escaped, so key cannot match inside one.
-func nonEmptyString(line, key []byte) bool {
-	for {
-		i := bytes.Index(line, key)
-		if i < 0 {
-			return false
-		}
-		line = line[i+len(key):]
-		v := bytes.TrimLeft(line, " ")
-		if len(v) > 1 && v[0] == '"' && v[1] != '"' {
-			return true
-		}
-	}
 }
 
 func (s *Sniffer) feedJSON(p []byte, now time.Time) {
@@ -159,23 +190,16 @@ func (s *Sniffer) feedJSON(p []byte, now time.Time) {
 
 // End is called when the body has ended.
 func (s *Sniffer) End() {
-	if !s.SSE {
-		s.readUsage(s.line)
+	if s.SSE {
+		return
+	}
+	if _, usage := scan(s.line); usage != nil {
+		s.readUsage(usage)
 	}
 }
 
-var usageKey = []byte(`"usage":`)
-
-// readUsage reads the last usage object that starts in b.
+// readUsage reads a usage object that starts b.
 func (s *Sniffer) readUsage(b []byte) {
-	i := bytes.LastIndex(b, usageKey)
-	if i < 0 {
-		return
-	}
-	b = bytes.TrimLeft(b[i+len(usageKey):], " \n\r\t")
-	if len(b) == 0 || b[0] != '{' {
-		return
-	}
 	set(&s.Usage.Prompt, b, "prompt_tokens", "input_tokens")
 	set(&s.Usage.Completion, b, "completion_tokens", "output_tokens")
 	set(&s.Usage.Cached, b, "cached_tokens", "cache_read_input_tokens")
@@ -195,10 +219,10 @@ func set(dst *int, b []byte, keys ...string) {
 func number(b []byte, key string) (int, bool) {
 	for {
 		i := bytes.Index(b, []byte(key))
-		if i < 1 {
+		if i < 0 {
 			return 0, false
 		}
-		quoted := b[i-1] == '"'
+		quoted := i > 0 && b[i-1] == '"'
 		b = b[i+len(key):]
 		if !quoted || len(b) < 2 || b[0] != '"' {
 			continue // the tail of a longer key

@@ -50,8 +50,8 @@ type Stream struct {
 	// Silence is the longest time without a byte from the replica, 0 = no limit.
 	Silence time.Duration
 
-	// Excess says that bytes came behind the end of the body: the connection
-	// must not be used again.
+	// Excess says that the replica's connection must not be used again: bytes
+	// came behind the end of the body, or the end was the connection's.
 	Excess bool
 	// Relayed counts the payload bytes passed on.
 	Relayed int64
@@ -78,6 +78,11 @@ func (s *Stream) Run(client io.Writer) error {
 		}
 	}
 	seen := time.Now()
+	if s.Silence > 0 && !s.Body.Ended() {
+		if err := s.Up.SetReadDeadline(seen.Add(s.Silence)); err != nil {
+			return s.readError(err)
+		}
+	}
 	for !s.Body.Ended() {
 		b, n, err := s.read(&seen)
 		if err != nil {
@@ -107,23 +112,32 @@ func (s *Stream) Check() error {
 	return nil
 }
 
-// read waits for bytes no longer than Silence. The deadline is left where it is
-// while events come and only moved when it expires: one timer operation per
-// silence limit instead of one per event.
+// lastLook is how long a read may take that only asks whether bytes have come
+// while a slow client was written to.
+const lastLook = time.Millisecond
+
+// read waits for bytes no longer than Silence after those before. The deadline is
+// left where it is while events come and only moved when it expires: one timer
+// operation per silence limit instead of one per event.
 func (s *Stream) read(seen *time.Time) (*sock.Buf, int, error) {
-	for {
+	for looked := false; ; {
 		b, n, err := s.Up.ReadBuf()
-		if s.Silence > 0 && errors.Is(err, os.ErrDeadlineExceeded) {
-			until := seen.Add(s.Silence)
-			if !time.Now().Before(until) {
+		if s.Silence <= 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+			*seen = time.Now()
+			return b, n, err
+		}
+		// A read with an expired deadline does not even look. The time since
+		// seen may have gone into writing, with bytes waiting here.
+		now, until := time.Now(), seen.Add(s.Silence)
+		if !now.Before(until) {
+			if looked {
 				return nil, 0, ErrSilence
 			}
-			if err = s.Up.SetReadDeadline(until); err == nil {
-				continue
-			}
+			looked, until = true, now.Add(lastLook)
 		}
-		*seen = time.Now()
-		return b, n, err
+		if err := s.Up.SetReadDeadline(until); err != nil {
+			return nil, 0, err
+		}
 	}
 }
 
@@ -131,6 +145,7 @@ func (s *Stream) readError(err error) error {
 	switch {
 	case errors.Is(err, io.EOF):
 		if s.Body.End() {
+			s.Excess = true
 			return nil
 		}
 		return ErrTruncated
@@ -200,17 +215,22 @@ func (s *Stream) verbatim(client io.Writer, p []byte) error {
 
 // passPlain relays a body that is not chunked.
 func (s *Stream) passPlain(client io.Writer, p []byte, now time.Time) error {
-	_, n, _, _ := s.Body.next(p)
-	s.Excess = n < len(p)
-	p = p[:n]
+	kind, n, _, _ := s.Body.next(p)
+	if kind == excess {
+		n = 0
+	}
+	s.Excess = s.Excess || n < len(p)
+	if p = p[:n]; n == 0 {
+		return nil
+	}
 	s.Relayed += int64(n)
 	if s.Sniff != nil {
 		s.Sniff.Feed(p, now)
 	}
-	if s.Mode != Rechunk || n == 0 {
-		return write(client, p)
+	if s.Mode == Rechunk {
+		return s.rechunk(client, p)
 	}
-	return s.rechunk(client, p)
+	return write(client, p)
 }
 
 func (s *Stream) rechunk(client io.Writer, p []byte) error {
