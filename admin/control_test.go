@@ -117,7 +117,9 @@ func TestReplicaIsDown(t *testing.T) {
 // A redirect is an answer, not an order: calls go where the configuration says.
 func TestRedirectsAreNotFollowed(t *testing.T) {
 	_, other := newReplica(t, func(http.ResponseWriter, *http.Request) { t.Error("the redirect was followed") })
-	url, id := newReplica(t, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "http://"+other+"/sleep", http.StatusTemporaryRedirect) })
+	url, id := newReplica(t, func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, "http://"+other+"/sleep", http.StatusTemporaryRedirect)
+	})
 	s := start(t, Options{Fleet: newFleet(t, url)})
 	if a := s.do("POST", "/replicas/"+id+"/sleep", ""); a.status != 307 || a.header.Get("Location") != "" {
 		t.Errorf("answer %d %v", a.status, a.header)

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -61,13 +62,16 @@ func (p *problem) fields() errorFields {
 
 func (p *problem) write(w http.ResponseWriter) { writeJSON(w, p.status, errorBody{p.fields()}) }
 
-// writeJSON indents: people read this with curl.
+// writeJSON indents and leaves < and > alone: people read this with curl.
 func writeJSON(w http.ResponseWriter, status int, v any) {
-	body, err := json.MarshalIndent(v, "", "  ")
-	if err != nil {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetIndent("", "  ")
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
 		panic("BUG: admin page: " + err.Error())
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	w.Write(append(body, '\n')) // the client may be gone; nothing to be done
+	w.Write(b.Bytes()) // the client may be gone; nothing to be done
 }
