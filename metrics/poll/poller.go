@@ -31,10 +31,9 @@ type Poller struct {
 	cancel      context.CancelFunc
 	wg          sync.WaitGroup
 
-	// mu guards targets. The goroutine run alone writes it, so it may read it
-	// without.
-	mu      sync.Mutex
-	targets map[string]*target
+	// targets is replaced as a whole by the goroutine run. It has no lock, since
+	// OnEvent is called under a target's and may look up others.
+	targets atomic.Pointer[map[string]*target]
 }
 
 // New returns a poller that is not started.
@@ -50,8 +49,9 @@ func New(cfg Config, fleet Fleet, opts Options) *Poller {
 	}
 	p := &Poller{
 		fleet: fleet, opts: opts, wake: make(chan struct{}, 1),
-		slots: make(chan struct{}, maxUnderWay), targets: make(map[string]*target),
+		slots: make(chan struct{}, maxUnderWay),
 	}
+	p.targets.Store(&map[string]*target{})
 	cfg = cfg.filled()
 	p.config.Store(&cfg)
 	return p
@@ -83,7 +83,9 @@ func (p *Poller) Stop() {
 func (p *Poller) SetConfig(cfg Config) {
 	cfg = cfg.filled()
 	if old := p.config.Swap(&cfg); old.APIKey != cfg.APIKey {
-		p.wantAll()
+		for _, t := range *p.targets.Load() {
+			t.want()
+		}
 	}
 	p.poke()
 }
@@ -133,19 +135,7 @@ func (t *target) want() {
 	t.mu.Unlock()
 }
 
-func (p *Poller) target(id string) *target {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.targets[id]
-}
-
-func (p *Poller) wantAll() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, t := range p.targets {
-		t.want()
-	}
-}
+func (p *Poller) target(id string) *target { return (*p.targets.Load())[id] }
 
 func (p *Poller) poke() {
 	select {
@@ -187,7 +177,7 @@ func (p *Poller) run() {
 func (p *Poller) tick() {
 	p.sync()
 	cfg, now := p.config.Load(), p.opts.Now()
-	for _, t := range p.targets {
+	for _, t := range *p.targets.Load() {
 		p.expire(t, cfg, now)
 		p.startPoll(t, cfg)
 	}
@@ -201,7 +191,7 @@ func (p *Poller) learnWanted(atOnce bool) {
 	for _, r := range p.fleet.Unlearned() {
 		unlearned[r.ID] = true
 	}
-	for _, t := range p.targets {
+	for _, t := range *p.targets.Load() {
 		p.startLearn(t, cfg, unlearned[t.replica.ID], atOnce)
 	}
 }
@@ -209,25 +199,22 @@ func (p *Poller) learnWanted(atOnce bool) {
 // sync takes over who is in the fleet.
 func (p *Poller) sync() {
 	s := p.fleet.Snapshot()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	in := make(map[string]bool, len(s.Replicas))
+	old := *p.targets.Load()
+	next := make(map[string]*target, len(s.Replicas))
+	changed := len(s.Replicas) != len(old)
 	for i := range s.Replicas {
 		r := s.Replicas[i].Replica
-		in[r.ID] = true
-		t := p.targets[r.ID]
+		t := old[r.ID]
 		if t == nil {
-			p.targets[r.ID] = &target{replica: r}
-			continue
+			t, changed = &target{replica: r}, true
 		}
 		t.mu.Lock()
 		t.replica = r
 		t.mu.Unlock()
+		next[r.ID] = t
 	}
-	for id := range p.targets {
-		if !in[id] {
-			delete(p.targets, id)
-		}
+	if changed {
+		p.targets.Store(&next)
 	}
 }
 

@@ -92,7 +92,7 @@ func (s *vllmServer) took() []string {
 func pollOnce(p *Poller) {
 	cfg := p.config.Load()
 	p.sync()
-	for _, t := range p.targets {
+	for _, t := range *p.targets.Load() {
 		p.startPoll(t, cfg)
 	}
 	p.wg.Wait()
