@@ -89,10 +89,14 @@ func ownPage(path string) func(*Server, *fasthttp.RequestCtx) {
 	return ownPages[path]
 }
 
-// isControl also covers what starts like a control path: /metrics/ is a page of
-// one replica as well.
+// isControl also covers other spellings: a trailing slash (starlette redirects, and
+// /metrics/ is a page of one replica as well), and repeated slashes, which a proxy
+// in front of the replica may merge (nginx does by default).
 func isControl(path string) bool {
 	path = strings.TrimRight(path, "/")
+	for strings.Contains(path, "//") {
+		path = strings.ReplaceAll(path, "//", "/")
+	}
 	return controlPaths[path] || path == "/metrics" || strings.HasPrefix(path, "/fault_tolerance/")
 }
 
@@ -101,9 +105,13 @@ func isRelayed(path string) bool {
 }
 
 // cleanPath returns the path as a replica will understand it: percent escapes
-// decoded once. Dot segments are refused, since replicas and proxies disagree
-// about them.
+// decoded once. Refused is what replicas and proxies understand differently: dot
+// segments, a backslash, and a fragment, which RFC 9112 section 3.2 does not allow
+// and httptools, uvicorn's parser, cuts off without a word.
 func cleanPath(uri []byte) (string, *apiError) {
+	if bytes.IndexByte(uri, '#') >= 0 {
+		return "", badRequest("malformed_request", "the request target holds a fragment")
+	}
 	if i := bytes.Index(uri, []byte("://")); i > 0 && uri[0] != '/' { // absolute form
 		rest := uri[i+3:]
 		uri = []byte("/")
@@ -115,6 +123,9 @@ func cleanPath(uri []byte) (string, *apiError) {
 	path, err := url.PathUnescape(string(raw))
 	if err != nil || !strings.HasPrefix(path, "/") {
 		return "", badRequest("malformed_request", "the request target is not a path")
+	}
+	if strings.IndexByte(path, '\\') >= 0 {
+		return "", badRequest("malformed_request", "backslashes in a path are not accepted")
 	}
 	if strings.Contains(path, "/../") || strings.Contains(path, "/./") || strings.HasSuffix(path, "/..") || strings.HasSuffix(path, "/.") {
 		return "", badRequest("malformed_request", "dot segments in a path are not accepted")
