@@ -194,7 +194,7 @@ const metricsType = "text/plain; version=0.0.4; charset=utf-8"
 // with one, behind it.
 func (r *run) metrics(x *exchange) {
 	f := r.s.faults
-	if hit := f.strike(func(f *Faults) **Fault { return &f.NoMetrics }, func(f *Faults) **Fault { return &f.BrokenMetrics }); hit != nil {
+	if hit := f.strike(x.path, func(f *Faults) **Fault { return &f.NoMetrics }, func(f *Faults) **Fault { return &f.BrokenMetrics }); hit != nil {
 		r.s.ledger.faulted.Add(1)
 		if hit.name == "no_metrics" {
 			x.json(http.StatusNotFound, detail("Not Found"))

@@ -51,9 +51,14 @@ func appendUsage(b []byte, prompt, completion int) []byte {
 // done ends a stream: the usage chunk if wanted, then [DONE].
 func (a *reply) done(object string, choices []*choice, prompts int) error {
 	if a.g.usage {
-		u := usageOf(prompts, choices)
+		u := a.r.usageOf(prompts, choices)
 		b := append(a.chunkHead(object), `],"usage":`...)
-		b = append(appendUsage(b, u.PromptTokens, u.CompletionTokens), '}')
+		b = appendUsage(b, u.PromptTokens, u.CompletionTokens)
+		if u.Details != nil {
+			b = strconv.AppendInt(append(b[:len(b)-1], `,"prompt_tokens_details":{"cached_tokens":`...), int64(u.Details.Cached), 10)
+			b = append(b, "}}"...)
+		}
+		b = append(b, '}')
 		if err := a.send(b); err != nil {
 			return err
 		}
@@ -246,7 +251,7 @@ func (c *choice) stopReason() *string {
 }
 
 func (f *chatFull) finish(choices []*choice, prompts int) error {
-	usage := usageOf(prompts, choices)
+	usage := f.r.usageOf(prompts, choices)
 	if f.v019() {
 		res := chatResponseV019{ID: f.id, Object: "chat.completion", Created: f.created, Model: f.r.cfg.Model, Usage: usage}
 		for _, c := range choices {

@@ -108,7 +108,7 @@ type textResponseV019 struct {
 }
 
 func (f *completionFull) finish(choices []*choice, prompts int) error {
-	usage := usageOf(prompts, choices)
+	usage := f.r.usageOf(prompts, choices)
 	if f.v019() {
 		res := textResponseV019{ID: f.id, Object: "text_completion", Created: f.created, Model: f.r.cfg.Model, Usage: usage}
 		for _, c := range choices {

@@ -70,6 +70,9 @@ type Config struct {
 	Unmerged bool
 	// RequestIDHeaders is v0.19's --enable-request-id-headers.
 	RequestIDHeaders bool
+	// PromptTokensDetails is --enable-prompt-tokens-details: usage tells the
+	// cached prompt tokens.
+	PromptTokensDetails bool
 	// EmbeddingDims is the length of embedding vectors; 0 = 384.
 	EmbeddingDims int
 	// Device, if set, is the GPU this replica shares under kvcached.

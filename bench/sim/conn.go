@@ -122,8 +122,13 @@ func (c *conn) watch(cancel context.CancelCauseFunc) (stop func()) {
 // reset closes with RST instead of FIN, as a killed process with unread data
 // or a dropped connection does.
 func (c *conn) reset() {
+	c.abandon()
+	c.nc.Close()
+}
+
+// abandon makes the next close, whoever does it, a reset.
+func (c *conn) abandon() {
 	if tc, ok := c.nc.(*net.TCPConn); ok {
 		tc.SetLinger(0)
 	}
-	c.nc.Close()
 }

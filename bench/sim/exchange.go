@@ -36,6 +36,7 @@ type exchange struct {
 	stream   bool  // chunked answer begun
 	ended    bool
 	broken   bool
+	cut      bool // broken by a fault, not by the client
 	keep     bool
 	hit      *faultHit // what this request suffers
 	events   int       // SSE events written
@@ -135,7 +136,7 @@ func (x *exchange) location(to string) {
 
 // strike lets one of the faults hit this request.
 func (x *exchange) strike(pick ...func(*Faults) **Fault) bool {
-	x.hit = x.c.run.s.faults.strike(pick...)
+	x.hit = x.c.run.s.faults.strike(x.path, pick...)
 	if x.hit != nil {
 		x.c.run.s.ledger.faulted.Add(1)
 	}

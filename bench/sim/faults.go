@@ -12,9 +12,10 @@ import (
 )
 
 // Fault is one misbehaviour and how long it lasts. Which fields a fault knows
-// is in the table of Faults; the others must be zero.
+// is in the table of Faults; the others must be zero. Path goes with Count.
 type Fault struct {
 	Count   int     `json:"count,omitempty"`   // requests it hits; 0 = all
+	Path    string  `json:"path,omitempty"`    // only requests whose path begins so
 	Seconds float64 `json:"seconds,omitempty"` // ends by itself after that; 0 = never
 	Rate    float64 `json:"rate,omitempty"`    // share of requests hit, seeded; 0 = 1
 	Events  int     `json:"events,omitempty"`  // SSE events sent before it strikes
@@ -108,6 +109,9 @@ func (f Fault) validate(takes string) error {
 			return fmt.Errorf("%s: %v, want %s", g.name, g.got, g.want)
 		}
 	}
+	if f.Path != "" && !strings.Contains(takes, " count ") {
+		return fmt.Errorf("path: not a field of this fault, want one of %q", strings.Fields(takes+"seconds"))
+	}
 	if f.Seconds < 0 {
 		return fmt.Errorf("seconds: %v, want 0 or more", f.Seconds)
 	}
@@ -184,13 +188,13 @@ func (s *faultSet) slowdown() float64 {
 
 // strike takes one hit of the first of slots that is in force and lets rate
 // decide; nil means the request is spared.
-func (s *faultSet) strike(pick ...func(*Faults) **Fault) *faultHit {
+func (s *faultSet) strike(path string, pick ...func(*Faults) **Fault) *faultHit {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.expire()
 	var hit *faultHit
 	s.now.each(func(name, _ string, slot **Fault) {
-		if hit != nil || !picked(&s.now, slot, pick) {
+		if hit != nil || !picked(&s.now, slot, pick) || !strings.HasPrefix(path, (*slot).Path) {
 			return
 		}
 		f := *slot
@@ -237,10 +241,13 @@ func (h *faultHit) beforeEvent(x *exchange) error {
 	case "hang_stream":
 		<-x.ctx.Done()
 	case "reset_stream":
+		x.cut = true
 		x.c.reset()
 	case "truncate_stream":
+		x.cut = true
 		x.c.nc.Close()
 	case "bad_chunks":
+		x.cut = true
 		x.c.nc.Write([]byte("zz\r\ngarbage\r\n"))
 		x.c.nc.Close()
 	default:

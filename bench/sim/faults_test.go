@@ -86,7 +86,7 @@ func TestStreamFaults(t *testing.T) {
 				}
 				eventually(t, "nothing left in the engine", func() bool {
 					st := s.Stats()
-					return st.InFlight == 0 && st.Engine.Running == 0
+					return st.InFlight == 0 && st.Aborted == 0 && st.Engine.Running == 0
 				})
 			})
 		}
@@ -330,6 +330,7 @@ func TestParseFaultsNamesTheField(t *testing.T) {
 		`{"hang":{"events":1}}`:         "hang.events: not a field",
 		`{"slow":{"factor":-1}}`:        "slow.factor: -1",
 		`{"hang":{"count":-1}}`:         "hang.count: -1",
+		`{"refuse":{"path":"/x"}}`:      "refuse.path: not a field",
 		`{"hang":{"seconds":-1}}`:       "hang.seconds: -1",
 		`{"hang":{}} x`:                 "one JSON object",
 		`[]`:                            "cannot unmarshal",
@@ -345,12 +346,23 @@ func TestParseFaultsNamesTheField(t *testing.T) {
 	}
 }
 
+func TestFaultPath(t *testing.T) {
+	s := started(t, nil)
+	suffer(t, s, `{"status":{"count":1,"path":"/v1/completions"}}`)
+	if code, _ := post(t, s.URL()+"/v1/chat/completions", chatBody(`,"max_tokens":1`)); code != 200 {
+		t.Errorf("other path: %d", code)
+	}
+	if code, _ := post(t, s.URL()+"/v1/completions", `{"prompt":"a","max_tokens":1}`); code != 500 {
+		t.Errorf("path: %d, want 500", code)
+	}
+}
+
 func TestFaultCountsDown(t *testing.T) {
 	f := newFaultSet(1)
 	f.set(Faults{Hang: &Fault{Count: 2}})
 	pick := func(f *Faults) **Fault { return &f.Hang }
 	for i, want := range []bool{true, true, false} {
-		if got := f.strike(pick) != nil; got != want {
+		if got := f.strike("/", pick) != nil; got != want {
 			t.Errorf("strike %d: %t, want %t", i, got, want)
 		}
 	}

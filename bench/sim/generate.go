@@ -198,12 +198,16 @@ func (r *run) pump(x *exchange, job *job, choices []*choice, out sink) error {
 func (r *run) leave(x *exchange, choices []*choice, began time.Time) {
 	x.c.nc.Close()
 	x.broken = true
-	if poll := r.cfg.AbortPoll; poll > 0 && x.ctx.Err() != nil {
-		elapsed := time.Since(began)
-		r.pause(r.ctx, poll-elapsed%poll)
+	left := !x.cut && r.ctx.Err() == nil
+	if poll := r.cfg.AbortPoll; poll > 0 && left {
+		r.pause(r.ctx, poll-time.Since(began)%poll)
 	}
 	r.drop(choices)
-	r.s.ledger.aborted.Add(1)
+	if left {
+		r.s.ledger.aborted.Add(1)
+	} else {
+		r.s.ledger.lost.Add(1)
+	}
 }
 
 // drop aborts the choices that are not done.
@@ -230,17 +234,25 @@ func (r *run) pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// usageInfo is UsageInfo; prompt_tokens_details needs
-// --enable-prompt-tokens-details and is null.
+// usageInfo is UsageInfo.
 type usageInfo struct {
-	PromptTokens     int  `json:"prompt_tokens"`
-	TotalTokens      int  `json:"total_tokens"`
-	CompletionTokens int  `json:"completion_tokens"`
-	Details          *int `json:"prompt_tokens_details"`
+	PromptTokens     int           `json:"prompt_tokens"`
+	TotalTokens      int           `json:"total_tokens"`
+	CompletionTokens int           `json:"completion_tokens"`
+	Details          *cachedTokens `json:"prompt_tokens_details"`
 }
 
-func usageOf(prompts int, choices []*choice) usageInfo {
+type cachedTokens struct {
+	Cached int `json:"cached_tokens"`
+}
+
+// usageOf adds the choices up. Both releases leave the details out when
+// nothing was cached.
+func (r *run) usageOf(prompts int, choices []*choice) usageInfo {
 	u := usageInfo{PromptTokens: prompts, TotalTokens: prompts}
+	if n := choices[0].cached; r.cfg.PromptTokensDetails && n > 0 {
+		u.Details = &cachedTokens{n}
+	}
 	for _, c := range choices {
 		u.CompletionTokens += c.tokens
 		u.TotalTokens += c.tokens

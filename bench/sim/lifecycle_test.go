@@ -112,8 +112,8 @@ func TestKill(t *testing.T) {
 	if code, _ := get(t, s.URL()+"/health"); code != 200 || s.Addr() != addr {
 		t.Errorf("restarted at %s: %d", s.Addr(), code)
 	}
-	if st := s.Stats(); st.Started != 1 || st.Engine.Steps != 0 {
-		t.Errorf("started %d, steps %d: want the server's count kept and the engine fresh", st.Started, st.Engine.Steps)
+	if st := s.Stats(); st.Started != 1 || st.Lost != 1 || st.Aborted != 0 || st.Engine.Steps != 0 {
+		t.Errorf("stats %+v: want one request lost and the engine fresh", st)
 	}
 }
 

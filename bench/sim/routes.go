@@ -191,7 +191,7 @@ func (x *exchange) isJSON() bool {
 // whether one did.
 func (r *run) struck(x *exchange) bool {
 	f := r.s.faults
-	if hit := f.strike(func(f *Faults) **Fault { return &f.Hang }); hit != nil {
+	if hit := f.strike(x.path, func(f *Faults) **Fault { return &f.Hang }); hit != nil {
 		r.s.ledger.faulted.Add(1)
 		<-x.ctx.Done()
 		x.broken = true
@@ -205,7 +205,7 @@ func (r *run) struck(x *exchange) bool {
 	if !x.api {
 		return false
 	}
-	hit := f.strike(func(f *Faults) **Fault { return &f.ResetBefore }, func(f *Faults) **Fault { return &f.Status },
+	hit := f.strike(x.path, func(f *Faults) **Fault { return &f.ResetBefore }, func(f *Faults) **Fault { return &f.Status },
 		func(f *Faults) **Fault { return &f.BadHead })
 	if hit == nil {
 		return false

@@ -210,13 +210,11 @@ func (r *run) end(abrupt bool) {
 	if r.port != nil {
 		r.port.release()
 	}
-	for c := range r.conns {
-		if abrupt {
-			c.reset()
-		}
-	}
 	r.mu.Unlock()
-	r.cancel(errStopped)
+	if abrupt {
+		r.eachConn((*conn).abandon)
+	}
+	r.cancel(errStopped) // before any connection closes: no client left
 	r.eachConn(func(c *conn) { c.nc.Close() })
 	r.driver.join()
 	r.wg.Wait()

@@ -21,10 +21,11 @@ type Stats struct {
 	Started  int64 `json:"started"`  // of these, handed to the engine
 	Finished int64 `json:"finished"` // of these, answered to the end
 	Aborted  int64 `json:"aborted"`  // of these, ended because the client left
+	Lost     int64 `json:"lost"`     // of these, cut off by a fault, Stop or Kill
 	Rejected int64 `json:"rejected"` // API calls answered 4xx
 	Faulted  int64 `json:"faulted"`  // requests a fault struck
 
-	InFlight    int64 `json:"in_flight"`   // started, neither finished nor aborted
+	InFlight    int64 `json:"in_flight"`   // started and not ended
 	Accepted    int64 `json:"accepted"`    // connections ever
 	Connections int   `json:"connections"` // open now
 
@@ -49,7 +50,7 @@ const recorded = 1024
 
 // ledger counts and records for a Server.
 type ledger struct {
-	received, started, finished, aborted, rejected, faulted, accepted atomic.Int64
+	received, started, finished, aborted, lost, rejected, faulted, accepted atomic.Int64
 
 	bodyLimit int
 	mu        sync.Mutex
@@ -109,14 +110,14 @@ func (s *Server) Stats() Stats {
 func (s *Server) statsDuring(r *run) Stats {
 	l := &s.ledger
 	st := Stats{
-		Received: l.received.Load(), Finished: l.finished.Load(), Aborted: l.aborted.Load(),
+		Received: l.received.Load(), Finished: l.finished.Load(), Aborted: l.aborted.Load(), Lost: l.lost.Load(),
 		Rejected: l.rejected.Load(), Faulted: l.faulted.Load(), Accepted: l.accepted.Load(),
 	}
 	st.Started = l.started.Load() // after those that follow it, so InFlight is never negative
 	l.mu.Lock()
 	st.ByPath = maps.Clone(l.byPath)
 	l.mu.Unlock()
-	st.InFlight = st.Started - st.Finished - st.Aborted
+	st.InFlight = st.Started - st.Finished - st.Aborted - st.Lost
 	if r != nil {
 		st.Engine = r.driver.engineStats()
 		r.mu.Lock()

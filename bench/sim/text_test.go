@@ -204,3 +204,24 @@ func TestSameSeedSameText(t *testing.T) {
 		t.Errorf("%q, %q with one seed, %q with another", a.Choices[0].Message.Content, b.Choices[0].Message.Content, c.Choices[0].Message.Content)
 	}
 }
+
+func TestPromptTokensDetails(t *testing.T) {
+	bothProfiles(t, func(t *testing.T, _ Profile, change func(*Config)) {
+		s := started(t, func(c *Config) {
+			change(c)
+			on := true
+			c.Engine.PrefixCaching, c.PromptTokensDetails = &on, true
+		})
+		body := `"prompt":"` + strings.Repeat("w w ", 64) + `","max_tokens":1`
+		if _, got := post(t, s.URL()+"/v1/completions", `{"model":"`+llama+`",`+body+`}`); !strings.Contains(got, `"prompt_tokens_details":null`) {
+			t.Errorf("nothing cached: %s", got)
+		}
+		const want = `"prompt_tokens_details":{"cached_tokens":48}`
+		if _, got := post(t, s.URL()+"/v1/completions", `{"model":"`+llama+`",`+body+`}`); !strings.Contains(got, want) {
+			t.Errorf("whole: %s", got)
+		}
+		if _, got := post(t, s.URL()+"/v1/completions", `{"model":"`+llama+`",`+body+`,"stream":true,"stream_options":{"include_usage":true}}`); !strings.Contains(got, `"choices":[],"usage":{"prompt_tokens":64,"total_tokens":65,"completion_tokens":1,`+want+`}}`) {
+			t.Errorf("stream: %s", got)
+		}
+	})
+}
