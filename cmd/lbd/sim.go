@@ -41,6 +41,7 @@ type simOptions struct {
 	speed    float64
 	seed     uint64
 	apiKey   string
+	cached   bool
 
 	loadTime, keepAlive                time.Duration
 	maxModelLen, maxNumSeqs, numBlocks int
@@ -83,6 +84,7 @@ func (o *simOptions) addFlags(cmd *cobra.Command) {
 	f.DurationVar(&o.loadTime, "load-time", 0, "refuse connections that long after start, as a loading vLLM does")
 	f.DurationVar(&o.keepAlive, "keep-alive", 5*time.Second, "close connections idle for that long")
 	f.StringVar(&o.apiKey, "api-key", "", "bearer token clients need below /v1")
+	f.BoolVar(&o.cached, "enable-prompt-tokens-details", false, "tell the cached prompt tokens in usage")
 	f.IntVar(&o.maxModelLen, "max-model-len", 0, "longest prompt and output together, in tokens (default: the model's)")
 	f.IntVar(&o.maxNumSeqs, "max-num-seqs", 0, "most requests in a batch (default: the release's)")
 	f.IntVar(&o.numBlocks, "num-blocks", 0, "KV cache size in 16-token blocks (default: what an 80 GB card holds)")
@@ -152,7 +154,7 @@ func (o *simOptions) resolve() ([]string, error) {
 func (o *simOptions) config(model string, i int) sim.Config {
 	return sim.Config{
 		Model: model, Profile: sim.Profile(o.profile), Speed: o.speed, Seed: o.seed + uint64(i),
-		APIKey: o.apiKey, KeepAlive: o.keepAlive, LoadTime: o.loadTime,
+		APIKey: o.apiKey, KeepAlive: o.keepAlive, LoadTime: o.loadTime, PromptTokensDetails: o.cached,
 		Engine: engine.Config{MaxModelLen: o.maxModelLen, MaxNumSeqs: o.maxNumSeqs, NumBlocks: o.numBlocks},
 	}
 }
