@@ -201,22 +201,22 @@ func TestBodyThatNeverArrives(t *testing.T) {
 			defer s.Stop(context.Background())
 			began := time.Now()
 			resp, body := p.exchange(t, "POST "+path+" HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n123")
-			if took := time.Since(began); resp.StatusCode != want || took > bodyTimeout {
+			if took := time.Since(began); resp.StatusCode != want || took > readTimeout {
 				t.Errorf("%s: %d after %s: %s", path, resp.StatusCode, took, body)
 			}
 		})
 	}
 }
 
-// The deadline for the body must not outlive it: net/http would take it for the
-// client's leaving and end the call.
-func TestCallMayTakeLongerThanTheBodyDeadline(t *testing.T) {
+// The limit on reading must not outlast the reading and end a call that takes
+// longer.
+func TestCallMayTakeLongerThanReading(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, p := startOnPipes(t, Options{Fleet: newFleet(t, "http://a:1")})
 		defer s.Stop(context.Background())
 		s.client.Transport = transport(func(r *http.Request) (*http.Response, error) {
 			select {
-			case <-time.After(2 * bodyTimeout):
+			case <-time.After(2 * readTimeout):
 			case <-r.Context().Done():
 				return nil, r.Context().Err()
 			}
@@ -225,6 +225,57 @@ func TestCallMayTakeLongerThanTheBodyDeadline(t *testing.T) {
 		resp, body := p.exchange(t, "POST /fleet/sleep HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 3\r\n\r\n123")
 		if resp.StatusCode != 200 {
 			t.Errorf("%d: %s", resp.StatusCode, body)
+		}
+	})
+}
+
+// A page that does not look at its context is waited for.
+func TestStopJoinsHandlers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		came := make(chan struct{})
+		s, p := startOnPipes(t, Options{Fleet: newFleet(t), Config: func() any {
+			close(came)
+			time.Sleep(time.Hour)
+			return nil
+		}})
+		ours, theirs := net.Pipe()
+		defer ours.Close()
+		p.conns <- theirs
+		if _, err := io.WriteString(ours, "GET /config HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		<-came
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		began := time.Now()
+		if err := s.Stop(ctx); !errors.Is(err, context.Canceled) || time.Since(began) != time.Hour {
+			t.Errorf("stop: %v after %s", err, time.Since(began))
+		}
+	})
+}
+
+// With the first byte of a next request in hand, net/http no longer looks whether
+// the client is there, and cutting the connection alone would not end the call.
+func TestStopEndsCallsOfClientsThatPipeline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, p := startOnPipes(t, Options{Fleet: newFleet(t, "http://a:1")})
+		s.client.Transport = transport(hang)
+		ours, theirs := net.Pipe()
+		defer ours.Close()
+		p.conns <- theirs
+		if _, err := io.WriteString(ours, "POST /fleet/sleep HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if _, err := io.WriteString(ours, "P"); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		began := time.Now()
+		if err := s.Stop(ctx); !errors.Is(err, context.Canceled) || time.Since(began) != 0 {
+			t.Errorf("stop: %v after %s", err, time.Since(began))
 		}
 	})
 }

@@ -9,7 +9,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"time"
 )
 
 // methods are the handlers of one path. HEAD goes to GET.
@@ -113,28 +112,17 @@ func (s *Server) reloadPage(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, map[string]bool{"reloaded": true})
 }
 
-// limitBody gives a body its time to arrive, whether a page reads it or not: what
-// is not read by then is read off by net/http before it answers.
-func limitBody(w http.ResponseWriter, r *http.Request) {
-	if r.Body != http.NoBody {
-		http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout)) // fails on test recorders only
-	}
-}
-
-// readBody reads a body of at most limit bytes and lifts its deadline: net/http
-// goes on reading to see whether the client leaves, and would take a deadline for
-// that.
+// readBody reads a body of at most limit bytes.
 func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, *problem) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
 	var tooLarge *http.MaxBytesError
 	switch {
 	case err == nil:
-		http.NewResponseController(w).SetReadDeadline(time.Time{})
 		return body, nil
 	case errors.As(err, &tooLarge):
 		return nil, withStatus(http.StatusRequestEntityTooLarge, badRequest("request_too_large", "the body is larger than %d bytes", limit))
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return nil, withStatus(http.StatusRequestTimeout, badRequest("request_timeout", "the body did not arrive within %s", bodyTimeout))
+		return nil, withStatus(http.StatusRequestTimeout, badRequest("request_timeout", "the body did not arrive within %s", readTimeout))
 	}
 	return nil, badRequest("malformed_request", "the body could not be read")
 }

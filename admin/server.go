@@ -48,11 +48,12 @@ type Options struct {
 	Log   zerolog.Logger
 }
 
-// A request is read within these; nothing limits the answer, since sleep and
-// profiles take minutes.
+// A request is read within these, its body included, whether a page wants it or
+// not; net/http lifts the limit with the last byte. Nothing limits the answer,
+// since sleep and profiles take minutes.
 const (
 	headTimeout = 10 * time.Second
-	bodyTimeout = time.Minute
+	readTimeout = time.Minute
 	idleTimeout = 2 * time.Minute
 	maxHead     = 64 << 10 // bytes
 )
@@ -91,7 +92,7 @@ func New(o Options) *Server {
 	ctx, cancel := context.WithCancel(context.Background())
 	s.cancel = cancel
 	s.http = &http.Server{
-		ReadHeaderTimeout: headTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHead,
+		ReadHeaderTimeout: headTimeout, ReadTimeout: readTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHead,
 		BaseContext: func(net.Listener) context.Context { return ctx },
 		ErrorLog:    log.New(logWriter{&s.opt.Log}, "", 0), // the type net/http wants
 	}
@@ -191,7 +192,6 @@ func (s *Server) joined(next http.Handler) http.Handler {
 			return
 		}
 		defer s.handlers.Done()
-		limitBody(w, r)
 		next.ServeHTTP(w, r)
 	})
 }
