@@ -281,7 +281,7 @@ func TrailerFields(section []byte, yield func(name, value []byte)) {
 		var line []byte
 		line, section, _ = bytes.Cut(section, []byte("\r\n"))
 		name, value, ok := bytes.Cut(line, []byte(":"))
-		if value = bytes.Trim(value, " \t"); ok && IsToken(name) && BadValueByte(value) < 0 {
+		if value = trimBlanks(value); ok && IsToken(name) && BadValueByte(value) < 0 {
 			yield(name, value)
 		}
 	}

@@ -141,7 +141,7 @@ func (h *Head) field(line []byte) error {
 	if colon <= 0 {
 		return badHead("header line %q; want NAME: VALUE", truncate(line))
 	}
-	f := Field{Name: line[:colon], Value: bytes.Trim(line[colon+1:], " \t")}
+	f := Field{Name: line[:colon], Value: trimBlanks(line[colon+1:])}
 	if !IsToken(f.Name) {
 		return badHead("header name %q is not a token", truncate(f.Name))
 	}
@@ -235,11 +235,22 @@ func checkValue(b []byte) error {
 // hold, -1 if there is none.
 func BadValueByte(b []byte) int {
 	for i, c := range b {
-		if (c < ' ' && c != '\t') || c == 0x7f {
+		if (c < ' ' || c == 0x7f) && c != '\t' {
 			return i
 		}
 	}
 	return -1
+}
+
+// trimBlanks is bytes.Trim(b, " \t") without building a set for it.
+func trimBlanks(b []byte) []byte {
+	for len(b) > 0 && (b[0] == ' ' || b[0] == '\t') {
+		b = b[1:]
+	}
+	for len(b) > 0 && (b[len(b)-1] == ' ' || b[len(b)-1] == '\t') {
+		b = b[:len(b)-1]
+	}
+	return b
 }
 
 // HasToken says whether a comma-separated list names token (lower case).
@@ -247,7 +258,7 @@ func HasToken(list []byte, token string) bool {
 	for len(list) > 0 {
 		var item []byte
 		item, list, _ = bytes.Cut(list, []byte(","))
-		if equalFold(bytes.Trim(item, " \t"), token) {
+		if equalFold(trimBlanks(item), token) {
 			return true
 		}
 	}
@@ -259,7 +270,7 @@ func HasName(list, name []byte) bool {
 	for len(list) > 0 {
 		var item []byte
 		item, list, _ = bytes.Cut(list, []byte(","))
-		if bytes.EqualFold(bytes.Trim(item, " \t"), name) {
+		if bytes.EqualFold(trimBlanks(item), name) {
 			return true
 		}
 	}

@@ -28,7 +28,7 @@ var bodies = map[string]string{
 	"trailer":           "1\r\nx\r\n0\r\nX-Sum: 1\r\nY: 2\r\n\r\n",
 	"payload of frames": chunk("\r\n0\r\n\r\n") + chunk("0") + chunk("\n") + chunk("\r") + "0\r\n\r\n",
 	"long line":         "1;" + strings.Repeat("e", maxSizeLine-4) + "\r\nx\r\n0\r\n\r\n",
-	"long trailer":      "0\r\nX: " + strings.Repeat("t", 3000) + "\r\n\r\n",
+	"long trailer":      "0\r\nX: " + strings.Repeat("t", 100) + "\r\n\r\n",
 }
 
 var malformed = map[string]string{
@@ -81,11 +81,11 @@ func cut(s string, at ...int) (parts []string) {
 // two) and in random pieces.
 func everySplit(s string, f func(parts []string)) {
 	f(cut(s))
-	for i := 1; i < len(s); i += 1 + len(s)/4000*40 {
+	for i := 1; i < len(s); i += 1 + len(s)/1000*40 {
 		f(cut(s, i))
 	}
 	rng := rand.New(rand.NewPCG(1, uint64(len(s))))
-	for range 200 {
+	for range min(200, 20000/(len(s)+1)) {
 		f(randomCut(rng, s))
 	}
 	f(strings.Split(s, "")) // byte by byte
@@ -139,10 +139,13 @@ func checkChunked(t *testing.T, want decoded, raw, first string, parts []string)
 func TestChunkedTruncatedEverywhere(t *testing.T) {
 	for name, raw := range bodies {
 		t.Run(name, func(t *testing.T) {
+			d, _ := reference(raw)
 			for n := range raw {
-				d, _ := reference(raw)
 				want := raw[:min(d.known[n], d.upTo)]
-				for _, parts := range [][]string{cut(raw[:n]), cut(raw[:n], n/2), strings.Split(raw[:n], "")} {
+				for _, parts := range [][]string{cut(raw[:n]), cut(raw[:n], n/2), strings.Split(raw[max(n-20, 0):n], "")} {
+					if missing := n - len(strings.Join(parts, "")); missing > 0 {
+						parts = append([]string{raw[:missing]}, parts...)
+					}
 					got, _, err := relayed(Chunked, 0, Verbatim, "", parts, nil)
 					if !errors.Is(err, ErrTruncated) {
 						t.Fatalf("first %d bytes of %q: error %v; want ErrTruncated", n, raw, err)
