@@ -128,14 +128,15 @@ func (d *Daemon) Start() error {
 	return nil
 }
 
+// listen takes clients last: when an address is taken, none was let in.
 func (d *Daemon) listen(cfg *config.Config) error {
-	if err := d.proxy.Start(cfg.Listen); err != nil {
-		return addressError("listen", cfg, err)
-	}
 	if d.admin != nil {
 		if err := d.admin.Start(cfg.AdminListen); err != nil {
 			return addressError("admin_listen", cfg, err)
 		}
+	}
+	if err := d.proxy.Start(cfg.Listen); err != nil {
+		return addressError("listen", cfg, err)
 	}
 	return nil
 }
