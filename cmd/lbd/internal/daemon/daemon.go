@@ -102,7 +102,7 @@ func (d *Daemon) adminOptions(cfg *config.Config) admin.Options {
 	return admin.Options{
 		Fleet: d.fleet, Explain: d.proxy.Explain, Config: func() any { return d.cfg.Load() }, Reload: d.Reload,
 		Metrics: promhttp.HandlerFor(d.registry, promhttp.HandlerOpts{}), Version: d.opt.Version,
-		ReplicaAPIKey: cfg.ReplicaAPIKey.Reveal(), Log: d.log("admin"),
+		ReplicaAPIKey: cfg.ReplicaAPIKey.Reveal(), MaxPickBody: int64(cfg.MaxRequestBodySize), Log: d.log("admin"),
 	}
 }
 
