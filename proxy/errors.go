@@ -31,6 +31,11 @@ func badRequest(code, format string, args ...any) *apiError {
 	return &apiError{status: 400, kind: "invalid_request_error", code: code, message: fmt.Sprintf(format, args...)}
 }
 
+// malformed is the code of a request that is not HTTP as lbd reads it. Others may
+// see its end elsewhere, so nothing behind it on the connection is taken for a
+// request (RFC 9112 section 11.2).
+const malformed = "malformed_request"
+
 func clientError(status int, code, format string, args ...any) *apiError {
 	e := badRequest(code, format, args...)
 	e.status = status
@@ -105,6 +110,9 @@ func (e *apiError) write(ctx *fasthttp.RequestCtx) {
 	if err != nil {
 		panic("BUG: error body: " + err.Error())
 	}
+	if e.code == malformed {
+		ctx.SetConnectionClose()
+	}
 	if e.retryAfter > 0 {
 		ctx.Response.Header.Set("Retry-After", strconv.Itoa(e.retryAfter))
 	}
@@ -130,7 +138,7 @@ func readError(ctx *fasthttp.RequestCtx, err error, cfg *Config) *apiError {
 	case isTimeout(err):
 		e = clientError(408, "request_timeout", "the request did not arrive within %s", cfg.ClientRead)
 	default:
-		e = badRequest("malformed_request", "the request is not valid HTTP/1.1: %s", withoutEcho(err))
+		e = badRequest(malformed, "the request is not valid HTTP/1.1: %s", withoutEcho(err))
 	}
 	return e
 }

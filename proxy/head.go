@@ -41,6 +41,9 @@ func (h *requestHead) read(req *fasthttp.RequestHeader) *apiError {
 			return err
 		}
 	}
+	if err := h.checkFraming(); err != nil {
+		return err
+	}
 	h.dropHopByHop()
 	if h.ownID = h.id == nil; h.ownID {
 		h.id = newRequestID(&h.idBuf)
@@ -52,19 +55,43 @@ func (h *requestHead) add(line []byte) *apiError {
 	name, value, ok := bytes.Cut(line, []byte(":"))
 	switch {
 	case line[0] == ' ' || line[0] == '\t':
-		return badRequest("malformed_request", "folded header lines are not accepted")
+		return badRequest(malformed, "folded header lines are not accepted")
 	case !ok || !relay.IsToken(name):
-		return badRequest("malformed_request", "a header line is not NAME: VALUE")
+		return badRequest(malformed, "a header line is not NAME: VALUE")
 	}
 	value = bytes.Trim(value, " \t")
 	if i := relay.BadValueByte(value); i >= 0 {
-		return badRequest("malformed_request", "header %s holds the byte 0x%02x", name, value[i])
+		return badRequest(malformed, "header %s holds the byte 0x%02x", name, value[i])
 	}
 	if h.id == nil && len(value) > 0 && bytes.EqualFold(name, []byte(requestIDHeader)) {
 		h.id = value
 	}
 	h.websocket = h.websocket || (bytes.EqualFold(name, []byte("Upgrade")) && bytes.EqualFold(value, []byte("websocket")))
 	h.fields = append(h.fields, relay.Field{Name: name, Value: value})
+	return nil
+}
+
+// checkFraming refuses what RFC 9112 section 6 calls likely to be smuggling but
+// the HTTP library accepts: a length beside a transfer coding, and codings other
+// than chunked.
+func (h *requestHead) checkFraming() *apiError {
+	length, coding := false, false
+	for _, f := range h.fields {
+		switch len(f.Name) {
+		case len("Content-Length"):
+			length = length || bytes.EqualFold(f.Name, []byte("Content-Length"))
+		case len("Transfer-Encoding"):
+			if !bytes.EqualFold(f.Name, []byte("Transfer-Encoding")) {
+				continue
+			}
+			if coding = true; !bytes.EqualFold(f.Value, []byte("chunked")) {
+				return badRequest(malformed, "a Transfer-Encoding other than chunked is not accepted")
+			}
+		}
+	}
+	if length && coding {
+		return badRequest(malformed, "both Content-Length and Transfer-Encoding are given")
+	}
 	return nil
 }
 

@@ -110,7 +110,7 @@ func isRelayed(path string) bool {
 // and httptools, uvicorn's parser, cuts off without a word.
 func cleanPath(uri []byte) (string, *apiError) {
 	if bytes.IndexByte(uri, '#') >= 0 {
-		return "", badRequest("malformed_request", "the request target holds a fragment")
+		return "", badRequest("invalid_path", "the request target holds a fragment")
 	}
 	if i := bytes.Index(uri, []byte("://")); i > 0 && uri[0] != '/' { // absolute form
 		rest := uri[i+3:]
@@ -122,13 +122,13 @@ func cleanPath(uri []byte) (string, *apiError) {
 	raw, _, _ := bytes.Cut(uri, []byte("?"))
 	path, err := url.PathUnescape(string(raw))
 	if err != nil || !strings.HasPrefix(path, "/") {
-		return "", badRequest("malformed_request", "the request target is not a path")
+		return "", badRequest("invalid_path", "the request target is not a path")
 	}
 	if strings.IndexByte(path, '\\') >= 0 {
-		return "", badRequest("malformed_request", "backslashes in a path are not accepted")
+		return "", badRequest("invalid_path", "backslashes in a path are not accepted")
 	}
 	if strings.Contains(path, "/../") || strings.Contains(path, "/./") || strings.HasSuffix(path, "/..") || strings.HasSuffix(path, "/.") {
-		return "", badRequest("malformed_request", "dot segments in a path are not accepted")
+		return "", badRequest("invalid_path", "dot segments in a path are not accepted")
 	}
 	return path[:min(len(path), maxPath)], nil
 }

@@ -10,6 +10,7 @@ import (
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -193,8 +194,12 @@ func (s *Server) headerReceived(h *fasthttp.RequestHeader) fasthttp.RequestConfi
 	return fasthttp.RequestConfig{MaxRequestBodySize: s.cfg.Load().MaxBody}
 }
 
-// unreadable answers a request that fasthttp could not read.
+// unreadable answers a request that fasthttp could not read. A reset is the end of
+// a client, not a request: TCP health checks do nothing else.
 func (s *Server) unreadable(ctx *fasthttp.RequestCtx, err error) {
+	if errors.Is(err, syscall.ECONNRESET) {
+		return
+	}
 	if c, ok := ctx.Conn().(*sock.Conn); ok {
 		c.LingerOnClose()
 	}
