@@ -75,7 +75,7 @@ func New(cfg *config.Config, o Options) (*Daemon, error) {
 	var err error
 	d.proxy, err = proxy.New(proxy.Options{
 		Config: proxyConfig(cfg), Fleet: d.fleet, Health: d.health, Models: d.poller, Metrics: d.metrics,
-		Gatherer: d.registry, Log: d.log("proxy"), Version: o.Version,
+		Gatherer: d.registry, Log: d.log("proxy").Hook(quotesRequests{}), Version: o.Version,
 	})
 	if err != nil {
 		return nil, err

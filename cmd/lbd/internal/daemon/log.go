@@ -37,3 +37,15 @@ func isTerminal(w io.Writer) bool {
 	info, err := f.Stat()
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
+
+// quotesRequests drops the lines in which fasthttp quotes a head it could not
+// read: the part quoted may be a key ("Authorization" without its colon). Such
+// requests are counted and answered 400 all the same.
+type quotesRequests struct{}
+
+// Run implements zerolog.Hook.
+func (quotesRequests) Run(e *zerolog.Event, _ zerolog.Level, message string) {
+	if strings.HasPrefix(message, "error when serving connection") {
+		e.Discard()
+	}
+}
