@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"io"
+	"strings"
 	"os"
 	"time"
 
