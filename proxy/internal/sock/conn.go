@@ -274,11 +274,11 @@ func (c *Conn) hangup() {
 func (c *Conn) LingerOnClose() { c.linger.Store(true) }
 
 // lingerTime and lingerBytes bound how long a refused request is read off; 2 s
-// covers a round trip, the bytes cover a body of the default size limit.
-const (
-	lingerTime  = 2 * time.Second
-	lingerBytes = 128 << 20
-)
+// covers a round trip, the bytes cover a body of the default size limit. The time
+// is a variable for the tests.
+var lingerTime = 2 * time.Second
+
+const lingerBytes = 128 << 20
 
 // Close closes the connection once; later calls return nil.
 func (c *Conn) Close() error {

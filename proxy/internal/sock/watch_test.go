@@ -1,0 +1,363 @@
+//go:build linux
+
+package sock
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// ways are how a client can leave.
+var ways = map[string]func(*net.TCPConn){
+	"FIN":        func(c *net.TCPConn) { c.Close() },
+	"half-close": func(c *net.TCPConn) { c.CloseWrite() },
+	"RST":        reset,
+}
+
+// ended waits for the end of the connection as its peer sees it.
+func ended(peer net.Conn) <-chan struct{} {
+	done := make(chan struct{})
+	go func() {
+		io.Copy(io.Discard, peer)
+		close(done)
+	}()
+	return done
+}
+
+func TestClientLeaves(t *testing.T) {
+	for name, leave := range ways {
+		t.Run(name+", nobody reads", func(t *testing.T) {
+			w := newWatch(t)
+			client, browser := accepted(t, w, 0)
+			up, replica := dialled(t, w)
+			if !client.Bind(up) {
+				t.Fatal("client is there, yet Bind says it left")
+			}
+			leave(browser)
+			within(t, "the close at the replica", ended(replica))
+			if !client.Gone() || client.Unbind() {
+				t.Errorf("gone %t; Unbind must say that the client left", client.Gone())
+			}
+		})
+		t.Run(name+", blocked read of the bound connection", func(t *testing.T) {
+			w := newWatch(t)
+			client, browser := accepted(t, w, 0)
+			up, _ := dialled(t, w)
+			client.Bind(up)
+			read := make(chan error, 1)
+			go func() {
+				_, _, err := up.ReadBuf()
+				read <- err
+			}()
+			time.Sleep(5 * time.Millisecond)
+			leave(browser)
+			if err := <-read; !errors.Is(err, net.ErrClosed) {
+				t.Errorf("read error %v; want ErrClosed", err)
+			}
+		})
+		t.Run(name+", blocked write to the bound connection", func(t *testing.T) {
+			w := newWatch(t)
+			client, browser := accepted(t, w, 0)
+			up, _ := dialled(t, w)
+			client.Bind(up)
+			written := make(chan error, 1)
+			go func() {
+				_, err := up.Write(make([]byte, 64<<20))
+				written <- err
+			}()
+			time.Sleep(5 * time.Millisecond)
+			leave(browser)
+			if err := <-written; !errors.Is(err, net.ErrClosed) {
+				t.Errorf("write error %v; want ErrClosed", err)
+			}
+		})
+		t.Run(name+", before Bind", func(t *testing.T) {
+			w := newWatch(t)
+			client, browser := accepted(t, w, 0)
+			up, replica := dialled(t, w)
+			leave(browser)
+			eventually(t, "the leave is noticed", client.Gone)
+			if client.Bind(up) {
+				t.Error("Bind to a client that has left")
+			}
+			send(t, up, "still open") // it was not bound, so it is not closed
+			recv(t, replica, "still open")
+		})
+		t.Run(name+", after Unbind", func(t *testing.T) {
+			w := newWatch(t)
+			client, browser := accepted(t, w, 0)
+			up, replica := dialled(t, w)
+			client.Bind(up)
+			if !client.Unbind() {
+				t.Fatal("client is there, yet Unbind says it left")
+			}
+			leave(browser)
+			eventually(t, "the leave is noticed", client.Gone)
+			send(t, up, "still open")
+			recv(t, replica, "still open")
+		})
+		t.Run(name+", with unread bytes", func(t *testing.T) {
+			w := newWatch(t)
+			client, browser := accepted(t, w, 0)
+			up, replica := dialled(t, w)
+			client.Bind(up)
+			send(t, browser, "pipelined")
+			leave(browser)
+			within(t, "the close at the replica", ended(replica))
+		})
+	}
+}
+
+// The client is gone before the connection is even accepted: the watch still
+// hears of it, though no edge follows.
+func TestLeftBeforeAccept(t *testing.T) {
+	w := newWatch(t)
+	ln := listen(t, w, 0)
+	for name, leave := range ways {
+		browser, err := net.Dial("tcp", ln.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer browser.Close()
+		leave(browser.(*net.TCPConn))
+		c, err := ln.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "notice of "+name, c.(*Conn).Gone)
+		c.Close()
+	}
+}
+
+func TestStayingClientIsNotGone(t *testing.T) {
+	w := newWatch(t)
+	client, browser := accepted(t, w, 0)
+	other, gone := accepted(t, w, 0)
+	send(t, browser, "data is no leave")
+	gone.Close()
+	eventually(t, "notice of the other one", other.Gone)
+	if client.Gone() || !client.Unbind() {
+		t.Error("a client that stays counts as gone")
+	}
+}
+
+// Descriptors are reused at once by new connections: none of these may be told
+// what happened to an earlier one.
+func TestReusedDescriptors(t *testing.T) {
+	w := newWatch(t)
+	const workers, turns = 4, 300
+	var told, reused atomic.Int64
+	var wg sync.WaitGroup
+	for range workers {
+		ln := listen(t, w, 0)
+		wg.Go(func() {
+			for turn := range turns {
+				old, browser := pair(t, ln)
+				fd := old.slot.fd
+				end(old, browser, turn)
+				c, browser := pair(t, ln)
+				if c.slot.fd == fd {
+					reused.Add(1)
+				}
+				// A round trip leaves a late event time to come.
+				send(t, browser, "ping")
+				recv(t, c, "ping")
+				if c.Gone() || !c.Bind(nil) {
+					told.Add(1)
+				}
+				browser.Close()
+				eventually(t, "the leave is noticed", c.Gone)
+				c.Close()
+			}
+		})
+	}
+	wg.Wait()
+	if n := told.Load(); n > 0 {
+		t.Errorf("%d connections were told of another's end", n)
+	}
+	if reused.Load() == 0 {
+		t.Error("no descriptor was reused: the test shows nothing")
+	}
+}
+
+// pair returns the next connection of a listener that nobody else uses.
+func pair(t *testing.T, ln *Listener) (*Conn, *net.TCPConn) {
+	browser, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Error(err)
+		runtime.Goexit()
+	}
+	c, err := ln.Accept()
+	if err != nil {
+		t.Error(err)
+		runtime.Goexit()
+	}
+	return c.(*Conn), browser.(*net.TCPConn)
+}
+
+// end closes both sides in one of several orders.
+func end(c *Conn, browser *net.TCPConn, how int) {
+	switch how % 4 {
+	case 0: // at the same time
+		done := make(chan struct{})
+		go func() { browser.Close(); close(done) }()
+		c.Close()
+		<-done
+	case 1:
+		browser.Close() // the event is on its way
+		c.Close()
+	case 2:
+		reset(browser)
+		c.Close()
+	default:
+		c.Close()
+		reset(browser)
+	}
+}
+
+// An event that was read from the kernel before its connection was closed is
+// looked up when the descriptor already belongs to another one.
+func TestLateEvent(t *testing.T) {
+	w := newWatch(t)
+	old, _ := accepted(t, w, 0)
+	late := unix.EpollEvent{Fd: old.slot.fd, Pad: int32(old.slot.gen)}
+	if w.find(&late) != old {
+		t.Fatal("an event in time does not find its connection")
+	}
+	old.Close()
+	if w.find(&late) != nil {
+		t.Error("an event finds a closed connection")
+	}
+	c, _ := accepted(t, w, 0)
+	late.Fd = c.slot.fd
+	if w.find(&late) != nil {
+		t.Error("an event of an earlier connection finds a later one")
+	}
+}
+
+func TestCloseAll(t *testing.T) {
+	setLingerTime(t, time.Hour)
+	w := newWatch(t)
+	var up []*Conn
+	var ends []<-chan struct{}
+	for range 5 {
+		client, browser := accepted(t, w, 0)
+		u, replica := dialled(t, w)
+		client.Bind(u)
+		client.LingerOnClose() // must not delay
+		up = append(up, client, u)
+		ends = append(ends, ended(browser), ended(replica))
+	}
+	w.CloseAll()
+	for _, e := range ends {
+		within(t, "the close", e)
+	}
+	for _, c := range up {
+		if _, err := c.Write([]byte("x")); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("write error %v; want ErrClosed", err)
+		}
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.conns) != 0 {
+		t.Errorf("%d connections are still watched", len(w.conns))
+	}
+}
+
+// CloseAll also ends a connection that is lingering just now.
+func TestCloseAllWhileLingering(t *testing.T) {
+	setLingerTime(t, time.Hour)
+	w := newWatch(t)
+	c, browser := accepted(t, w, 0)
+	c.LingerOnClose()
+	closed := make(chan struct{})
+	go func() { c.Close(); close(closed) }()
+	recvEOF(t, browser) // the FIN: it lingers
+	w.CloseAll()
+	within(t, "the close", closed)
+}
+
+func recvEOF(t *testing.T, c net.Conn) {
+	t.Helper()
+	if n, err := c.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+		t.Fatalf("read = %d, %v; want EOF", n, err)
+	}
+}
+
+// Close joins the goroutine; connections stay usable, and later ones are refused
+// an error, not a crash.
+func TestWatchClose(t *testing.T) {
+	w, err := NewWatch()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, peer := accepted(t, w, 0)
+	ln := listen(t, nil, 0)
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-w.done:
+	default:
+		t.Error("Close did not wait for the goroutine")
+	}
+	send(t, peer, "x")
+	recv(t, c, "x")
+	if _, err := Dial(context.Background(), ln.Addr().String(), patience, 0, w); err == nil {
+		t.Error("a connection was made that nobody watches")
+	}
+	c.Close()
+}
+
+// Lack of descriptors is waited out.
+func TestAcceptOutlivesLackOfDescriptors(t *testing.T) {
+	w := newWatch(t)
+	ln := listen(t, w, 0)
+	browser, err := net.Dial("tcp", ln.Addr().String()) // in the backlog
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer browser.Close()
+	var old syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &old); err != nil {
+		t.Fatal(err)
+	}
+	none := old
+	none.Cur = 0
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &none); err != nil {
+		t.Skipf("cannot lower the limit: %v", err)
+	}
+	_, direct := ln.AcceptTCP()
+	accepted := make(chan error, 1)
+	go func() {
+		c, err := ln.Accept()
+		if err == nil {
+			c.Close()
+		}
+		accepted <- err
+	}()
+	time.Sleep(3 * acceptPause)
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &old); err != nil {
+		t.Fatal(err)
+	}
+	if !errors.Is(direct, syscall.EMFILE) {
+		t.Errorf("accept without descriptors: %v; want EMFILE", direct)
+	}
+	if err := <-accepted; err != nil {
+		t.Errorf("Accept = %v; want the connection that waited", err)
+	}
+	ln.Close()
+	if _, err := ln.Accept(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Accept on a closed listener: %v; want ErrClosed", err)
+	}
+}
