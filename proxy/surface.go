@@ -93,7 +93,7 @@ func (s *Server) metricsPage(ctx *fasthttp.RequestCtx) {
 		ctx.Error("cannot gather metrics: "+err.Error(), 500)
 		return
 	}
-	format := expfmt.Negotiate(http.Header{"Accept": {string(ctx.Request.Header.Peek("Accept"))}})
+	format := expfmt.NegotiateAccept(http.Header{"Accept": {string(ctx.Request.Header.Peek("Accept"))}}, expfmt.DefaultAcceptedFormats()...)
 	var buf bytes.Buffer
 	enc := expfmt.NewEncoder(&buf, format)
 	for _, f := range families {
