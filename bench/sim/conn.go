@@ -72,6 +72,9 @@ func (c *conn) refuse(err error) {
 		"content-type: text/plain; charset=utf-8\r\ncontent-length: 30\r\nconnection: close\r\n\r\n"+text)
 }
 
+// maxPrealloc bounds what a content-length alone makes us allocate.
+const maxPrealloc = 128 << 20
+
 // readBody reads the whole body, as every vLLM route does before it looks.
 func (c *conn) readBody(req *http.Request) ([]byte, error) {
 	if strings.EqualFold(req.Header.Get("Expect"), "100-continue") {
@@ -79,7 +82,7 @@ func (c *conn) readBody(req *http.Request) ([]byte, error) {
 			return nil, err
 		}
 	}
-	if n := req.ContentLength; n > 0 && n <= 1<<20 {
+	if n := req.ContentLength; n > 0 && n <= maxPrealloc {
 		b := make([]byte, n)
 		_, err := io.ReadFull(req.Body, b)
 		return b, err

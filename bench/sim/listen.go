@@ -8,8 +8,9 @@ import (
 )
 
 // port holds an address the way vLLM's launcher does: bound before the engine
-// is ready but not listening, so connections are refused while the port stays
-// ours. It also keeps the address between Kill and the next Start.
+// is ready but not listening, so connections are refused while the kernel gives
+// the port to nobody who asks for any. It also keeps the address between Kill
+// and the next Start.
 type port struct {
 	fd   int
 	addr *net.TCPAddr

@@ -150,6 +150,44 @@ func TestPrefixCacheMetrics(t *testing.T) {
 	}
 }
 
+func TestPrefixHitRateV0(t *testing.T) {
+	s := started(t, func(c *Config) {
+		old(c)
+		on := true
+		c.Engine.PrefixCaching = &on
+	})
+	for range 2 {
+		post(t, s.URL()+"/v1/completions", `{"model":"`+llama+`","prompt":"`+strings.Repeat("w w ", 64)+`","max_tokens":1}`)
+	}
+	if got := gauge(scrape(t, s.URL()+"/metrics"), "vllm:gpu_prefix_cache_hit_rate"); got != 48./128 {
+		t.Errorf("hit rate %v, want 48 of 128 tokens", got)
+	}
+}
+
+// TestDeviceShows: of two replicas on one GPU, the idle one's usage rises with
+// the busy one's, as soon as its engine reports.
+func TestDeviceShows(t *testing.T) {
+	d := NewDevice(40 << 30)
+	onDevice := func(c *Config) { c.Device = d; slow(c) }
+	a, b := started(t, onDevice), started(t, onDevice)
+	usage := func() float64 {
+		post(t, a.URL()+"/v1/completions", `{"model":"`+llama+`","prompt":"w ","max_tokens":1}`)
+		return gauge(scrape(t, a.URL()+"/metrics"), "vllm:kv_cache_usage_perc")
+	}
+	alone := usage()
+	if alone <= 0 {
+		t.Errorf("usage %v at idle, want the weights in it", alone)
+	}
+	r := dial(t, b)
+	r.post("/v1/completions", `{"model":"`+llama+`","prompt":"`+strings.Repeat("w w ", 8000)+`","max_tokens":190,"ignore_eos":true,"stream":true}`)
+	r.head()
+	r.chunk()
+	b.SetFaults(Faults{Slow: &Fault{Factor: 1e6}}) // its prompt stays resident
+	if got := usage(); got <= alone {
+		t.Errorf("usage %v with a busy neighbour, want more than %v", got, alone)
+	}
+}
+
 func TestProcessRestartShows(t *testing.T) {
 	s := started(t, nil)
 	post(t, s.URL()+"/v1/completions", `{"model":"`+llama+`","prompt":"w w ","max_tokens":1}`)

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -76,9 +77,13 @@ func (l *ledger) record(x *exchange, keep bool) {
 	if !keep {
 		return
 	}
+	body := x.body
+	if len(body) > l.bodyLimit {
+		body = slices.Clone(body[:l.bodyLimit]) // lets the rest of a large body go
+	}
 	rec := RecordedRequest{
 		Time: time.Now(), Method: x.req.Method, Path: x.req.RequestURI, Header: x.req.Header,
-		RequestID: x.req.Header.Get("X-Request-Id"), Body: x.body[:min(len(x.body), l.bodyLimit)], BodyBytes: len(x.body),
+		RequestID: x.req.Header.Get("X-Request-Id"), Body: body, BodyBytes: len(x.body),
 		Remote: x.c.nc.RemoteAddr().String(),
 	}
 	if len(l.log) < recorded {
