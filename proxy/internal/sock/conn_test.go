@@ -117,7 +117,7 @@ func TestPartialWrites(t *testing.T) {
 		got := slowReader(peer, time.Millisecond)
 		var all bytes.Buffer
 		rng := rand.New(rand.NewPCG(1, 2))
-		for all.Len() < 8<<20 {
+		for all.Len() < 3<<20 {
 			p := make([]byte, rng.IntN(1<<20))
 			for i := range p {
 				p[i] = byte(rng.Uint32())

@@ -81,17 +81,23 @@ func (p *Pool) Dial(ctx context.Context) (*Conn, error) {
 	return &Conn{Conn: sc}, nil
 }
 
+// pop looks at a connection itself besides asking the watch: its word may be on
+// the way, and stray bytes of a replica would be taken for the next answer.
 func (p *Pool) pop(now time.Time) *Conn {
 	for {
 		c := p.take()
 		if c == nil {
 			return nil
 		}
-		if now.Sub(c.since) < p.cfg.IdleTimeout && c.Quiet() {
+		old := now.Sub(c.since) >= p.cfg.IdleTimeout
+		if !old && c.Quiet() {
 			c.Reused = true
 			return c
 		}
 		c.Close()
+		if old {
+			return nil // the others are older; Expire closes them
+		}
 	}
 }
 

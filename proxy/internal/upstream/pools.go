@@ -2,39 +2,54 @@ package upstream
 
 import (
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
 // Pools holds one pool per replica ID and closes idle connections in time.
 type Pools struct {
-	cfg   atomic.Pointer[Config]
 	pools sync.Map // ID -> *Pool
-	stop  chan struct{}
-	done  chan struct{}
-	once  sync.Once
+
+	mu     sync.Mutex // held by those who change what follows or pools
+	cfg    Config
+	closed bool
+
+	stop chan struct{}
+	done chan struct{}
+	once sync.Once
 }
 
 // NewPools starts the goroutine that expires connections; Close ends it.
 func NewPools(cfg Config) *Pools {
-	ps := &Pools{stop: make(chan struct{}), done: make(chan struct{})}
-	ps.cfg.Store(&cfg)
+	ps := &Pools{cfg: cfg, stop: make(chan struct{}), done: make(chan struct{})}
 	go ps.run()
 	return ps
 }
 
 // Get returns the pool of a replica. addr is used the first time only: an ID
-// stands for one address.
+// stands for one address. After Close it returns a pool that keeps nothing.
 func (ps *Pools) Get(id, addr string) *Pool {
 	if p, ok := ps.pools.Load(id); ok {
 		return p.(*Pool)
 	}
-	p, _ := ps.pools.LoadOrStore(id, NewPool(addr, *ps.cfg.Load()))
-	return p.(*Pool)
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	p := NewPool(addr, ps.cfg)
+	if ps.closed {
+		p.Close()
+		return p
+	}
+	actual, _ := ps.pools.LoadOrStore(id, p)
+	return actual.(*Pool)
 }
 
 // Retain closes the pools of replicas that are not in the fleet any more.
 func (ps *Pools) Retain(known func(id string) bool) {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	ps.retain(known)
+}
+
+func (ps *Pools) retain(known func(id string) bool) {
 	ps.pools.Range(func(k, v any) bool {
 		if !known(k.(string)) {
 			ps.pools.Delete(k)
@@ -44,29 +59,39 @@ func (ps *Pools) Retain(known func(id string) bool) {
 	})
 }
 
+func none(string) bool { return false }
+
 // SetConfig applies new limits. Pools are made anew: their idle connections are
 // closed, those in use end where they are.
 func (ps *Pools) SetConfig(cfg Config) {
-	if *ps.cfg.Swap(&cfg) != cfg {
-		ps.Retain(func(string) bool { return false })
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	if ps.cfg != cfg {
+		ps.cfg = cfg
+		ps.retain(none)
 	}
 }
 
-// Close closes all idle connections and ends the goroutine. Further calls do
-// nothing.
+// Close closes all idle connections and ends the goroutine; connections in use
+// are closed when they are given back. Further calls do nothing.
 func (ps *Pools) Close() {
 	ps.once.Do(func() {
 		close(ps.stop)
 		<-ps.done
-		ps.Retain(func(string) bool { return false })
+		ps.mu.Lock()
+		defer ps.mu.Unlock()
+		ps.closed = true
+		ps.retain(none)
 	})
 }
 
+// expireEvery is small against uvicorn's 5 s: a connection outlives its idle time
+// by no more.
+const expireEvery = 500 * time.Millisecond
+
 func (ps *Pools) run() {
 	defer close(ps.done)
-	// Half the default idle time: a connection outlives its limit by at most
-	// that, and 3 s + 0.5 s is still below uvicorn's 5 s.
-	t := time.NewTicker(500 * time.Millisecond)
+	t := time.NewTicker(expireEvery)
 	defer t.Stop()
 	for {
 		select {
