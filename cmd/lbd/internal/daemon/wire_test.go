@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -120,6 +121,8 @@ type fake struct {
 	model  string
 	script func(c *fakeConn)
 
+	deaf atomic.Bool // connections are no longer accepted
+
 	mu     sync.Mutex
 	conns  map[net.Conn]bool
 	heads  []string // of requests given to the script
@@ -167,6 +170,10 @@ func (f *fake) accept() {
 	for {
 		nc, err := f.ln.Accept()
 		if err != nil {
+			return
+		}
+		if f.deaf.Load() {
+			nc.Close()
 			return
 		}
 		f.mu.Lock()
