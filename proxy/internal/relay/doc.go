@@ -11,6 +11,7 @@
 // that a truncated answer is seen to be truncated.
 //
 //	n, err := head.Parse(buf) // 0, nil: more bytes are needed
-//	st := relay.Stream{Body: relay.NewBody(head.Framing(isHEAD)), Up: up, Rest: buf[n:]}
-//	err = st.Run(client)
+//	st.Body.Reset(head.Framing(isHEAD), head.Length)
+//	st.Up, st.Rest, st.Sniff = up, buf[n:], &sniffer
+//	err = st.Run(client) // then the last chunk, unless err
 package relay

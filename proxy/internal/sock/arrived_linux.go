@@ -1,6 +1,10 @@
 package sock
 
-import "golang.org/x/sys/unix"
+import (
+	"math"
+
+	"golang.org/x/sys/unix"
+)
 
 // Arrived says whether the peer may have received any of the bytes written after
 // the first sent bytes of the connection. False is certain: a request that failed
@@ -27,17 +31,18 @@ func (c *Conn) Arrived(sent int64) bool {
 
 // acked returns how many bytes the peer's kernel has acknowledged, the largest
 // number when that is unknown. tcpi_bytes_acked (RFC 4898
-// tcpEStatsAppHCThruOctetsAcked) counts the SYN too.
+// tcpEStatsAppHCThruOctetsAcked) counts the SYN too, so 0 means a system that does
+// not count: Linux before 4.1, gVisor.
 func (c *Conn) acked() int64 {
-	const unknown = 1<<63 - 1
-	n := int64(unknown)
+	n := int64(math.MaxInt64)
 	err := c.raw.Control(func(fd uintptr) {
-		if info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
+		info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+		if err == nil && info.Bytes_acked > 0 {
 			n = int64(info.Bytes_acked) - 1
 		}
 	})
 	if err != nil {
-		return unknown
+		return math.MaxInt64
 	}
 	return n
 }

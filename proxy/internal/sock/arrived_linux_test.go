@@ -32,21 +32,6 @@ func rounds(t *testing.T, c *Conn, peer net.Conn, n int) (sent int64) {
 	return sent
 }
 
-func send(t *testing.T, c io.Writer, s string) {
-	t.Helper()
-	if _, err := io.WriteString(c, s); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func recv(t *testing.T, c io.Reader, want string) {
-	t.Helper()
-	buf := make([]byte, len(want))
-	if _, err := io.ReadFull(c, buf); err != nil || string(buf) != want {
-		t.Fatalf("got %q, %v; want %q", buf, err, want)
-	}
-}
-
 // lost reads until the connection has failed.
 func lost(t *testing.T, c *Conn) error {
 	t.Helper()

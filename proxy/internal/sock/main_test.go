@@ -2,6 +2,7 @@ package sock
 
 import (
 	"context"
+	"io"
 	"net"
 	"testing"
 	"time"
@@ -98,4 +99,19 @@ func eventually(t testing.TB, what string, ok func() bool) {
 func reset(c *net.TCPConn) {
 	c.SetLinger(0)
 	c.Close()
+}
+
+func send(t testing.TB, c io.Writer, s string) {
+	t.Helper()
+	if _, err := io.WriteString(c, s); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func recv(t testing.TB, c io.Reader, want string) {
+	t.Helper()
+	buf := make([]byte, len(want))
+	if _, err := io.ReadFull(c, buf); err != nil || string(buf) != want {
+		t.Fatalf("got %q, %v; want %q", buf, err, want)
+	}
 }

@@ -1,5 +1,3 @@
-//go:build linux
-
 package sock
 
 import (
@@ -148,6 +146,15 @@ func TestStayingClientIsNotGone(t *testing.T) {
 	eventually(t, "notice of the other one", other.Gone)
 	if client.Gone() || !client.Unbind() {
 		t.Error("a client that stays counts as gone")
+	}
+}
+
+func TestWriteToGonePeer(t *testing.T) {
+	c, peer := accepted(t, newWatch(t), time.Second)
+	reset(peer)
+	eventually(t, "the reset", c.Gone)
+	if _, err := c.Write([]byte("x")); !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, syscall.EPIPE) {
+		t.Errorf("write error %v; want ECONNRESET or EPIPE", err)
 	}
 }
 
