@@ -145,7 +145,7 @@ func TestProcess(t *testing.T) {
 	binary := built(t)
 	for name, scenario := range map[string]func(*testing.T, string){
 		"SIGHUP": hangUp, "SIGTERM": terminate, "second signal": terminateTwice, "idle client": terminateWithIdleClients,
-		"taken port": takenPort, "taken admin port": takenAdminPort, "configuration mistake": mistaken,
+		"taken port": takenPort, "taken admin port": takenAdminPort, "configuration mistake": mistaken, "secrets": secretive,
 	} {
 		t.Run(name, func(t *testing.T) { scenario(t, binary) })
 	}
@@ -295,4 +295,27 @@ func mistaken(t *testing.T, binary string) {
 	}
 	q := started(t, binary, "--no-such-flag")
 	q.exits(1)
+}
+
+// The start logs what is in effect, but no key, at the most talkative level.
+func secretive(t *testing.T, binary string) {
+	a := replica(t, sim.Config{APIKey: secretReply})
+	file := filepath.Join(t.TempDir(), "lbd.yml")
+	write(t, file, quick+"log_level: trace\nreplica_api_key: "+secretReply+"\n"+endpoints(a))
+	p := serving(t, binary, file)
+	told := p.err.logged("configuration")
+	if len(told) != 1 {
+		t.Fatalf("%d lines for the configuration", len(told))
+	}
+	effective, _ := told[0]["config"].(map[string]any)
+	if effective["strategy"] != "least-waiting" || effective["replica_api_key"] == "" {
+		t.Errorf("%v; want what is in effect", effective)
+	}
+	p.signal(syscall.SIGHUP)
+	until(t, "reloaded", func() bool { return len(p.err.logged("configuration reloaded")) == 1 })
+	p.signal(syscall.SIGTERM)
+	p.exits(0)
+	if strings.Contains(p.err.String(), secretReply) {
+		t.Error("the key is in the log")
+	}
 }
