@@ -2,8 +2,8 @@
 //
 // Each replica has a [Pool]: idle connections are reused last in, first out, and
 // given up before the replica would close them (uvicorn does so after 5 s without
-// saying it). A connection the replica has closed is noticed by the watch and
-// never handed out.
+// saying it). A connection the replica has closed, or on which it has sent
+// something unasked, is not handed out.
 //
 // Invariant: a connection is in the pool or in use, never both; one that was
 // aborted, or whose last response was not read to its exact end, never comes
