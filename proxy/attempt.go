@@ -81,19 +81,15 @@ func (x *exchange) exchange() (v verdict, stale bool) {
 		return clientLeft, false
 	}
 	x.up.Begin()
-	x.up.SetReadDeadline(deadline(x.cfg.FirstByte))
-	sendErr := x.send()
+	x.send()
 	// A replica may answer before it has read everything, so the answer is
 	// looked for even if the request could not be written whole.
 	rest, err := x.readHead()
 	if err != nil {
-		if sendErr != nil && !errors.Is(err, relay.ErrBadHead) {
+		if _, sendErr := x.uploaded(); sendErr != nil && !errors.Is(err, relay.ErrBadHead) {
 			err = sendErr
 		}
 		return x.broken(err)
-	}
-	if sendErr != nil {
-		x.answer.Close = true
 	}
 	return x.answered(rest), false
 }
@@ -106,19 +102,56 @@ func deadline(d time.Duration) time.Time {
 }
 
 // smallBody is sent together with the head: one copy is cheaper than a second
-// system call.
+// system call. It fits into the socket's buffer.
 const smallBody = 64 << 10
 
-func (x *exchange) send() error {
+// send sends the request. A larger body is sent beside reading: a replica may
+// answer before it has read everything, and then read no further. release waits
+// for that goroutine.
+func (x *exchange) send() {
 	x.out = x.head.appendTo(x.out[:0], &x.replica.Endpoint, len(x.body))
 	if len(x.body) <= smallBody {
 		x.out = append(x.out, x.body...)
-		return x.up.Send(x.out)
+		x.sendErr = x.up.Send(x.out)
+		x.up.SetReadDeadline(x.answerBy())
+		return
 	}
-	if err := x.up.Send(x.out); err != nil {
-		return err
+	x.up.SetReadDeadline(time.Time{}) // the write's own limit holds meanwhile
+	x.sent = make(chan struct{})
+	go x.upload()
+}
+
+func (x *exchange) upload() {
+	defer close(x.sent)
+	if x.sendErr = x.up.Send(x.out); x.sendErr == nil {
+		x.sendErr = x.up.Send(x.body)
 	}
-	return x.up.Send(x.body)
+	x.up.SetReadDeadline(x.answerBy())
+}
+
+// answerBy is when the first byte of the answer must have come: counted from the
+// end of the request, or a moment when the request could not be sent and only an
+// answer that is there already can be read.
+func (x *exchange) answerBy() time.Time {
+	const moment = time.Second
+	if x.sendErr != nil {
+		return time.Now().Add(moment)
+	}
+	return deadline(x.cfg.FirstByte)
+}
+
+// uploaded says, without waiting, whether sending the request is over, and how it
+// ended.
+func (x *exchange) uploaded() (over bool, err error) {
+	if x.sent == nil {
+		return true, x.sendErr
+	}
+	select {
+	case <-x.sent:
+		return true, x.sendErr
+	default:
+		return false, nil
+	}
 }
 
 // readHead reads up to the end of the response head into x.first and returns the
@@ -129,7 +162,7 @@ func (x *exchange) readHead() (rest []byte, err error) {
 		return nil, err
 	}
 	x.first = b
-	for {
+	for interim := 0; ; {
 		size, err := x.answer.Parse(b.B[:n])
 		switch {
 		case err != nil:
@@ -137,6 +170,9 @@ func (x *exchange) readHead() (rest []byte, err error) {
 		case size > 0 && x.answer.Status == 101:
 			return nil, errSwitched
 		case size > 0 && x.answer.Status < 200: // 100 Continue, 103 Early Hints
+			if interim++; interim > maxInterim {
+				return nil, errLongHead
+			}
 			n = copy(b.B[:], b.B[size:n])
 			if n > 0 {
 				continue
@@ -153,6 +189,10 @@ func (x *exchange) readHead() (rest []byte, err error) {
 		n += m
 	}
 }
+
+// maxInterim bounds the 1xx answers to one request; nothing in front of vLLM sends
+// more than one or two.
+const maxInterim = 16
 
 var (
 	errSwitched = errors.Join(relay.ErrBadHead, errors.New("101 without having been asked"))
@@ -175,7 +215,7 @@ func (x *exchange) broken(err error) (v verdict, stale bool) {
 		x.failed(balancer.Timeout)
 		return verdict{err: timeoutError("replica %s sent no byte for %s", x.replica.ID, x.cfg.FirstByte)}, false
 	}
-	notArrived := nothingRead && !x.up.Arrived()
+	notArrived := nothingRead && x.notArrived()
 	if notArrived && x.up.Reused {
 		return verdict{}, true
 	}
@@ -185,6 +225,17 @@ func (x *exchange) broken(err error) (v verdict, stale bool) {
 		v.retry = balancer.Reset.String()
 	}
 	return v, false
+}
+
+// notArrived says that the replica certainly has not got the whole request, so it
+// did not run it: vLLM reads a body to its end before it looks at it. Either its
+// last byte was never sent, or nothing of it was acknowledged before the replica
+// closed.
+func (x *exchange) notArrived() bool {
+	if over, err := x.uploaded(); !over || err != nil {
+		return true
+	}
+	return !x.up.Arrived()
 }
 
 // answered looks at a complete response head.

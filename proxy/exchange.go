@@ -36,6 +36,8 @@ type exchange struct {
 	replica *balancer.Replica
 	pool    *upstream.Pool
 	up      *upstream.Conn
+	sent    chan struct{} // closed when a large body is sent; nil for others
+	sendErr error         // of sending the request; valid once sent is closed
 
 	answer    relay.Head
 	first     *sock.Buf // holds body bytes until the stream begins
@@ -133,19 +135,24 @@ func (x *exchange) leave() {
 	x.res.Done()
 }
 
-// release decides about the replica's connection: reuse needs a response that
-// was read to its exact end and a client that has not closed it by leaving.
+// release decides about the replica's connection: reuse needs a request that was
+// sent whole, a response that was read to its exact end and a client that has not
+// closed it by leaving.
 func (x *exchange) release() {
 	if x.up == nil {
 		return
 	}
 	stayed := x.client.Unbind()
-	if x.complete && stayed && !x.answer.Close && !x.stream.Excess {
+	over, err := x.uploaded()
+	if x.complete && stayed && over && err == nil && !x.answer.Close && !x.stream.Excess {
 		x.pool.Put(x.up)
 	} else {
 		x.up.Close()
 	}
-	x.up = nil
+	if x.sent != nil {
+		<-x.sent // closing the connection has ended it
+	}
+	x.up, x.sent, x.sendErr = nil, nil, nil
 }
 
 // fail answers with an error of lbd's own.

@@ -95,6 +95,9 @@ func (x *exchange) noBody(rest []byte, isHead bool) {
 // buffer reads a body of known length whole.
 func (x *exchange) buffer(rest []byte) verdict {
 	x.stream.Rest = rest
+	if int64(len(rest)) < x.answer.Length {
+		x.up.SetReadDeadline(deadline(x.cfg.Silence))
+	}
 	if err := x.stream.Run(bodyAppender{&x.ctx.Response}); err != nil {
 		x.ctx.Response.Reset()
 		return x.unfinished(err)
