@@ -198,44 +198,42 @@ func (s *Sniffer) End() {
 	}
 }
 
-// readUsage reads a usage object that starts b.
+// readUsage reads a usage object that starts b. OpenAI says prompt and
+// completion, the responses API and Anthropic say input and output.
 func (s *Sniffer) readUsage(b []byte) {
-	set(&s.Usage.Prompt, b, "prompt_tokens", "input_tokens")
-	set(&s.Usage.Completion, b, "completion_tokens", "output_tokens")
-	set(&s.Usage.Cached, b, "cached_tokens", "cache_read_input_tokens")
-}
-
-// set reads the number behind the first of the keys that is there. OpenAI says
-// prompt and completion, the responses API and Anthropic say input and output.
-func set(dst *int, b []byte, keys ...string) {
-	for _, k := range keys {
-		if n, ok := number(b, k); ok {
-			*dst = n
+	for i := 0; ; {
+		j := bytes.IndexByte(b[i:], ':')
+		if j < 0 {
 			return
 		}
+		i += j + 1
+		if i < 2 || b[i-2] != '"' {
+			continue
+		}
+		n, ok := count(b[i:])
+		if !ok {
+			continue // null, or an object with details
+		}
+		switch string(keyBefore(b[:i-2])) {
+		case "prompt_tokens", "input_tokens":
+			s.Usage.Prompt = n
+		case "completion_tokens", "output_tokens":
+			s.Usage.Completion = n
+		case "cached_tokens", "cache_read_input_tokens":
+			s.Usage.Cached = n
+		}
 	}
 }
 
-func number(b []byte, key string) (int, bool) {
-	for {
-		i := bytes.Index(b, []byte(key))
-		if i < 0 {
-			return 0, false
-		}
-		quoted := i > 0 && b[i-1] == '"'
-		b = b[i+len(key):]
-		if !quoted || len(b) < 2 || b[0] != '"' {
-			continue // the tail of a longer key
-		}
-		b = bytes.TrimLeft(b[1:], ": \n\r\t")
-		n, digits := 0, 0
-		for digits < len(b) && b[digits] >= '0' && b[digits] <= '9' && digits < maxTokenDigits {
-			n = n*10 + int(b[digits]-'0')
-			digits++
-		}
-		return n, digits > 0
-	}
-}
+// maxCountDigits keeps a token count within int.
+const maxCountDigits = 12
 
-// maxTokenDigits keeps a token count within int.
-const maxTokenDigits = 12
+func count(b []byte) (n int, ok bool) {
+	for len(b) > 0 && isSpace(b[0]) {
+		b = b[1:]
+	}
+	for i := 0; i < len(b) && i < maxCountDigits && '0' <= b[i] && b[i] <= '9'; i++ {
+		n, ok = n*10+int(b[i]-'0'), true
+	}
+	return n, ok
+}
