@@ -182,7 +182,22 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 			ctx.SetConnectionClose()
 		}
 	}()
+	flushIfPipelined(ctx)
 	s.route(ctx)
+}
+
+// flushIfPipelined makes fasthttp send the answer at once although the client has
+// sent more than this request: it would keep the end of it back until the next
+// answer is there, which may take minutes. A write deadline of none is the one
+// switch for that, and is not free. Chunks are counted without their framing, so
+// connections that carried some are flushed for nothing.
+func flushIfPipelined(ctx *fasthttp.RequestCtx) {
+	c, h := ctx.Conn().(*sock.Conn), &ctx.Request.Header
+	line := len(h.Method()) + len(" ") + len(h.RequestURI()) + len(" ") + len(h.Protocol()) + len("\r\n")
+	c.Taken += int64(line + len(h.RawHeaders()) + len(ctx.Request.Body()))
+	if c.Received() > c.Taken {
+		ctx.SetWriteDeadline(time.Time{}) // fails on a closed connection only
+	}
 }
 
 // headerReceived runs between head and body. fasthttp looks for Expect under

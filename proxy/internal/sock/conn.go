@@ -56,6 +56,11 @@ type Conn struct {
 	ended            bool // a read has seen the peer's FIN
 	rdFault, wrFault bool // a system call failed: a reset, a timeout
 
+	received int64
+	// Taken is for the owner of the reading side to count what it has used of the
+	// bytes received.
+	Taken int64
+
 	gone   atomic.Bool
 	mu     sync.Mutex
 	bound  *Conn
@@ -105,6 +110,10 @@ func Dial(ctx context.Context, addr string, timeout, stall time.Duration, w *Wat
 	return c, nil
 }
 
+// Received returns how many bytes have been read over the connection's life. It is
+// to be asked by the goroutine that reads.
+func (c *Conn) Received() int64 { return c.received }
+
 // Read reads what is there, or waits for it.
 func (c *Conn) Read(p []byte) (int, error) {
 	if len(p) == 0 {
@@ -133,6 +142,7 @@ func (c *Conn) ReadBuf() (*Buf, int, error) {
 func (c *Conn) result(pollErr error) (int, error) {
 	n, err := c.rd.n, c.rd.err
 	c.rd = ioState{}
+	c.received += int64(max(n, 0))
 	switch {
 	case pollErr != nil:
 		return 0, pollErr
