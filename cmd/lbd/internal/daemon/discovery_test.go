@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"lbd/balancer"
 	"lbd/bench/sim"
 )
 
@@ -144,6 +145,56 @@ func TestReplicaRestartsWithAnotherModel(t *testing.T) {
 			}
 			if got := p.spread(qwen, 2); got[turns.Addr()] != 2 {
 				t.Errorf("qwen went to %v; want all at %s", got, turns.Addr())
+			}
+		})
+	}
+}
+
+// Where lbd has seen the replica gone, not even one request finds out: what it
+// listed before counts no longer when it is back.
+func TestEjectedReplicaComesBackWithAnotherModel(t *testing.T) {
+	stays, turns := replica(t, sim.Config{}), replica(t, sim.Config{})
+	p := lbd(t, urls(stays, turns), "strategy", "cycle", "models-poll-interval", "1h", "metrics-poll-interval", "1h")
+	turns.Kill()
+	p.becomes(turns, balancer.Ejected)
+	if err := turns.SetModel(qwen); err != nil {
+		t.Fatal(err)
+	}
+	if err := turns.Start(""); err != nil {
+		t.Fatal(err)
+	}
+	for len(available(p, qwen)) == 0 {
+		if _, a := p.ask(llama); a.status != 200 {
+			t.Fatalf("%d %s", a.status, a.body)
+		}
+	}
+	p.available(llama, stays)
+	p.spread(llama, 4)
+	p.spread(qwen, 2)
+	if n := turns.Stats().Rejected; n != 0 {
+		t.Errorf("%d requests went to the wrong model", n)
+	}
+}
+
+// A restart that fell between two probes shows in the counters, which only go up
+// within one life of a replica: its models are read again.
+func TestUnseenRestartWithAnotherModel(t *testing.T) {
+	for _, profile := range sim.Profiles() {
+		t.Run(string(profile), func(t *testing.T) {
+			r := replica(t, sim.Config{Profile: profile, StatsPoll: 20 * time.Millisecond})
+			p := lbd(t, urls(r), "models-poll-interval", "1h", "health-interval", "1h")
+			p.spread(llama, 2)
+			p.until("counters polled", func() bool {
+				polled := p.state(r).Polled()
+				return polled != nil && polled.PromptTokens.Value > 0
+			})
+			if err := r.SetModel(qwen); err != nil {
+				t.Fatal(err)
+			}
+			p.available(qwen, r)
+			p.spread(qwen, 1)
+			if h := p.state(r).Health; h.Ejections != 0 {
+				t.Errorf("%+v; the restart was not unseen", h)
 			}
 		})
 	}

@@ -97,6 +97,45 @@ func TestReloadTellsWhatNeedsRestart(t *testing.T) {
 	}
 }
 
+// Every part of lbd takes its share of a reload.
+func TestReloadReachesEveryPart(t *testing.T) {
+	a, b := replica(t, sim.Config{APIKey: secretReply}), replica(t, sim.Config{APIKey: secretReply})
+	p, file := configured(t, endpoints(a, b))
+	p.until("told that a key is wanted", func() bool { return len(p.log.logged("models failed")) == 2 })
+	reload := func(yaml string) {
+		t.Helper()
+		write(t, file, yaml+"replica_api_key: "+secretReply+"\n"+endpoints(a, b))
+		if err := p.Reload(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lora := func() int {
+		return p.onAdmin("POST", "/replicas/"+a.Addr()+"/v1/load_lora_adapter", `{"lora_name":"x","lora_path":"/x"}`).status
+	}
+	if status := lora(); status != 401 {
+		t.Errorf("control call without the key: %d; want the replica's 401", status)
+	}
+
+	reload("response_headers: true\n")
+	p.available(llama, a, b) // poller
+	if status := lora(); status != 200 {
+		t.Errorf("control call with the reloaded key: %d", status) // admin
+	}
+	if _, got := p.ask(llama); got.header.Get("X-Lbd-Replica") == "" {
+		t.Error("no X-Lbd-Replica")
+	}
+	reload("response_headers: false\n")
+	if _, got := p.ask(llama); got.header.Get("X-Lbd-Replica") != "" { // proxy
+		t.Error("X-Lbd-Replica though response_headers is false")
+	}
+	reload("health_path: /nowhere\n")
+	p.until("one ejected, the last spared", func() bool { // health
+		return len(p.log.logged("replica ejected")) == 1 && len(p.log.logged("replica spared")) > 0
+	})
+	reload("")
+	p.available(llama, a, b)
+}
+
 // Reloads and requests at once: nothing is lost.
 func TestReloadUnderTraffic(t *testing.T) {
 	a, b := replica(t, sim.Config{}), replica(t, sim.Config{})
