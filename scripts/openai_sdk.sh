@@ -1,17 +1,29 @@
 #!/usr/bin/env bash
-# Drives lbd with OpenAI's Python client in front of simulated replicas of both
-# vLLM generations. Needs Go, python3 with venv, and PyPI.
+# Drives lbd with OpenAI's clients for Python and Node in front of simulated
+# replicas of both vLLM generations. Needs Go, python3 with venv and PyPI; node
+# and npm, or that half is skipped.
 #
 #   scripts/openai_sdk.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
-version=3.54.0
+python_version=3.54.0
+node_version=6.49.0
 work=$(mktemp -d)
 trap 'kill $(jobs -p) 2>/dev/null || true; wait; rm -rf "$work"' EXIT
 
 command -v python3 >/dev/null || { echo "python3 is missing" >&2; exit 1; }
 python3 -m venv "$work/venv"
-"$work/venv/bin/pip" install --quiet --disable-pip-version-check "openai==$version"
+"$work/venv/bin/pip" install --quiet --disable-pip-version-check "openai==$python_version"
+node=
+if command -v npm >/dev/null; then
+  node=$work/node
+  mkdir "$node"
+  # An import is looked up from the script's own directory.
+  cp scripts/openai_sdk.mjs "$node/"
+  npm install --prefix "$node" --silent --no-audit --no-fund "openai@$node_version"
+else
+  echo "npm is missing: OpenAI's client for Node is not tried" >&2
+fi
 CGO_ENABLED=0 go build -o "$work/lbd" ./cmd/lbd
 
 failed=0
@@ -28,6 +40,9 @@ for profile in v0.19 v0.6.4; do
     sleep 0.1
   done
   "$work/venv/bin/python" scripts/openai_sdk.py http://127.0.0.1:18080/v1 http://127.0.0.1:18080/metrics || failed=1
+  if [ -n "$node" ]; then
+    node "$node/openai_sdk.mjs" http://127.0.0.1:18080/v1 http://127.0.0.1:18080/metrics || failed=1
+  fi
   kill "$lbd" "$sim"
   wait "$lbd" "$sim" 2>/dev/null || true
 done
