@@ -63,7 +63,7 @@ type Server struct {
 	ln       *sock.Listener
 	served   chan error
 	draining atomic.Bool
-	stop     sync.Once
+	stopped  atomic.Bool
 
 	modelsPage atomic.Pointer[modelsPage]
 	lastServed sync.Map // replica ID -> *atomic.Int64, Unix ns of the last success
@@ -140,19 +140,20 @@ func (s *Server) Forget(known func(id string) bool) {
 func (s *Server) Draining() { s.draining.Store(true) }
 
 // Stop closes the listener, lets running requests finish until ctx ends, then
-// closes what is left. Further calls do nothing.
+// closes what is left. Further calls return at once.
 func (s *Server) Stop(ctx context.Context) error {
+	if s.stopped.Swap(true) {
+		return nil
+	}
+	s.Draining()
 	var err error
-	s.stop.Do(func() {
-		s.Draining()
-		if s.ln != nil {
-			err = s.drain(ctx)
-		}
-		s.pools.Close()
-		if e := s.watch.Close(); err == nil {
-			err = e
-		}
-	})
+	if s.ln != nil {
+		err = s.drain(ctx)
+	}
+	s.pools.Close()
+	if e := s.watch.Close(); err == nil {
+		err = e
+	}
 	return err
 }
 

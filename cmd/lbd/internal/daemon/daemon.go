@@ -51,10 +51,10 @@ type Daemon struct {
 	proxy    *proxy.Server
 	admin    *admin.Server
 
-	reload sync.Mutex
-	stop   sync.Once
-	done   chan struct{}
-	wg     sync.WaitGroup
+	reload  sync.Mutex
+	stopped atomic.Bool
+	done    chan struct{}
+	wg      sync.WaitGroup
 }
 
 // New wires a daemon. Nothing runs and nothing listens yet.
@@ -171,17 +171,17 @@ func (d *Daemon) Snapshot() *balancer.Snapshot { return d.fleet.Snapshot() }
 // Stop takes lbd out of service: no new connections, running requests finish
 // until ctx ends, then they are cut. Further calls return at once.
 func (d *Daemon) Stop(ctx context.Context) error {
-	var err error
-	d.stop.Do(func() {
-		close(d.done)
-		err = d.proxy.Stop(ctx)
-		if d.admin != nil {
-			d.admin.Stop(ctx)
-		}
-		d.poller.Stop()
-		d.health.Stop()
-		d.wg.Wait()
-	})
+	if d.stopped.Swap(true) {
+		return nil
+	}
+	close(d.done)
+	err := d.proxy.Stop(ctx)
+	if d.admin != nil {
+		d.admin.Stop(ctx)
+	}
+	d.poller.Stop()
+	d.health.Stop()
+	d.wg.Wait()
 	return err
 }
 
