@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -92,15 +91,6 @@ func (w *wire) closed() string {
 		w.t.Fatalf("waiting for the end of the connection: %v", err)
 	}
 	return string(b)
-}
-
-// silent says that no byte and no end has come for a moment.
-func (w *wire) silent(d time.Duration) bool {
-	w.t.Helper()
-	w.nc.SetReadDeadline(time.Now().Add(d))
-	_, err := w.br.Peek(1)
-	w.nc.SetReadDeadline(time.Now().Add(patience))
-	return errors.Is(err, os.ErrDeadlineExceeded)
 }
 
 // reset ends the connection with RST.
