@@ -159,13 +159,15 @@ func (s *Server) Stop(ctx context.Context) error {
 
 func (s *Server) drain(ctx context.Context) error {
 	err := s.http.ShutdownWithContext(ctx)
+	s.ln.Close() // a fasthttp that is shut down before it serves would serve for ever
 	if errors.Is(err, ctx.Err()) && err != nil {
 		err = fmt.Errorf("%d connections cut: %w", s.http.GetOpenConnectionsCount(), err)
 		s.watch.CloseAll()
-		// Cut connections make their handlers return at once.
-		short, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-		defer cancel()
-		s.http.ShutdownWithContext(short)
+		// Cut connections make their handlers return at once. A second Shutdown would
+		// not wait for that: fasthttp has forgotten its listener.
+		for end := time.Now().Add(5 * time.Second); s.http.GetOpenConnectionsCount() > 0 && time.Now().Before(end); {
+			time.Sleep(time.Millisecond)
+		}
 	}
 	if e := <-s.served; err == nil {
 		err = e

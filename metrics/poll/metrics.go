@@ -35,6 +35,9 @@ func (p *Poller) poll(ctx context.Context, t *target, r *balancer.Replica, cheap
 	case err != nil:
 		p.pollFailed(t, err)
 	default:
+		if t.page.unreadable > 0 {
+			t.failures.Add(1) // what could be read counts nevertheless
+		}
 		p.pollAnswered(t, r, mark, t.page.sample(), cheap, full)
 	}
 	if cap(t.buf) > 1<<20 {
@@ -57,7 +60,9 @@ func (p *Poller) read(ctx context.Context, t *target, r *balancer.Replica, cheap
 	if err == nil && status != http.StatusOK {
 		err = fmt.Errorf("%s: status %d", fullPath, status)
 	}
-	t.page.scan(t.buf)
+	if n := t.page.scan(t.buf); err == nil && n == 0 && (t.page.unreadable > 0 || !isExposition(t.buf)) {
+		err = errNoExposition
+	}
 	return mark, true, err
 }
 

@@ -50,7 +50,11 @@ type series struct {
 }
 
 // page collects series of one exposition. It is reused between polls.
-type page struct{ series []series }
+type page struct {
+	series []series
+	// unreadable counts lines of our samples that are no samples.
+	unreadable int
+}
 
 // scan reads a page in the Prometheus text format, or the OpenMetrics one of
 // vLLM's Rust front end: own sample lines only, each on its own, so a page with
@@ -60,7 +64,7 @@ type page struct{ series []series }
 // It is not expfmt because that decodes all 377 lines of a V1 page, at over a
 // hundred times the cost (BenchmarkScan), and refuses a page as a whole.
 func (p *page) scan(b []byte) int {
-	p.series = p.series[:0]
+	p.series, p.unreadable = p.series[:0], 0
 	for len(b) > 0 {
 		end := bytes.IndexByte(b, '\n')
 		if end < 0 {
@@ -81,10 +85,12 @@ func (p *page) line(b []byte) {
 	b = skipBlank(b[len(sampleNames[name]):])
 	key, b, ok := labels(b)
 	if !ok {
+		p.unreadable++
 		return
 	}
 	value, ok := number(skipBlank(b))
 	if !ok {
+		p.unreadable++
 		return
 	}
 	p.add(series{name, key, value})

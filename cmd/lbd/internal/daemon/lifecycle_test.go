@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/rs/zerolog"
 
@@ -130,8 +131,30 @@ func TestStopCutsAtTheDeadline(t *testing.T) {
 	if err := p.Stop(over); err == nil || !errors.Is(err, context.Canceled) {
 		t.Errorf("stop: %v; want that something was cut", err)
 	}
+	if n := p.inFlight(r); n != 0 {
+		t.Errorf("own load %d when Stop has returned", n)
+	}
 	if _, err := stream.body.ReadString(0); err == nil || err.Error() == "EOF" {
 		t.Errorf("the stream ended with %v; want an error the client can see", err)
 	}
-	until(t, "the replica free", func() bool { return r.Stats().InFlight == 0 && p.inFlight(r) == 0 })
+	until(t, "the replica free", func() bool { return r.Stats().InFlight == 0 })
+}
+
+func TestStopRightAfterStart(t *testing.T) {
+	for range 100 {
+		d := made(t)
+		if err := d.Start(); err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan error, 1)
+		go func() { done <- d.Stop(context.Background()) }()
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Fatal(err)
+			}
+		case <-time.After(patience):
+			t.Fatal("hangs")
+		}
+	}
 }

@@ -101,7 +101,7 @@ func TestMetricsOfNoUse(t *testing.T) {
 		fails  bool // polls do
 	}{
 		{"no_metrics", sim.Faults{NoMetrics: &sim.Fault{}}, true},
-		{"broken_metrics", sim.Faults{BrokenMetrics: &sim.Fault{}}, false},
+		{"broken_metrics", sim.Faults{BrokenMetrics: &sim.Fault{}}, true},
 		{"disable_log_stats", sim.Faults{NoLogStats: &sim.Fault{}}, false},
 		{"stuck_gauges", sim.Faults{StuckGauges: &sim.Fault{}}, false},
 	} {
