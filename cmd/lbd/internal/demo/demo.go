@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/mattn/go-isatty"
+
 	"lbd/bench/load"
 )
 
@@ -97,9 +99,5 @@ func compare(out io.Writer, envs []*environment, results []*load.Results, o *Opt
 // isTerminal says whether pictures may overwrite each other.
 func isTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
-	if !ok {
-		return false
-	}
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
+	return ok && isatty.IsTerminal(f.Fd())
 }
