@@ -5,7 +5,9 @@ import (
 	"errors"
 	"net"
 	"os"
+	"slices"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"lbd/balancer"
@@ -46,6 +48,12 @@ func (x *exchange) attempt() verdict {
 }
 
 func (x *exchange) cannotConnect(err error) verdict {
+	if ownLimit(err) {
+		return verdict{err: &apiError{
+			status: 503, kind: "overloaded", code: "overloaded", retryAfter: retryAfterSeconds,
+			message: "the load balancer cannot open another connection: " + dialCause(err),
+		}}
+	}
 	o := balancer.ConnectRefused
 	var netErr net.Error
 	if errors.As(err, &netErr) && netErr.Timeout() {
@@ -53,6 +61,12 @@ func (x *exchange) cannotConnect(err error) verdict {
 	}
 	x.failed(o)
 	return verdict{retry: o.String(), err: replicaError("cannot connect to replica %s: %s", x.replica.ID, dialCause(err))}
+}
+
+// ownLimit says that this host refused the connection, not the replica's: blaming
+// replicas for lbd's own descriptors would eject all of them.
+func ownLimit(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ENOBUFS)
 }
 
 // dialCause leaves out the addresses that net repeats in its errors.
@@ -267,19 +281,24 @@ func (x *exchange) loading() (verdict, bool) {
 	if state == nil || x.servedAt().Load() >= state.Health.Since.UnixNano() {
 		return verdict{}, false
 	}
-	others := 0
-	for _, r := range x.want.model.Available {
-		if r != x.replica {
-			others++
-		}
-	}
-	if others <= len(x.tried) {
+	if !x.othersLeft() {
 		return verdict{}, false
 	}
 	x.failed(balancer.ServerError)
 	sock.PutBuf(x.first)
 	x.first = nil
 	return verdict{retry: "loading", err: replicaError("replica %s answers %d", x.replica.ID, x.status)}, true
+}
+
+// othersLeft says whether another replica is there to try.
+func (x *exchange) othersLeft() bool {
+	n := 0
+	for _, r := range x.want.model.Available {
+		if r != x.replica && !slices.Contains(x.tried, r) {
+			n++
+		}
+	}
+	return n > 0 && len(x.tried)+1 < x.cfg.MaxAttempts
 }
 
 func (x *exchange) servedAt() *atomic.Int64 {
