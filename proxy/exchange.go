@@ -153,6 +153,7 @@ func (x *exchange) release() {
 		<-x.sent // closing the connection has ended it
 	}
 	x.up, x.sent, x.sendErr = nil, nil, nil
+	x.complete, x.stream.Excess = false, false
 }
 
 // fail answers with an error of lbd's own.
@@ -190,6 +191,7 @@ func (x *exchange) end() {
 		strategy = x.want.model.Strategy
 	}
 	x.leave()
+	x.dropBody()
 	if x.left {
 		x.status = statusClientGone
 		x.model.Disconnects.Inc()

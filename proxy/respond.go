@@ -104,9 +104,23 @@ func (x *exchange) buffer(rest []byte) verdict {
 	}
 	x.complete = true
 	if x.status == 404 && bytes.Contains(x.ctx.Response.Body(), []byte("does not exist")) {
-		x.s.opt.Models.Relearn(x.replica.ID)
+		return x.unknownThere()
 	}
 	return verdict{}
+}
+
+// unknownThere handles the answer of a replica that does not serve the model any
+// more: it was restarted as something else and nobody has noticed yet. The
+// request did not run, so another replica may have it.
+func (x *exchange) unknownThere() verdict {
+	x.s.opt.Models.Relearn(x.replica.ID)
+	if !x.othersLeft() {
+		return verdict{}
+	}
+	x.ctx.Response.Reset()
+	sock.PutBuf(x.first)
+	x.first = nil
+	return verdict{retry: "model_not_found", err: modelNotFound(x.s.opt.Fleet.Snapshot(), []byte(x.want.model.Name))}
 }
 
 type bodyAppender struct{ resp *fasthttp.Response }
@@ -137,6 +151,7 @@ func (x *exchange) begin(rest []byte, framing relay.Framing) verdict {
 		return x.unfinished(err)
 	}
 	x.res.FirstByte()
+	x.dropBody()
 	x.up.SetReadDeadline(deadline(x.cfg.Silence))
 	size := -1
 	if framing == relay.Length {
@@ -153,6 +168,15 @@ func (x *exchange) begin(rest []byte, framing relay.Framing) verdict {
 	x.ctx.Response.ImmediateHeaderFlush = true
 	x.ctx.Response.SetBodyStream(x, size)
 	return verdict{}
+}
+
+// dropBody lets go of a large request body: an answer may go on for minutes, and
+// the request will not be sent again.
+func (x *exchange) dropBody() {
+	if over, _ := x.uploaded(); over {
+		x.body, x.req.Prompt = nil, nil
+		x.ctx.Request.ReleaseBody(keepBuffer)
+	}
 }
 
 // unfinished turns the failure of a response that the client has seen nothing of
