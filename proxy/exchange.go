@@ -144,7 +144,10 @@ func (x *exchange) release() {
 	}
 	stayed := x.client.Unbind()
 	over, err := x.uploaded()
-	if x.complete && stayed && over && err == nil && !x.answer.Close && !x.stream.Excess {
+	// Starlette sends the 500 of an unhandled exception without "connection: close"
+	// and uvicorn closes right behind it.
+	lasting := !x.answer.Close && x.answer.Status < 500
+	if x.complete && stayed && over && err == nil && lasting && !x.stream.Excess {
 		x.pool.Put(x.up)
 	} else {
 		x.up.Close()

@@ -20,7 +20,23 @@ type want struct {
 // understand finds the model of a request. Everything it refuses is refused
 // before a replica has seen anything.
 func understand(ctx *fasthttp.RequestCtx, body []byte, snap *balancer.Snapshot) (want, *apiError) {
-	return understandBody(ctx.Request.Header.ContentType(), body, snap)
+	w, err := understandBody(ctx.Request.Header.ContentType(), body, snap)
+	if err != nil && len(body) == 0 && string(ctx.Method()) == "OPTIONS" {
+		// A browser's preflight names no model; any replica can answer it.
+		if m := anyModel(snap); m != nil {
+			return want{model: m, peek: openai.Peek{MaxTokens: -1}}, nil
+		}
+	}
+	return w, err
+}
+
+func anyModel(snap *balancer.Snapshot) *balancer.Model {
+	for _, m := range snap.Models {
+		if len(m.Available) > 0 {
+			return m
+		}
+	}
+	return nil
 }
 
 func understandBody(contentType, body []byte, snap *balancer.Snapshot) (want, *apiError) {

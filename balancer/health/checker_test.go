@@ -403,6 +403,19 @@ func TestTwoAtOnceLeaveOne(t *testing.T) {
 	})
 }
 
+// Resets can be caused by requests: they do not take the last replica.
+func TestResetsSpareTheLast(t *testing.T) {
+	run(t, func(b *bench) {
+		b.report("a:1", times(5, balancer.Reset)...)
+		b.wantState("a:1", balancer.Ejected)
+		b.prober.set("a:1", balancer.ConnectRefused)
+		b.report("b:1", times(50, balancer.Reset)...)
+		b.wantState("b:1", balancer.Healthy)
+		b.report("b:1", times(5, balancer.ConnectTimeout)...)
+		b.wantState("b:1", balancer.Ejected)
+	})
+}
+
 func TestBackOffDoublesAndIsForgiven(t *testing.T) {
 	run(t, func(b *bench) {
 		out := func() (d time.Duration) {

@@ -7,10 +7,17 @@ import (
 	"lbd/balancer"
 )
 
-// connectionLevel failures mean that nobody is there to answer; keeping the
-// replica in service cannot help anyone.
+// connectionLevel failures may mean that the process has ended: what answers next
+// may be another one.
 func connectionLevel(o balancer.Outcome) bool {
 	return o == balancer.ConnectRefused || o == balancer.ConnectTimeout || o == balancer.Reset
+}
+
+// nobodyThere failures prove that keeping the replica in service helps nobody.
+// A reset does not: a client can cause those, with requests that make a server
+// close its connections.
+func nobodyThere(o balancer.Outcome) bool {
+	return o == balancer.ConnectRefused || o == balancer.ConnectTimeout
 }
 
 // probed takes in the result of a probe.
@@ -94,7 +101,7 @@ func (c *Checker) fail(w *watch, o balancer.Outcome, reason, detail string) {
 		w.health = balancer.Health{State: balancer.Ejected, Reason: detail, Since: now}
 		c.tell(w, Event{Kind: Down, Old: old, New: balancer.Ejected, Reason: reason, Detail: detail})
 		return
-	case !connectionLevel(o) && c.last(w.replica):
+	case !nobodyThere(o) && c.last(w.replica):
 		if !w.spared {
 			w.spared = true
 			c.opts.OnEvent(Event{

@@ -8,8 +8,8 @@
 // replica, a slow poll of /metrics neither.
 //
 // Invariants: own load is never touched; only a successful probe puts a replica
-// into service; failures that are not about the connection never take the last
-// available replica of a model.
+// into service; nothing but a refused or timed-out connect takes the last
+// available replica of a model: everything else may be the requests' fault.
 //
 // One goroutine owns every decision, so two replicas of a model cannot be ejected
 // at the same instant each in the belief that the other one stays. Probes run in
