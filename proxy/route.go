@@ -63,7 +63,7 @@ func (s *Server) dispatch(ctx *fasthttp.RequestCtx) *apiError {
 	if page := ownPage(path); page != nil {
 		if method != "GET" && method != "HEAD" {
 			ctx.Response.Header.Set("Allow", "GET, HEAD")
-			return clientError(405, "method_not_allowed", "%s takes GET or HEAD", path)
+			return clientError(405, "method_not_allowed", "%s takes GET or HEAD", shortPath(path))
 		}
 		page(s, ctx)
 		return nil
@@ -71,9 +71,9 @@ func (s *Server) dispatch(ctx *fasthttp.RequestCtx) *apiError {
 	switch {
 	case isControl(path):
 		return clientError(403, "forbidden", "%s acts on a single replica; it is not balanced but offered on the admin listener as /replicas/{id}%s and /fleet%s",
-			path, path, path)
+			shortPath(path), shortPath(path), shortPath(path))
 	case !isRelayed(path):
-		return clientError(404, "unknown_path", "%s is not a path of the OpenAI or vLLM API", path)
+		return clientError(404, "unknown_path", "%s is not a path of the OpenAI or vLLM API", shortPath(path))
 	case !relayedMethods[method]:
 		ctx.Response.Header.Set("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
 		return clientError(405, "method_not_allowed", "method %s is not relayed", method)
@@ -130,8 +130,10 @@ func cleanPath(uri []byte) (string, *apiError) {
 	if strings.Contains(path, "/../") || strings.Contains(path, "/./") || strings.HasSuffix(path, "/..") || strings.HasSuffix(path, "/.") {
 		return "", badRequest("invalid_path", "dot segments in a path are not accepted")
 	}
-	return path[:min(len(path), maxPath)], nil
+	return path, nil
 }
 
 // maxPath bounds what an error says of a path.
 const maxPath = 2048
+
+func shortPath(path string) string { return path[:min(len(path), maxPath)] }
