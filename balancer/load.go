@@ -92,7 +92,7 @@ const foreignSmoothing = 0.393
 // the gauges show beyond our own requests; of ours only those count that were
 // sent before the mark and still run, which is the least the gauges can contain.
 func (r *Replica) EndPoll(mark PollMark, s Sample, at time.Time) *Polled {
-	s.Waiting, s.Running = finite(s.Waiting), finite(s.Running)
+	s.Waiting, s.Running = count(s.Waiting), count(s.Running)
 	p := &Polled{Sample: s, At: at, since: mark.since}
 	if s.Running.Known || s.Waiting.Known {
 		own := r.load.inflight.Load() - sumInflight(mark.since)
@@ -107,13 +107,17 @@ func (r *Replica) EndPoll(mark PollMark, s Sample, at time.Time) *Polled {
 	return p
 }
 
-// finite makes a value that is no number unknown: it would spoil the moving
-// average for good.
-func finite(m Metric) Metric {
-	if math.IsNaN(m.Value) || math.IsInf(m.Value, 0) {
-		return Metric{}
+// maxCount is far beyond any number of requests and far within int64, also after
+// a sum.
+const maxCount = 1 << 48
+
+// count makes a value unknown that is no number of requests: it would spoil the
+// moving average for good, or become a negative integer and draw all requests.
+func count(m Metric) Metric {
+	if m.Value >= 0 && m.Value <= maxCount {
+		return m
 	}
-	return m
+	return Metric{} // NaN too
 }
 
 // MarkStale publishes the last poll again as one not to be trusted: its foreign
