@@ -30,7 +30,8 @@ func (h *Head) Framing(headRequest bool) Framing {
 	return UntilClose
 }
 
-// ErrBadFraming is wrapped by every error about chunk framing.
+// ErrBadFraming is wrapped by every error about chunk framing. They quote nothing:
+// what stands in place of the framing may be text of the answer.
 var ErrBadFraming = errors.New("malformed chunk framing")
 
 func badFraming(format string, args ...any) error {
@@ -204,7 +205,7 @@ func (b *Body) untilLF(p []byte, limit int) (n int, line []byte, err error) {
 		return i + 1, nil, badFraming("line longer than %d bytes", limit)
 	}
 	if len(line) < 2 || line[len(line)-2] != '\r' {
-		return i + 1, nil, badFraming("line %q does not end in CRLF", truncate(line))
+		return i + 1, nil, badFraming("chunk-size line does not end in CRLF")
 	}
 	return i + 1, line[:len(line)-2], nil
 }
@@ -215,17 +216,17 @@ func parseSize(line []byte) (size int64, err error) {
 	n := 0
 	for n < len(line) && hexDigit[line[n]] >= 0 {
 		if n == maxSizeDigits {
-			return 0, badFraming("chunk size %q; want at most %d digits", truncate(line), maxSizeDigits)
+			return 0, badFraming("chunk size of more than %d digits", maxSizeDigits)
 		}
 		size = size<<4 | int64(hexDigit[line[n]])
 		n++
 	}
 	if n == 0 {
-		return 0, badFraming("chunk size %q; want hexadecimal digits", truncate(line))
+		return 0, badFraming("chunk size is not hexadecimal")
 	}
 	rest := bytes.TrimLeft(line[n:], " \t")
 	if len(rest) > 0 && rest[0] != ';' {
-		return 0, badFraming("chunk size %q; want hexadecimal digits", truncate(line))
+		return 0, badFraming("byte 0x%02x behind a chunk size", rest[0])
 	}
 	if i := BadValueByte(rest); i >= 0 {
 		return 0, badFraming("byte 0x%02x in a chunk extension", rest[i])
