@@ -217,8 +217,7 @@ var (
 // and whether the request can have been executed.
 func (x *exchange) broken(err error) (v verdict, stale bool) {
 	nothingRead := x.first == nil
-	sock.PutBuf(x.first)
-	x.first = nil
+	x.dropFirst()
 	switch {
 	case x.client.Gone():
 		return clientLeft, false
@@ -285,8 +284,7 @@ func (x *exchange) loading() (verdict, bool) {
 		return verdict{}, false
 	}
 	x.failed(balancer.ServerError)
-	sock.PutBuf(x.first)
-	x.first = nil
+	x.dropFirst()
 	return verdict{retry: "loading", err: replicaError("replica %s answers %d", x.replica.ID, x.status)}, true
 }
 

@@ -40,7 +40,7 @@ type exchange struct {
 	sendErr error         // of sending the request; valid once sent is closed
 
 	answer    relay.Head
-	first     *sock.Buf // holds body bytes until the stream begins
+	first     *sock.Buf // holds head and body bytes until the stream begins
 	stream    relay.Stream
 	sniff     relay.Sniffer
 	status    int
@@ -187,14 +187,14 @@ func (x *exchange) end() {
 		return
 	}
 	x.done = true
-	sock.PutBuf(x.first)
-	x.first = nil
+	x.dropFirst()
+	x.stream.DropRest()
 	strategy := ""
 	if x.want.model != nil {
 		strategy = x.want.model.Strategy
 	}
 	x.leave()
-	x.dropBody()
+	x.dropBody(keepBuffer)
 	if x.left {
 		x.status = statusClientGone
 		x.model.Disconnects.Inc()
@@ -224,9 +224,6 @@ const keepBuffer = 64 << 10
 
 // free gives the exchange back. Nothing may use it afterwards.
 func (x *exchange) free() {
-	if cap(x.out) > keepBuffer {
-		x.out = nil
-	}
 	x.sniff.Reset(false, nil)
 	x.stream.Reset()
 	clear(x.tried)

@@ -118,8 +118,7 @@ func (x *exchange) unknownThere() verdict {
 		return verdict{}
 	}
 	x.ctx.Response.Reset()
-	sock.PutBuf(x.first)
-	x.first = nil
+	x.dropFirst()
 	return verdict{retry: "model_not_found", err: modelNotFound(x.s.opt.Fleet.Snapshot(), []byte(x.want.model.Name))}
 }
 
@@ -135,8 +134,7 @@ func (a bodyAppender) Write(p []byte) (int, error) {
 // an error instead of a broken success.
 func (x *exchange) begin(rest []byte, framing relay.Framing) verdict {
 	if len(rest) == 0 {
-		sock.PutBuf(x.first)
-		x.first = nil
+		x.dropFirst()
 		b, n, err := x.up.ReadBuf()
 		switch {
 		case err == nil:
@@ -150,8 +148,9 @@ func (x *exchange) begin(rest []byte, framing relay.Framing) verdict {
 	if err := x.stream.Check(); err != nil {
 		return x.unfinished(err)
 	}
+	x.stream.First, x.first = x.first, nil
 	x.res.FirstByte()
-	x.dropBody()
+	x.dropBody(streamKeeps)
 	x.up.SetReadDeadline(deadline(x.cfg.Silence))
 	size := -1
 	if framing == relay.Length {
@@ -170,13 +169,26 @@ func (x *exchange) begin(rest []byte, framing relay.Framing) verdict {
 	return verdict{}
 }
 
-// dropBody lets go of a large request body: an answer may go on for minutes, and
-// the request will not be sent again.
-func (x *exchange) dropBody() {
-	if over, _ := x.uploaded(); over {
-		x.body, x.req.Prompt = nil, nil
-		x.ctx.Request.ReleaseBody(keepBuffer)
+// streamKeeps is the largest request buffer that is kept while an answer streams.
+const streamKeeps = 8 << 10
+
+// dropBody lets go of request buffers larger than keep: an answer may go on for
+// minutes, and the request will not be sent again.
+func (x *exchange) dropBody(keep int) {
+	if over, _ := x.uploaded(); !over {
+		return
 	}
+	x.body, x.req.Prompt = nil, nil
+	x.ctx.Request.ReleaseBody(keep)
+	if cap(x.out) > keep {
+		x.out = nil
+	}
+}
+
+// dropFirst gives back what the response head was read into.
+func (x *exchange) dropFirst() {
+	sock.PutBuf(x.first)
+	x.first = nil
 }
 
 // unfinished turns the failure of a response that the client has seen nothing of

@@ -44,7 +44,8 @@ const (
 type Stream struct {
 	Body  Body
 	Up    Source
-	Rest  []byte // body bytes that came with the head
+	Rest  []byte    // body bytes that came with the head
+	First *sock.Buf // holds Rest, is given back when that was passed on; nil for another's
 	Mode  Mode
 	Sniff *Sniffer
 	// Silence is the longest time without a byte from the replica, 0 = no limit.
@@ -72,10 +73,8 @@ func (s *Stream) Reset() {
 // ErrBadFraming, ErrSilence, ErrClient or the cause of a broken replica
 // connection.
 func (s *Stream) Run(client io.Writer) error {
-	if len(s.Rest) > 0 {
-		if err := s.pass(client, s.Rest, time.Now()); err != nil {
-			return err
-		}
+	if err := s.passRest(client); err != nil {
+		return err
 	}
 	seen := time.Now()
 	if s.Silence > 0 && !s.Body.Ended() {
@@ -95,6 +94,22 @@ func (s *Stream) Run(client io.Writer) error {
 		}
 	}
 	return nil
+}
+
+// passRest passes on what came with the head. Its buffer is not held while the
+// stream waits for more.
+func (s *Stream) passRest(client io.Writer) (err error) {
+	if len(s.Rest) > 0 {
+		err = s.pass(client, s.Rest, time.Now())
+	}
+	s.DropRest()
+	return err
+}
+
+// DropRest gives back the buffer of what came with the head, passed on or not.
+func (s *Stream) DropRest() {
+	sock.PutBuf(s.First)
+	s.First, s.Rest = nil, nil
 }
 
 // Check looks through the bytes that came with the head without passing them on,
