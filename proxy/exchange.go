@@ -57,7 +57,7 @@ func (s *Server) relay(ctx *fasthttp.RequestCtx) {
 	x := exchanges.Get().(*exchange)
 	x.s, x.cfg, x.ctx, x.start = s, s.cfg.Load(), ctx, time.Now()
 	x.client = ctx.Conn().(*sock.Conn)
-	x.model = s.opt.Metrics.Model(metrics.Other)
+	x.model, x.status = s.opt.Metrics.Model(metrics.Other), 500 // what a panic is answered with
 	x.body = ctx.Request.Body()
 	defer x.returned()
 	if err := x.prepare(); err != nil {
@@ -199,7 +199,7 @@ func (x *exchange) end() {
 		x.status = statusClientGone
 		x.model.Disconnects.Inc()
 	}
-	x.model.Answered(max(x.status, 100))
+	x.model.Answered(x.status)
 	x.model.Duration.Observe(time.Since(x.start).Seconds())
 	x.countTokens()
 	x.s.accessLog(x, strategy)

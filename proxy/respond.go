@@ -230,8 +230,15 @@ func (x *exchange) SupportsBodyWriteTo() bool { return true }
 
 // WriteTo relays the body past fasthttp's writer, to which only the end of a
 // chunked body is left. The head has been flushed before.
-func (x *exchange) WriteTo(io.Writer) (int64, error) {
-	err := x.stream.Run(x.client)
+func (x *exchange) WriteTo(io.Writer) (n int64, err error) {
+	defer func() {
+		if r := recover(); r != nil { // fasthttp would not say a word
+			x.s.panicked(r)
+			x.end()
+			err = errPanicked
+		}
+	}()
+	err = x.stream.Run(x.client)
 	x.streamed(err)
 	if err == nil {
 		relay.TrailerFields(x.stream.Body.Trailer(), func(name, value []byte) {
@@ -240,10 +247,12 @@ func (x *exchange) WriteTo(io.Writer) (int64, error) {
 			}
 		})
 	}
-	n := x.stream.Relayed
+	n = x.stream.Relayed
 	x.end()
 	return n, err
 }
+
+var errPanicked = errors.New("relay panicked")
 
 // streamed notes how the relay ended.
 func (x *exchange) streamed(err error) {

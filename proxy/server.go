@@ -179,7 +179,7 @@ func (s *Server) drain(ctx context.Context) error {
 func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 	defer func() {
 		if r := recover(); r != nil {
-			s.opt.Log.Error().Interface("panic", r).Bytes("stack", debug.Stack()).Msg("BUG: request handler panicked")
+			s.panicked(r)
 			ctx.Response.Reset()
 			(&apiError{status: 500, kind: "server_error", code: "internal_error", message: "internal error in the load balancer"}).write(ctx)
 			ctx.SetConnectionClose()
@@ -187,6 +187,11 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 	}()
 	flushIfPipelined(ctx)
 	s.route(ctx)
+}
+
+// panicked is for the deferred call that has recovered r.
+func (s *Server) panicked(r any) {
+	s.opt.Log.Error().Interface("panic", r).Bytes("stack", debug.Stack()).Msg("BUG: request handler panicked")
 }
 
 // flushIfPipelined makes fasthttp send the answer at once although the client has
