@@ -40,10 +40,10 @@ func (x *exchange) attempt() verdict {
 		// The replica closed a connection that was idle, at the moment of use.
 		// That is no fault of it: the same replica, on a fresh connection.
 		x.release()
-		x.s.opt.Metrics.Retried(x.want.model.Name, "stale_connection")
 		if up, err = x.pool.Dial(context.Background()); err != nil {
 			return x.cannotConnect(err)
 		}
+		x.s.opt.Metrics.Retried(x.want.model.Name, "stale_connection")
 	}
 }
 

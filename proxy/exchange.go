@@ -31,6 +31,7 @@ type exchange struct {
 
 	model   *metrics.Model
 	tried   []*balancer.Replica
+	picks   int
 	res     balancer.Reservation
 	pair    *metrics.Pair
 	replica *balancer.Replica
@@ -89,11 +90,14 @@ func (x *exchange) prepare() *apiError {
 
 // attempts tries replicas until one answers, or until trying on is not safe.
 func (x *exchange) attempts() {
-	var last *apiError
+	var last verdict
 	for len(x.tried) < max(x.cfg.MaxAttempts, 1) {
 		res, err := x.want.model.Pick(&x.req, x.tried)
 		if err != nil {
 			break
+		}
+		if last.retry != "" {
+			x.s.opt.Metrics.Retried(x.want.model.Name, last.retry)
 		}
 		x.enter(res)
 		v := x.attempt()
@@ -103,20 +107,20 @@ func (x *exchange) attempts() {
 			}
 			return
 		}
-		last = v.err
+		last = v
 		x.leave()
 		x.tried = append(x.tried, x.replica)
-		x.s.opt.Metrics.Retried(x.want.model.Name, v.retry)
 	}
-	if last == nil {
-		last = noHealthyReplica(x.want.model.Name)
+	if last.err == nil {
+		last.err = noHealthyReplica(x.want.model.Name)
 	}
-	x.fail(last)
+	x.fail(last.err)
 }
 
 // enter takes the reservation of a pick.
 func (x *exchange) enter(res balancer.Reservation) {
 	x.res, x.replica = res, res.Replica()
+	x.picks++
 	m := x.want.model
 	x.pair = x.s.opt.Metrics.Pair(m.Name, x.replica.ID, m.Strategy)
 	x.pair.Picks.Inc()

@@ -317,7 +317,7 @@ func (s *Server) accessLog(x *exchange, strategy string) {
 		ev.Str("model", x.want.model.Name).Str("strategy", strategy)
 	}
 	if x.replica != nil {
-		ev.Str("replica", x.replica.ID).Int("attempts", len(x.tried)+1)
+		ev.Str("replica", x.replica.ID).Int("attempts", x.picks)
 	}
 	if !x.sniff.First.IsZero() && x.sniff.SSE {
 		ev.Dur("ttft_ms", x.sniff.First.Sub(x.start))

@@ -93,6 +93,14 @@ func TestNoRetry(t *testing.T) {
 	if bad != 2 {
 		t.Errorf("%d of 4 requests failed; want the 2 that went to the dead replica", bad)
 	}
+	if got := p.metric(`lbd_retries_total{model="` + llama + `",reason="connect_refused"}`); got != "0" {
+		t.Errorf("%q retries counted; want none, nothing was sent again", got)
+	}
+	for _, line := range p.log.logged("request") {
+		if line["attempts"] != 1.0 {
+			t.Errorf("logged as %v attempts: %v", line["attempts"], line)
+		}
+	}
 }
 
 // deafen makes connections to the replica time out: its listener's queue is cut to
