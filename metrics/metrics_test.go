@@ -231,6 +231,9 @@ func TestReasonsBeginAtZero(t *testing.T) {
 	if got := value(t, reg, "lbd_ejections_total", "error_rate", "a:80"); got != 0 {
 		t.Errorf("ejections begin at %v", got)
 	}
+	if got := value(t, reg, "lbd_retries_total", "m", "model_not_found"); got != 0 {
+		t.Errorf("retries begin at %v", got)
+	}
 	m.Ejected("a:80", "error_rate")
 	m.UpstreamError("a:80", "reset")
 	m.Retried("m", "connect_refused")
