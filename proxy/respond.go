@@ -294,6 +294,9 @@ func (x *exchange) streamOld() {
 		err = x.stream.Run(x.client)
 	}
 	x.streamed(err)
+	if err != nil {
+		x.client.SetLinger(0) // a FIN would make the answer look whole
+	}
 	x.ctx.HijackSetNoResponse(true)
 	x.ctx.Hijack(func(net.Conn) {}) // only to have the connection closed
 }

@@ -163,6 +163,27 @@ func TestHTTP10(t *testing.T) {
 	})
 }
 
+// The end of the connection is all that ends a stream in HTTP/1.0, so a cut has to
+// be another end.
+func TestHTTP10Truncated(t *testing.T) {
+	seen := make(chan struct{})
+	f := fakeReplica(t, func(c *fakeConn) {
+		c.body()
+		c.send(sseHead + event("a"))
+		<-seen
+	})
+	p := lbd(t, []string{f.url()})
+	w := p.dial()
+	w.send("POST /v1/x HTTP/1.0\r\nContent-Length: 2\r\n\r\n{}")
+	w.head("POST")
+	line, err := w.br.ReadString('\n')
+	close(seen)
+	rest, end := io.ReadAll(w.br)
+	if err != nil || !strings.Contains(line, `"a"`) || !isReset(end) {
+		t.Errorf("%q, %v, then %q, %v; want the event and a reset", line, err, rest, end)
+	}
+}
+
 // flood answers with an endless stream until lbd goes away.
 func flood(gone chan<- int) func(*fakeConn) {
 	return func(c *fakeConn) {
