@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -183,9 +182,4 @@ func (d *Daemon) Stop(ctx context.Context) error {
 	d.health.Stop()
 	d.wg.Wait()
 	return err
-}
-
-// Handler is here for embedding: lbd's own metrics over net/http.
-func (d *Daemon) Handler() http.Handler {
-	return promhttp.HandlerFor(d.registry, promhttp.HandlerOpts{})
 }

@@ -41,9 +41,6 @@ func (d *Daemon) tryReload() error {
 	if d.admin != nil {
 		d.admin.SetReplicaAPIKey(next.ReplicaAPIKey.Reveal())
 	}
-	if d.admin != nil {
-		d.admin.SetReplicaAPIKey(next.ReplicaAPIKey.Reveal())
-	}
 	setLevel(next.LogLevel)
 	d.cfg.Store(next)
 	ev := d.opt.Log.Info().Strs("applied", applied)
