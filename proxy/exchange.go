@@ -173,6 +173,9 @@ func (x *exchange) fail(e *apiError) {
 		return
 	}
 	e.write(x.ctx)
+	if x.head.id == nil { // refused before there was one
+		x.head.id = newRequestID(&x.head.idBuf)
+	}
 	x.ctx.Response.Header.SetBytesV(requestIDHeader, x.head.id)
 }
 

@@ -44,7 +44,9 @@ func (h *requestHead) read(req *fasthttp.RequestHeader) *apiError {
 	if err := h.checkFraming(); err != nil {
 		return err
 	}
-	h.dropHopByHop()
+	if err := h.dropHopByHop(); err != nil {
+		return err
+	}
 	if h.ownID = h.id == nil; h.ownID {
 		h.id = newRequestID(&h.idBuf)
 	}
@@ -111,12 +113,21 @@ func isHopByHop(name []byte) bool {
 	return false
 }
 
+// maxNominated bounds what Connection may name: each name is compared with each
+// field, and 16 KiB of one and the other made 33 million comparisons.
+const maxNominated = 64
+
 // dropHopByHop also drops what Connection names.
-func (h *requestHead) dropHopByHop() {
+func (h *requestHead) dropHopByHop() *apiError {
+	nominated := 0
 	for _, f := range h.fields {
-		if bytes.EqualFold(f.Name, []byte("Connection")) {
-			h.dropNominated(f.Value)
+		if !bytes.EqualFold(f.Name, []byte("Connection")) {
+			continue
 		}
+		if nominated += 1 + bytes.Count(f.Value, []byte(",")); nominated > maxNominated {
+			return badRequest(malformed, "Connection names more than %d fields", maxNominated)
+		}
+		h.dropNominated(f.Value)
 	}
 	kept := h.fields[:0]
 	for _, f := range h.fields {
@@ -125,14 +136,13 @@ func (h *requestHead) dropHopByHop() {
 		}
 	}
 	h.fields = kept
+	return nil
 }
 
 func (h *requestHead) dropNominated(list []byte) {
 	for i, f := range h.fields {
-		for _, name := range bytes.Split(list, []byte(",")) {
-			if name = bytes.TrimSpace(name); !bytes.EqualFold(name, []byte("Connection")) && bytes.EqualFold(f.Name, name) {
-				h.fields[i].Name = nil
-			}
+		if relay.HasName(list, f.Name) && !bytes.EqualFold(f.Name, []byte("Connection")) {
+			h.fields[i].Name = nil
 		}
 	}
 }

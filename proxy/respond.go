@@ -52,10 +52,9 @@ func (x *exchange) stageHead() {
 	if reason := x.answer.Reason; len(reason) > 0 && string(reason) != fasthttp.StatusMessage(x.answer.Status) {
 		h.SetStatusMessage(reason)
 	}
-	nominated := x.nominated()
 	hasID := false
 	for _, f := range x.answer.Fields {
-		if isHopByHop(f.Name) || relay.HasName(nominated, f.Name) {
+		if isHopByHop(f.Name) || relay.HasName(x.answer.Connection, f.Name) {
 			continue
 		}
 		hasID = hasID || bytes.EqualFold(f.Name, []byte(requestIDHeader))
@@ -68,16 +67,6 @@ func (x *exchange) stageHead() {
 		h.Set("X-Lbd-Replica", x.replica.ID)
 		h.Set("X-Lbd-Strategy", x.want.model.Strategy)
 	}
-}
-
-// nominated returns the value of the replica's Connection field.
-func (x *exchange) nominated() []byte {
-	for _, f := range x.answer.Fields {
-		if bytes.EqualFold(f.Name, []byte("Connection")) {
-			return f.Value
-		}
-	}
-	return nil
 }
 
 func (x *exchange) noBody(rest []byte, isHead bool) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 
 	"lbd/proxy/internal/sock"
 )
@@ -34,6 +35,9 @@ type Head struct {
 	// Length is the Content-Length, -1 if there is none.
 	Length  int64
 	Chunked bool
+	// Connection names the fields that are not to be passed on, of several
+	// Connection fields all.
+	Connection []byte
 	// Close says that the replica will close the connection afterwards.
 	Close bool
 	// SSE and JSON say what the content type is, when the body is not encoded.
@@ -172,6 +176,7 @@ func (h *Head) interpret(f Field) error {
 		}
 		h.Chunked = true
 	case equalFold(f.Name, "connection"):
+		h.nominate(f.Value)
 		h.closes = h.closes || HasToken(f.Value, "close")
 		h.keeps = h.keeps || HasToken(f.Value, "keep-alive")
 	case equalFold(f.Name, "content-type"):
@@ -181,6 +186,15 @@ func (h *Head) interpret(f Field) error {
 		h.Encoded = !equalFold(f.Value, "identity")
 	}
 	return nil
+}
+
+// nominate copies only if a replica sends more than one Connection field.
+func (h *Head) nominate(list []byte) {
+	if h.Connection == nil {
+		h.Connection = list
+		return
+	}
+	h.Connection = slices.Concat(h.Connection, []byte(","), list)
 }
 
 // maxLengthDigits keeps a Content-Length within int64.

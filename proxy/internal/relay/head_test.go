@@ -33,16 +33,16 @@ func TestHeadGood(t *testing.T) {
 		{"reason of opaque bytes", "HTTP/1.1 200 \xff\xfe\n\n", Head{Status: 200, Reason: []byte("\xff\xfe"), Minor: 1, Length: -1}, UntilClose},
 		{"HTTP/1.0 closes", "HTTP/1.0 200 OK\n\n", Head{Status: 200, Reason: []byte("OK"), Length: -1, Close: true}, UntilClose},
 		{"HTTP/1.0 keep-alive", "HTTP/1.0 200 OK\nConnection: Keep-Alive\nContent-Length: 3\n\n", Head{
-			Status: 200, Reason: []byte("OK"), Length: 3, Fields: []Field{field("Connection", "Keep-Alive"), field("Content-Length", "3")},
+			Status: 200, Connection: []byte("Keep-Alive"), Reason: []byte("OK"), Length: 3, Fields: []Field{field("Connection", "Keep-Alive"), field("Content-Length", "3")},
 		}, Length},
 		{"close beats keep-alive", "HTTP/1.0 200 OK\nConnection: close\nConnection: keep-alive\n\n", Head{
-			Status: 200, Reason: []byte("OK"), Length: -1, Close: true, Fields: []Field{field("Connection", "close"), field("Connection", "keep-alive")},
+			Status: 200, Connection: []byte("close,keep-alive"), Reason: []byte("OK"), Length: -1, Close: true, Fields: []Field{field("Connection", "close"), field("Connection", "keep-alive")},
 		}, UntilClose},
 		{"close in a list", "HTTP/1.1 200 OK\nConnection: x-foo , CLOSE\n\n", Head{
-			Status: 200, Reason: []byte("OK"), Minor: 1, Length: -1, Close: true, Fields: []Field{field("Connection", "x-foo , CLOSE")},
+			Status: 200, Connection: []byte("x-foo , CLOSE"), Reason: []byte("OK"), Minor: 1, Length: -1, Close: true, Fields: []Field{field("Connection", "x-foo , CLOSE")},
 		}, UntilClose},
 		{"closed is not close", "HTTP/1.1 200 OK\nConnection: closed\n\n", Head{
-			Status: 200, Reason: []byte("OK"), Minor: 1, Length: -1, Fields: []Field{field("Connection", "closed")},
+			Status: 200, Connection: []byte("closed"), Reason: []byte("OK"), Minor: 1, Length: -1, Fields: []Field{field("Connection", "closed")},
 		}, UntilClose},
 		{"equal lengths", "HTTP/1.1 200 OK\nContent-Length: 5\nContent-Length: 5\n\n", Head{
 			Status: 200, Reason: []byte("OK"), Minor: 1, Length: 5, Fields: []Field{field("Content-Length", "5"), field("Content-Length", "5")},
