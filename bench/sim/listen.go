@@ -23,7 +23,7 @@ func bindPort(addr string) (*port, error) {
 		return nil, err
 	}
 	family, sa := sockaddr(a)
-	fd, err := syscall.Socket(family, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC|syscall.SOCK_NONBLOCK, 0)
+	fd, err := socket(family)
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
 	}
@@ -41,6 +41,25 @@ func bindPort(addr string) (*port, error) {
 		return nil, os.NewSyscallError("getsockname", err)
 	}
 	return &port{fd: fd, addr: tcpAddr(bound)}, nil
+}
+
+// socket makes a non-blocking TCP socket that child processes do not inherit. The
+// flags that do so in one call are Linux's own.
+func socket(family int) (fd int, err error) {
+	syscall.ForkLock.RLock()
+	fd, err = syscall.Socket(family, syscall.SOCK_STREAM, 0)
+	if err == nil {
+		syscall.CloseOnExec(fd)
+	}
+	syscall.ForkLock.RUnlock()
+	if err != nil {
+		return -1, err
+	}
+	if err := syscall.SetNonblock(fd, true); err != nil {
+		syscall.Close(fd)
+		return -1, err
+	}
+	return fd, nil
 }
 
 func sockaddr(a *net.TCPAddr) (family int, sa syscall.Sockaddr) {
