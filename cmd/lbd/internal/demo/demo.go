@@ -74,10 +74,11 @@ func traffic(ctx context.Context, envs []*environment, out io.Writer, endless bo
 	for {
 		select {
 		case <-ended:
-			v.done()
 			if endless && ctx.Err() != nil {
+				fmt.Fprintln(out) // behind the terminal's ^C
 				return nil, nil
 			}
+			v.done()
 			return results, errors.Join(errs...)
 		case <-t.C:
 			v.show()

@@ -87,3 +87,50 @@ func TestBadLengthsNameTheFlag(t *testing.T) {
 		t.Errorf("error %v; want one about --input-tokens", err)
 	}
 }
+
+func TestBadAddressNamesTheFlag(t *testing.T) {
+	for flag, set := range map[string]func(*Options){
+		"--baseline-listen": func(o *Options) { o.BaselineListen = "8080" },
+		"--managed-listen":  func(o *Options) { o.ManagedListen = "8080" },
+	} {
+		o := testOptions()
+		set(&o)
+		if err := Run(t.Context(), o, io.Discard); err == nil || !strings.HasPrefix(err.Error(), flag+`: "8080"`) {
+			t.Errorf("error %v; want one about %s", err, flag)
+		}
+	}
+}
+
+// An address that is not taken but cannot be had is not called taken.
+func TestForeignAddressIsNotTaken(t *testing.T) {
+	o := testOptions()
+	o.BaselineListen = "192.0.2.1:0" // TEST-NET-1, RFC 5737: no host has it
+	err := Run(t.Context(), o, io.Discard)
+	if !errors.Is(err, daemon.ErrAddress) || strings.Contains(err.Error(), "taken") ||
+		!strings.Contains(err.Error(), "--baseline-listen") || strings.Contains(err.Error(), "--listen") {
+		t.Errorf("error %v; want the flag and why", err)
+	}
+}
+
+// The live table fits a terminal of 80 columns.
+func TestPictureFits(t *testing.T) {
+	o := testOptions()
+	e, err := start(t.Context(), spec{"baseline", o.BaselineListen, o.BaselineStrategy, "baseline-listen"}, &o)
+	defer e.stop()
+	if err != nil {
+		t.Fatal(err)
+	}
+	arrivals, err := o.arrivals(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := e.prepare(arrivals, &o, 0); err != nil {
+		t.Fatal(err)
+	}
+	v := newView(io.Discard, []*environment{e, e})
+	for line := range strings.Lines(v.picture()) {
+		if n := len([]rune(strings.TrimSuffix(line, "\n"))); n > 80 {
+			t.Errorf("%d columns: %q", n, line)
+		}
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -54,13 +55,24 @@ func start(ctx context.Context, sp spec, o *Options) (e *environment, err error)
 		return e, err
 	}
 	if err := d.Start(); err != nil {
-		if errors.Is(err, daemon.ErrAddress) {
-			err = fmt.Errorf("%w: %s is taken; choose another with --%s", daemon.ErrAddress, sp.listen, sp.flag)
-		}
-		return e, err
+		return e, startError(sp, err)
 	}
 	e.lbd, e.url = d, "http://"+reachable(d.Addr())
 	return e, e.ready(ctx)
+}
+
+// startError names the flag to change: the daemon knows its own ones only.
+func startError(sp spec, err error) error {
+	var errno syscall.Errno
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return fmt.Errorf("%w: %s is taken; choose another with --%s", daemon.ErrAddress, sp.listen, sp.flag)
+	case errors.Is(err, daemon.ErrAddress) && errors.As(err, &errno):
+		return fmt.Errorf("%w: %s: %w; choose another with --%s", daemon.ErrAddress, sp.listen, errno, sp.flag)
+	case errors.Is(err, daemon.ErrAddress):
+		return fmt.Errorf("--%s: %w", sp.flag, err)
+	}
+	return err
 }
 
 // reachable turns a listen address into one to connect to.
@@ -104,7 +116,16 @@ func (e *environment) config(sp spec) (*config.Config, error) {
 			return nil, fmt.Errorf("--%s: %w", flag, err)
 		}
 	}
-	return config.Load(config.Options{Flags: fs, Strategies: strategy.Names()})
+	cfg, err := config.Load(config.Options{Flags: fs, Strategies: strategy.Names()})
+	var wrong config.Errors
+	if errors.As(err, &wrong) {
+		for _, w := range wrong {
+			if w.Origin.Name == "listen" { // what the user typed has another name here
+				w.Origin.Name = sp.flag
+			}
+		}
+	}
+	return cfg, err
 }
 
 // ready waits until every model has all its replicas.

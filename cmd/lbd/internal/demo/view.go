@@ -36,9 +36,14 @@ func (v *view) show() {
 		fmt.Fprintf(v.out, "\x1b[%dA\x1b[J", v.lines)
 	}
 	v.lines = strings.Count(text, "\n")
+	if v.terminal {
+		// A line that wraps would count as one and be two (DECAWM off and on).
+		text = "\x1b[?7l" + text + "\x1b[?7h"
+	}
 	io.WriteString(v.out, text)
 }
 
+// done makes room for the comparison. The last picture stays if there is none.
 func (v *view) done() {
 	if v.terminal && v.lines > 0 {
 		fmt.Fprintf(v.out, "\x1b[%dA\x1b[J", v.lines)
@@ -49,10 +54,10 @@ func (v *view) done() {
 func (v *view) picture() string {
 	var b strings.Builder
 	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprint(t, "\tstrategy\trequests\tin flight\terrors\tTTFT p50\tp99\tITL p50\tp99\ttokens/s\t\n")
+	fmt.Fprint(t, "\trequests\tin flight\terrors\tTTFT p50\tp99\tITL p50\tp99\ttokens/s\t\n")
 	for _, e := range v.envs {
 		s := e.runner.Snapshot()
-		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%d\t%s\t%s\t%s\t%s\t%.0f\t\n", e.name, e.strategy, s.Done, s.InFlight, s.Errors,
+		fmt.Fprintf(t, "%s\t%d\t%d\t%d\t%s\t%s\t%s\t%s\t%.0f\t\n", e.name, s.Done, s.InFlight, s.Errors,
 			ms(s.RecentTTFT.P50), ms(s.RecentTTFT.P99), ms(s.RecentITL.P50), ms(s.RecentITL.P99), s.RecentEvents)
 	}
 	t.Flush()
