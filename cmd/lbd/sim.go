@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -92,6 +93,9 @@ func (o *simOptions) addFlags(cmd *cobra.Command) {
 
 // run serves until ctx ends.
 func (o *simOptions) run(ctx context.Context, out io.Writer) (err error) {
+	if err := o.check(); err != nil {
+		return err
+	}
 	models, err := o.resolve()
 	if err != nil {
 		return err
@@ -121,12 +125,37 @@ func (o *simOptions) run(ctx context.Context, out io.Writer) (err error) {
 	return nil
 }
 
+// check finds what cannot be meant. To the simulator 0 is a default and a name is
+// a field; on a command line both are what somebody typed.
+func (o *simOptions) check() error {
+	switch {
+	case !slices.Contains(sim.Profiles(), sim.Profile(o.profile)):
+		return usagef("--profile %q; want one of %v", o.profile, sim.Profiles())
+	case !(o.speed > 0):
+		return usagef("--speed %v; want more than 0", o.speed)
+	case o.keepAlive <= 0:
+		return usagef("--keep-alive %v; want more than 0", o.keepAlive)
+	case o.loadTime < 0:
+		return usagef("--load-time %v; want 0 or more", o.loadTime)
+	case slices.Contains(o.models, ""):
+		return usagef(`--model ""; want the served model name`)
+	}
+	for flag, n := range map[string]int{
+		"max-model-len": o.maxModelLen, "max-num-seqs": o.maxNumSeqs, "num-blocks": o.numBlocks,
+	} {
+		if n < 0 {
+			return usagef("--%s %d; want 0 (the default) or more", flag, n)
+		}
+	}
+	return nil
+}
+
 // resolve names the model of every replica.
 func (o *simOptions) resolve() ([]string, error) {
 	if o.layout != "" {
 		models, ok := simLayouts[o.layout]
 		if !ok {
-			return nil, usagef("layout %q; want seed", o.layout)
+			return nil, usagef("--layout %q; want seed", o.layout)
 		}
 		if len(o.models) > 0 || o.replicas != 0 {
 			return nil, usagef("--layout goes neither with --model nor with --replicas")

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -9,6 +8,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -64,7 +64,7 @@ func (w lineWriter) Write(b []byte) (int, error) { w <- string(b); return len(b)
 func TestSimServesUntilStopped(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	lines, done := make(lineWriter, 8), make(chan error)
-	o := &simOptions{listen: "127.0.0.1:0", models: []string{"a/b"}, profile: "v0.6.4", speed: 1}
+	o := &simOptions{listen: "127.0.0.1:0", models: []string{"a/b"}, profile: "v0.6.4", speed: 1, keepAlive: time.Second}
 	go func() { done <- o.run(ctx, lines) }()
 	line := <-lines
 	if !strings.Contains(line, "a/b") || !strings.Contains(line, "v0.6.4") || !strings.Contains(line, "KV tokens") {
@@ -93,7 +93,7 @@ func TestSimPortTaken(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer ln.Close()
-	o := &simOptions{listen: ln.Addr().String(), speed: 1}
+	o := &simOptions{listen: ln.Addr().String(), profile: "v0.19", speed: 1, keepAlive: time.Second}
 	err = o.run(context.Background(), io.Discard)
 	var exit exitError
 	if !errors.As(err, &exit) || exit.code != exitStart || !strings.Contains(err.Error(), "--listen") {
@@ -101,12 +101,17 @@ func TestSimPortTaken(t *testing.T) {
 	}
 }
 
-func TestSimBadProfile(t *testing.T) {
-	var out bytes.Buffer
-	o := &simOptions{listen: "127.0.0.1:0", profile: "v0.5", speed: 1}
-	err := o.run(context.Background(), &out)
-	var usage usageError
-	if !errors.As(err, &usage) || !strings.Contains(err.Error(), `"v0.5"`) {
-		t.Errorf("error %v, want a usage error with the bad value", err)
+// What cannot be meant names its flag and the bad value, and nothing is started.
+func TestSimBadFlags(t *testing.T) {
+	for _, c := range [][2]string{
+		{"--profile=v0.5", `--profile "v0.5"`}, {"--speed=0", "--speed 0"}, {"--speed=-1", "--speed -1"}, {"--speed=NaN", "--speed NaN"},
+		{"--keep-alive=0s", "--keep-alive 0s"}, {"--keep-alive=-1s", "--keep-alive -1s"}, {"--load-time=-1s", "--load-time -1s"},
+		{"--max-model-len=-5", "--max-model-len -5"}, {"--max-num-seqs=-1", "--max-num-seqs -1"}, {"--num-blocks=-1", "--num-blocks -1"},
+		{"--model=", `--model ""`}, {"--layout=x", `--layout "x"`},
+	} {
+		got := lbd(t, "sim", "--listen=127.0.0.1:0", c[0])
+		if got.code != exitUsage || got.stdout != "" || !strings.HasPrefix(got.stderr, "lbd: "+c[1]+"; want ") {
+			t.Errorf("%s: %+v; want an error that begins %q", c[0], got, c[1])
+		}
 	}
 }
