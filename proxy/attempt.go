@@ -49,10 +49,14 @@ func (x *exchange) attempt() verdict {
 
 func (x *exchange) cannotConnect(err error) verdict {
 	if ownLimit(err) {
-		return verdict{err: &apiError{
+		v := verdict{err: &apiError{
 			status: 503, kind: "overloaded", code: "overloaded", retryAfter: retryAfterSeconds,
 			message: "the load balancer cannot open another connection: " + dialCause(err),
 		}}
+		if errors.Is(err, syscall.EADDRNOTAVAIL) { // ports are counted per replica
+			v.retry = balancer.ConnectRefused.String()
+		}
+		return v
 	}
 	o := balancer.ConnectRefused
 	var netErr net.Error
@@ -66,7 +70,13 @@ func (x *exchange) cannotConnect(err error) verdict {
 // ownLimit says that this host refused the connection, not the replica's: blaming
 // replicas for lbd's own descriptors would eject all of them.
 func ownLimit(err error) bool {
-	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ENOBUFS)
+	return slices.ContainsFunc(ownLimits, func(e syscall.Errno) bool { return errors.Is(err, e) })
+}
+
+// ownLimits are descriptors, memory, watched descriptors (epoll's ENOSPC) and
+// ports: connections that lbd has closed occupy one for a minute (TIME_WAIT).
+var ownLimits = []syscall.Errno{
+	syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ENOSPC, syscall.EADDRNOTAVAIL,
 }
 
 // dialCause leaves out the addresses that net repeats in its errors.
