@@ -2,6 +2,7 @@ package poll
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -57,7 +58,7 @@ func (f *httpFetcher) Fetch(ctx context.Context, r *balancer.Replica, path, bear
 	}
 	resp, err := f.client.Do(req)
 	if err != nil {
-		return 0, buf, err
+		return 0, buf, plain(err)
 	}
 	defer resp.Body.Close()
 	if e := resp.Header.Get("Content-Encoding"); e != "" && !strings.EqualFold(e, "identity") {
@@ -65,6 +66,16 @@ func (f *httpFetcher) Fetch(ctx context.Context, r *balancer.Replica, path, bear
 	}
 	buf, err = readAll(resp.Body, buf[:0])
 	return resp.StatusCode, buf, err
+}
+
+// plain drops the "Get URL:" that net/http puts in front: events name the replica,
+// and the query is a line of its own.
+func plain(err error) error {
+	var u *url.Error
+	if errors.As(err, &u) {
+		return u.Err
+	}
+	return err
 }
 
 func (f *httpFetcher) close() { f.client.CloseIdleConnections() }

@@ -301,3 +301,20 @@ func BenchmarkTick64(b *testing.B) {
 		})
 	}
 }
+
+// A failure is told in words for a log: the replica stands beside it, and the URL
+// with its query would hide what happened.
+func TestFailureSaysWhy(t *testing.T) {
+	s := serve(t, "v0.19.txt", false)
+	e, err := balancer.ParseEndpoint(s.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	f := newHTTPFetcher()
+	defer f.close()
+	_, _, err = f.Fetch(t.Context(), balancer.NewReplica(e, "", 1), cheapPath, "", nil)
+	if err == nil || strings.Contains(err.Error(), "name%5B") || !strings.Contains(err.Error(), "refused") {
+		t.Errorf("error %v; want the cause without the URL", err)
+	}
+}
