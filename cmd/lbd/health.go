@@ -24,16 +24,33 @@ func newHealthCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "health [flags]",
 		Short: "Ask a running lbd for its health; exit 0 when it can serve",
-		Args:  cobra.NoArgs,
+		Long: `Ask a running lbd for /health and print the answer. Exits with 0 when a replica is
+healthy, else with 1. In a container lbd's own flags are not seen: set LBD_LISTEN or
+LBD_CONFIG there, or give the same --config, or --url.`,
+		Example: `  lbd health
+  lbd health --config lbd.yml
+  lbd health --url http://127.0.0.1:8081/ready`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if url == "" {
-				url = ownHealthURL(os.Getenv("LBD_LISTEN"))
+				url = ownHealthURL(ownListen(cmd))
 			}
 			return askHealth(cmd.Context(), cmd.OutOrStdout(), url)
 		},
 	}
-	cmd.Flags().StringVar(&url, "url", "", "URL to ask (default: /health at LBD_LISTEN, or at :8080 on this machine)")
+	cmd.Flags().StringVar(&url, "url", "", "URL to ask (default: /health of the lbd that this file and environment configure)")
+	cmd.Flags().StringP("config", "c", "", "configuration `file` of the lbd to ask (default: $LBD_CONFIG)")
 	return cmd
+}
+
+// ownListen is where an lbd with this file and environment listens. Without a
+// valid configuration, since the flags of that lbd are not known here, the
+// variable alone is the best guess.
+func ownListen(cmd *cobra.Command) string {
+	if cfg, err := loadConfig(cmd); err == nil {
+		return cfg.Listen
+	}
+	return os.Getenv("LBD_LISTEN")
 }
 
 // ownHealthURL turns a listen address into the URL of its health page.

@@ -46,3 +46,25 @@ func TestOwnHealthURL(t *testing.T) {
 		}
 	}
 }
+
+// The health check of a container finds the lbd beside it: the file and the
+// environment are the same for both.
+func TestHealthFindsTheListener(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte("here")) }))
+	defer s.Close()
+	defer http.DefaultClient.CloseIdleConnections()
+	address := strings.TrimPrefix(s.URL, "http://")
+	file := write(t, "endpoints: [http://a.example.org]\nlisten: "+address+"\n")
+	if got := lbd(t, "health", "--config", file); got.code != 0 || got.stdout != "here\n" {
+		t.Errorf("--config: %+v", got)
+	}
+	t.Setenv("LBD_CONFIG", file)
+	if got := lbd(t, "health"); got.code != 0 || got.stdout != "here\n" {
+		t.Errorf("LBD_CONFIG: %+v", got)
+	}
+	t.Setenv("LBD_CONFIG", "") // no replicas: not a configuration, but the address is known
+	t.Setenv("LBD_LISTEN", address)
+	if got := lbd(t, "health"); got.code != 0 || got.stdout != "here\n" {
+		t.Errorf("LBD_LISTEN: %+v", got)
+	}
+}
