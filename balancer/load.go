@@ -73,6 +73,10 @@ type Polled struct {
 	since   *epoch // first epoch that the sample does not contain
 }
 
+// ForeignKnown says whether Foreign is a count. Half the gauges are not enough: a
+// queue of unknown length is no short one.
+func (p *Polled) ForeignKnown() bool { return !p.Stale && p.Running.Known && p.Waiting.Known }
+
 // PollMark separates requests sent before a poll from those sent since.
 type PollMark struct{ since *epoch }
 
@@ -94,7 +98,7 @@ const foreignSmoothing = 0.393
 func (r *Replica) EndPoll(mark PollMark, s Sample, at time.Time) *Polled {
 	s.Waiting, s.Running = count(s.Waiting), count(s.Running)
 	p := &Polled{Sample: s, At: at, since: mark.since}
-	if s.Running.Known || s.Waiting.Known {
+	if p.ForeignKnown() {
 		own := r.load.inflight.Load() - sumInflight(mark.since)
 		seen := math.Max(0, s.Running.Value+s.Waiting.Value-float64(max(own, 0)))
 		p.foreign = seen

@@ -18,13 +18,13 @@ func (a key) less(b key) bool {
 	return (a.requests+1)*b.weight < (b.requests+1)*a.weight
 }
 
-// foreign is the load that others put on r, unless it is unknown. Below zero is what a gauge of NaN leaves.
+// foreign is the load that others put on r, unless it is unknown.
 func foreign(r *balancer.Replica) (n int64, ok bool) {
 	p := r.Polled()
-	if p == nil || p.Stale || !p.Running.Known && !p.Waiting.Known {
+	if p == nil || !p.ForeignKnown() {
 		return 0, false
 	}
-	return p.Foreign, p.Foreign >= 0
+	return p.Foreign, true
 }
 
 // rotation breaks ties: of equals, the first one behind the last winner wins. A counter that only counts picks would not

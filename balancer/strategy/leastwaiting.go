@@ -60,7 +60,7 @@ func waitingKey(r *balancer.Replica, ty typical) key {
 	return k
 }
 
-// waiting estimates what waits at r now, unless its gauge is unknown or no count. Three things correct the gauge:
+// waiting estimates what waits at r now, unless its gauge is unknown. Three things correct the gauge:
 //
 // What was sent there since the poll and has had no first byte waits behind it. Without that, all of a poll period goes to
 // one replica: the herd. vLLM's own balancer of data-parallel engines adds the same (vllm/v1/engine/core_client.py).
@@ -73,7 +73,7 @@ func waitingKey(r *balancer.Replica, ty typical) key {
 func waiting(r *balancer.Replica, ty typical) (n int64, ok bool) {
 	with, ok := r.Waiting() // the gauge, and what was sent since
 	p := r.Polled()
-	if !ok || !isCount(p.Waiting.Value) {
+	if !ok {
 		return 0, false
 	}
 	seen := int64(p.Waiting.Value)
@@ -106,7 +106,7 @@ func survey(rs []*balancer.Replica) (ty typical, allTell bool) {
 	for _, r := range rs {
 		ty.weight += r.Weight
 		p := r.Polled()
-		if p == nil || p.Stale || !p.Waiting.Known || !isCount(p.Waiting.Value) || p.Foreign < 0 {
+		if p == nil || !p.ForeignKnown() {
 			allTell = false
 			continue
 		}
@@ -114,9 +114,6 @@ func survey(rs []*balancer.Replica) (ty typical, allTell bool) {
 	}
 	return ty, allTell
 }
-
-// isCount is false for NaN, and for what no queue is and no product with a weight holds.
-func isCount(v float64) bool { return v >= 0 && v < 1<<31 }
 
 func (ty *typical) addMeans(rs []*balancer.Replica) {
 	known := *ty
