@@ -91,8 +91,25 @@ func syntaxLine(data []byte, err error) int {
 
 var yamlLine = regexp.MustCompile(`line ([0-9]+): `)
 
+// syntaxWants says what the library's words ask for, where people meet them.
+var syntaxWants = map[string]string{
+	"found character that cannot start any token":     "want spaces where a tab is, and quotes around values that begin with @, ` or %",
+	"mapping values are not allowed in this context":  "want one KEY: VALUE per line, and quotes around values that contain a colon and a space",
+	"did not find expected key":                       "want KEY: VALUE or - VALUE, indented like its neighbours",
+	"did not find expected '-' indicator":             "want - VALUE, indented like its neighbours",
+	"did not find expected ',' or ']'":                "want the list closed with ]",
+	"did not find expected ',' or '}'":                "want the mapping closed with }",
+	"could not find expected ':'":                     "want KEY: VALUE",
+	"found unexpected end of stream":                  "want the quoted text closed",
+	"found a tab character that violates indentation": "want spaces instead of tabs",
+}
+
 func syntaxMessage(err error) string {
-	return yamlLine.ReplaceAllString(strings.TrimPrefix(err.Error(), "yaml: "), "")
+	message := yamlLine.ReplaceAllString(strings.TrimPrefix(err.Error(), "yaml: "), "")
+	if want := syntaxWants[message]; want != "" {
+		message += "; " + want
+	}
+	return message
 }
 
 func (l *loader) at(n *yaml.Node) Origin { return Origin{FromFile, l.file, n.Line} }
