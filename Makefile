@@ -38,13 +38,7 @@ unit: ## all tests, with the race detector; those that count allocations again w
 	$(GO) test -run 'Alloc' ./...
 
 fuzz: ## FUZZTIME (5s) of each fuzz target
-	@set -e; for f in $$(grep -rl --include='*_test.go' '^func Fuzz' .); do \
-	  for t in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' $$f); do \
-	    echo "fuzz $$(dirname $$f) $$t"; \
-	    $(GO) test -run='^$$' -fuzz="^$$t\$$" -fuzztime=$(FUZZTIME) -fuzzminimizetime=5x ./$$(dirname $$f) >/tmp/lbd-fuzz.$$$$ 2>&1 \
-	      || { cat /tmp/lbd-fuzz.$$$$; rm -f /tmp/lbd-fuzz.$$$$; exit 1; }; \
-	    rm -f /tmp/lbd-fuzz.$$$$; \
-	  done; done
+	@scripts/fuzz.sh $(FUZZTIME)
 
 bench: ## Go benchmarks of the request path, six runs each
 	$(GO) test -run='^$$' -bench=. -benchmem -count=6 ./balancer/... ./proxy/... ./cmd/lbd/internal/daemon
