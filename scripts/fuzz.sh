@@ -17,15 +17,16 @@ timed_out() {
 
 targets=0
 while read -r file; do
-  dir=./$(dirname "$file")
-  for target in $(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' "$file"); do
+  dir=$(dirname "$file")
+  mapfile -t found < <(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' "$file")
+  for target in "${found[@]}"; do
     echo "fuzz $dir $target"
-    if ! go test -run='^$' -fuzz="^$target\$" -fuzztime="$time" -fuzzminimizetime=5x "$dir" >"$log" 2>&1 && ! timed_out; then
+    if ! go test -run='^$' -fuzz="^$target\$" -fuzztime="$time" -fuzzminimizetime=5x "$dir" </dev/null >"$log" 2>&1 && ! timed_out; then
       cat "$log"
       exit 1
     fi
     targets=$((targets + 1))
   done
-done < <(git ls-files '*_test.go' | xargs grep -l '^func Fuzz')
+done < <(grep -rl --include='*_test.go' '^func Fuzz' . | sort)
 echo "$targets fuzz targets, nothing found"
 [ "$targets" -gt 0 ]
