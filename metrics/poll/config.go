@@ -113,4 +113,8 @@ type Event struct {
 	Kind    Kind
 	Replica string
 	Reason  string
+	// Refused, of Failed and ModelsFailed: the replica answers, but not what is
+	// asked for; waiting will not mend it. It is told once more when a replica that
+	// did not answer at all comes to that.
+	Refused bool
 }

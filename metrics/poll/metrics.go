@@ -57,11 +57,15 @@ func (p *Poller) read(ctx context.Context, t *target, r *balancer.Replica, cheap
 	}
 	mark = r.BeginPoll()
 	status, err := p.fetchPage(ctx, t, r, fullPath)
-	if err == nil && status != http.StatusOK {
+	switch {
+	case err != nil || status == http.StatusOK:
+	case status >= 500:
 		err = fmt.Errorf("%s: status %d", fullPath, status)
+	default:
+		err = refusal{fmt.Errorf("%s: status %d", fullPath, status)}
 	}
 	if n := t.page.scan(t.buf); err == nil && n == 0 && (t.page.unreadable > 0 || !isExposition(t.buf)) {
-		err = errNoExposition
+		err = refusal{errNoExposition}
 	}
 	return mark, true, err
 }
@@ -75,9 +79,8 @@ func (p *Poller) pollFailed(t *target, err error) {
 	t.failures.Add(1)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if !t.metrics.failing {
-		t.metrics.failing = true
-		p.tell(Failed, t, err.Error())
+	if t.metrics.failing.news(err) {
+		p.tellFailed(Failed, t, err)
 	}
 }
 
@@ -89,8 +92,8 @@ func (p *Poller) pollAnswered(t *target, r *balancer.Replica, mark balancer.Poll
 	m := &t.metrics
 	restarted, stuck := m.take(s, r.InFlight(), now)
 	p.notePage(t, s, cheap, full, now)
-	if m.failing {
-		m.failing, m.full = false, false // whoever answers now may be another version
+	if m.failing != answering {
+		m.failing, m.full = answering, false // whoever answers now may be another version
 		p.tell(Recovered, t, "")
 	}
 	if restarted {

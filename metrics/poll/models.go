@@ -14,7 +14,7 @@ import (
 // modelsState is guarded by target.mu.
 type modelsState struct {
 	underWay bool
-	failing  bool
+	failing  failing
 	// wanted: somebody asked for a new reading.
 	wanted bool
 	// began is when the last reading was sent, zero before the first.
@@ -63,13 +63,11 @@ func (p *Poller) learn(ctx context.Context, t *target, r *balancer.Replica, key 
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if failing := err != nil; failing != t.models.failing {
-		t.models.failing = failing
-		if failing {
-			p.tell(ModelsFailed, t, err.Error())
-		} else {
-			p.tell(ModelsRecovered, t, "")
-		}
+	switch was := t.models.failing; {
+	case t.models.failing.news(err):
+		p.tellFailed(ModelsFailed, t, err)
+	case err == nil && was != answering:
+		p.tell(ModelsRecovered, t, "")
 	}
 }
 
@@ -79,11 +77,17 @@ func (p *Poller) readModels(ctx context.Context, r *balancer.Replica, key string
 	case err != nil:
 		return nil, err
 	case status == http.StatusUnauthorized:
-		return nil, errors.New(modelsPath + ": status 401; want the replica's API key in the configuration")
+		return nil, refusal{errors.New(modelsPath + ": status 401; want the replica's API key as replica_api_key")}
+	case status >= 500:
+		return nil, fmt.Errorf("%s: status %d", modelsPath, status) // it may be loading
 	case status != http.StatusOK:
-		return nil, fmt.Errorf("%s: status %d", modelsPath, status)
+		return nil, refusal{fmt.Errorf("%s: status %d", modelsPath, status)}
 	}
-	return parseModels(body)
+	models, err := parseModels(body)
+	if err != nil {
+		return nil, refusal{err}
+	}
+	return models, nil
 }
 
 // parseModels reads OpenAI's list of models. An entry that makes no sense spoils

@@ -26,7 +26,7 @@ type target struct {
 // metricsState is guarded by target.mu.
 type metricsState struct {
 	underWay bool
-	failing  bool
+	failing  failing
 	// full: the cheap form gave nothing, last tried at fullSince.
 	full      bool
 	fullSince time.Time

@@ -44,13 +44,15 @@ func (d *Daemon) healthEvent(e health.Event) {
 }
 
 // pollEvent warns of a replica that is in service and cannot be read. One that
-// is down does not answer polls either; health has said so.
+// is down does not answer polls either; health has said so. A refusal is told
+// whatever health knows yet: without models nothing is served, and the first
+// reading does not wait for the first probe.
 func (d *Daemon) pollEvent(e poll.Event) {
 	ev := d.opt.Log.Info()
 	switch e.Kind {
 	case poll.Failed, poll.ModelsFailed:
 		ev = d.opt.Log.Warn()
-		if r := d.fleet.Snapshot().Replica(e.Replica); r == nil || r.Health.State != balancer.Healthy {
+		if r := d.fleet.Snapshot().Replica(e.Replica); !e.Refused && (r == nil || r.Health.State != balancer.Healthy) {
 			ev = d.opt.Log.Debug()
 		}
 	case poll.Stale, poll.NoMetrics:

@@ -154,3 +154,15 @@ func lines(p *proxied) (messages []string) {
 	}
 	return messages
 }
+
+// Replicas with an API key and an lbd without: nothing is served, and the log says
+// what is wanted even though the first reading comes before the first good probe.
+func TestMissingKeyIsWarnedOf(t *testing.T) {
+	r := replica(t, sim.Config{APIKey: "k"})
+	p := lbdLater(t, urls(r))
+	p.until("told that a key is wanted", func() bool { return len(p.log.logged("models failed")) == 1 })
+	line := p.log.logged("models failed")[0]
+	if reason, _ := line["reason"].(string); line["level"] != "warn" || !strings.Contains(reason, "replica_api_key") {
+		t.Errorf("%v; want a warning that names replica_api_key", line)
+	}
+}
