@@ -296,6 +296,7 @@ var keys = []*key{
 	{
 		name: "access_log", group: groupLog, def: "false", reload: true,
 		help:  "log one line per request",
+		more:  "The lines are of level info; at log_level debug they are there without this key.",
 		field: func(c *Config) any { return &c.AccessLog },
 	},
 	{
