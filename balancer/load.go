@@ -166,8 +166,12 @@ func (r *Replica) Waiting() (n int64, ok bool) {
 	if p == nil || p.Stale || !p.Waiting.Known {
 		return 0, false
 	}
-	return int64(p.Waiting.Value) + sumPending(p.since), true
+	return int64(p.Waiting.Value) + p.PendingSince(), true
 }
+
+// PendingSince returns how many own requests were sent since the poll and have
+// had no response byte.
+func (p *Polled) PendingSince() int64 { return sumPending(p.since) }
 
 func sumInflight(from *epoch) (n int64) {
 	for e := from; e != nil; e = e.next.Load() {

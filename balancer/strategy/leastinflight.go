@@ -12,9 +12,32 @@ func newLeastInflight(o Options) balancer.Picker {
 }
 
 func (p *leastInflight) Pick(_ *balancer.Request, candidates []*balancer.Replica) *balancer.Replica {
-	return p.rotation.least(candidates, inflightKey, typical{})
+	if len(candidates) == 0 {
+		return nil
+	}
+	start, word := p.rotation.start(len(candidates))
+	i := leastInflightFrom(candidates, start)
+	if !p.rotation.won(i, word) {
+		start, word = p.rotation.start(len(candidates))
+		i = leastInflightFrom(candidates, start)
+		p.rotation.won(i, word)
+	}
+	return candidates[i]
 }
 
-func inflightKey(r *balancer.Replica, _ typical) key {
-	return key{requests: r.InFlight(), weight: r.Weight}
+// leastInflightFrom is the index of the first least key from start on, around the
+// end.
+func leastInflightFrom(rs []*balancer.Replica, start int) int {
+	best, bestKey := start, inflightKey(rs[start])
+	for n, i := 1, start; n < len(rs); n++ {
+		if i++; i == len(rs) {
+			i = 0
+		}
+		if k := inflightKey(rs[i]); k.less(bestKey) {
+			best, bestKey = i, k
+		}
+	}
+	return best
 }
+
+func inflightKey(r *balancer.Replica) key { return key{requests: r.InFlight(), weight: r.Weight} }

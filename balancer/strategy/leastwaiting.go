@@ -1,6 +1,8 @@
 package strategy
 
 import (
+	"slices"
+	"sync"
 	"sync/atomic"
 
 	"lbd/balancer"
@@ -26,13 +28,32 @@ func (p *leastWaiting) Pick(_ *balancer.Request, candidates []*balancer.Replica)
 	if len(candidates) == 0 {
 		return nil
 	}
-	ty, allTell := survey(candidates)
-	ty.faded = p.sentSince(ty.tick) << fadedShift / ty.weight
-	if !allTell {
-		ty.addMeans(candidates)
+	var room [roomFor]sight
+	sights := room[:0]
+	if len(candidates) > roomFor {
+		pooled := sightPool.Get().(*[]sight)
+		defer sightPool.Put(pooled)
+		*pooled = slices.Grow((*pooled)[:0], len(candidates))
+		sights = (*pooled)[:0]
 	}
-	return p.rotation.least(candidates, waitingKey, ty)
+	sights = look(sights, candidates)
+	ty := typicalOf(sights)
+	ty.fade(p.sentSince(ty.tick))
+	start, word := p.rotation.start(len(sights))
+	i := leastWaitingFrom(sights, start, &ty)
+	if !p.rotation.won(i, word) {
+		sights = look(sights[:0], candidates)
+		start, word = p.rotation.start(len(sights))
+		i = leastWaitingFrom(sights, start, &ty)
+		p.rotation.won(i, word)
+	}
+	return candidates[i]
 }
+
+// roomFor is how many candidates fit on the stack; larger sets use a pool.
+const roomFor = 16
+
+var sightPool = sync.Pool{New: func() any { return new([]sight) }}
 
 // sentSince counts the picks since the tick, this one not included. Picks that meet a new tick at once may both begin to
 // count; that a pick or two is lost then changes nothing.
@@ -44,23 +65,33 @@ func (p *leastWaiting) sentSince(tick int64) int64 {
 	return p.sent.Add(1) - 1
 }
 
-// waitingKey takes for unknown what is typical. Own requests without a first byte say nothing there: without a poll to
-// count from, every request that does not stream would be one.
-func waitingKey(r *balancer.Replica, ty typical) key {
-	k := key{requests: r.InFlight(), weight: r.Weight}
-	var ok bool
-	if k.waiting, ok = waiting(r, ty); !ok {
-		k.waiting = ty.waiting * r.Weight
-	}
-	f, ok := foreign(r)
-	if !ok {
-		f = ty.foreign * r.Weight
-	}
-	k.requests += f
-	return k
+// sight is what one candidate shows, read once per pick: these loads are most of what a pick costs.
+type sight struct {
+	inflight, weight int64
+	told             bool  // the gauges are known and fresh, and with them the rest
+	gauge            int64 // what waited at the poll
+	since            int64 // own, sent since the poll, without a first byte
+	before           int64 // own, sent before the poll, still without a first byte
+	foreign          int64
+	tick             int64 // when the poll was answered
 }
 
-// waiting estimates what waits at r now, unless its gauge is unknown. Three things correct the gauge:
+func look(sights []sight, rs []*balancer.Replica) []sight {
+	for _, r := range rs {
+		s := sight{inflight: r.InFlight(), weight: r.Weight}
+		if p := r.Polled(); p != nil && p.ForeignKnown() {
+			s.told, s.tick, s.foreign = true, p.At.UnixNano(), p.Foreign
+			s.gauge, s.since = int64(p.Waiting.Value), max(p.PendingSince(), 0)
+			if s.gauge > 0 {
+				s.before = max(r.Pending()-s.since, 0)
+			}
+		}
+		sights = append(sights, s)
+	}
+	return sights
+}
+
+// waiting estimates what waits there now. Three things correct the gauge:
 //
 // What was sent there since the poll and has had no first byte waits behind it. Without that, all of a poll period goes to
 // one replica: the herd. vLLM's own balancer of data-parallel engines adds the same (vllm/v1/engine/core_client.py).
@@ -70,64 +101,79 @@ func waitingKey(r *balancer.Replica, ty typical) key {
 // The rest fades as requests are placed: by one for each that a replica of that weight got on average since the poll. So
 // a queue that was seen costs its replica as many requests as waited, as in Dahlin's "Interpreting stale load information"
 // (TPDS 2000), instead of all until the next poll; four lbds that do not know of each other would else herd away from it.
-func waiting(r *balancer.Replica, ty typical) (n int64, ok bool) {
-	with, ok := r.Waiting() // the gauge, and what was sent since
-	p := r.Polled()
-	if !ok {
-		return 0, false
+func (s *sight) waiting(faded int64) int64 {
+	if s.gauge == 0 {
+		return s.since
 	}
-	seen := int64(p.Waiting.Value)
-	since := max(with-seen, 0)
-	if seen == 0 {
-		return since, true
+	queue := min(s.gauge, s.before+min(s.gauge, s.foreign))
+	return max(queue-faded*s.weight>>fadedShift, 0) + s.since
+}
+
+// key takes for unknown what is typical. Own requests without a first byte say nothing there: without a poll to count
+// from, every request that does not stream would be one.
+func (s *sight) key(ty *typical) key {
+	if !s.told {
+		return key{ty.waiting * s.weight, s.inflight + ty.foreign*s.weight, s.weight}
 	}
-	before := max(r.Pending()-since, 0)
-	seen = min(seen, before+min(seen, max(p.Foreign, 0)))
-	return max(seen-ty.faded*r.Weight>>fadedShift, 0) + since, true
+	return key{s.waiting(ty.faded), s.inflight + s.foreign, s.weight}
+}
+
+// leastWaitingFrom is the index of the first least key from start on, around the end.
+func leastWaitingFrom(sights []sight, start int, ty *typical) int {
+	best, bestKey := start, sights[start].key(ty)
+	for n, i := 1, start; n < len(sights); n++ {
+		if i++; i == len(sights) {
+			i = 0
+		}
+		if k := sights[i].key(ty); k.less(bestKey) {
+			best, bestKey = i, k
+		}
+	}
+	return best
 }
 
 // typical is what a pick knows of all candidates together. Waiting and foreign are the means of the replicas that tell,
 // per weight and rounded down: what one that does not tell is taken to have. The mean neither draws requests there, as
-// zero would, nor keeps them away. Both are zero if all tell, which is the usual case, and if none does: then own load
-// alone decides.
+// zero would, nor keeps them away. Both are zero if none tells: then own load alone decides.
 type typical struct {
 	waiting, foreign int64
-	weight           int64 // of all
 	tick             int64 // when the newest poll was answered
 	faded            int64 // requests since the tick, per weight, with fadedShift binary places
+
+	sights         []sight
+	weight, silent int64 // of all, of those that do not tell
 }
 
 // fadedShift leaves room for 2^47 requests between two polls, and spares a division per replica.
 const fadedShift = 16
 
-// survey is the first look at the candidates: all of typical that needs no means, and whether any are needed.
-func survey(rs []*balancer.Replica) (ty typical, allTell bool) {
-	allTell = true
-	for _, r := range rs {
-		ty.weight += r.Weight
-		p := r.Polled()
-		if p == nil || !p.ForeignKnown() {
-			allTell = false
-			continue
+func typicalOf(sights []sight) typical {
+	ty := typical{sights: sights}
+	for i := range sights {
+		s := &sights[i]
+		ty.weight += s.weight
+		if s.told {
+			ty.tick = max(ty.tick, s.tick)
+		} else {
+			ty.silent += s.weight
 		}
-		ty.tick = max(ty.tick, p.At.UnixNano())
 	}
-	return ty, allTell
+	return ty
 }
 
-func (ty *typical) addMeans(rs []*balancer.Replica) {
-	known := *ty
-	var waitingWeight, foreignWeight int64
-	for _, r := range rs {
-		if n, ok := waiting(r, known); ok {
-			ty.waiting += n
-			waitingWeight += r.Weight
-		}
-		if n, ok := foreign(r); ok {
-			ty.foreign += n
-			foreignWeight += r.Weight
+// fade says how many requests were sent since the tick, which completes the picture. Means are only made where somebody
+// needs them.
+func (ty *typical) fade(sent int64) {
+	ty.faded = sent << fadedShift / ty.weight
+	if ty.silent == 0 || ty.silent == ty.weight {
+		return
+	}
+	for i := range ty.sights {
+		if s := &ty.sights[i]; s.told {
+			ty.waiting += s.waiting(ty.faded)
+			ty.foreign += s.foreign
 		}
 	}
-	ty.waiting /= max(waitingWeight, 1)
-	ty.foreign /= max(foreignWeight, 1)
+	ty.waiting /= ty.weight - ty.silent
+	ty.foreign /= ty.weight - ty.silent
 }

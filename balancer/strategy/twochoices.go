@@ -54,3 +54,12 @@ func lesser(a, b *balancer.Replica) *balancer.Replica {
 	}
 	return a
 }
+
+// foreign is the load that others put on r, unless it is unknown.
+func foreign(r *balancer.Replica) (n int64, ok bool) {
+	p := r.Polled()
+	if p == nil || !p.ForeignKnown() {
+		return 0, false
+	}
+	return p.Foreign, true
+}
