@@ -11,6 +11,7 @@
 //	attempt.go   one attempt: connection, send, response head
 //	respond.go   the answer: buffered, or relayed event by event (internal/relay)
 //	errors.go    lbd's own answers, in OpenAI's shape
+//	accesslog.go the line of a request
 //
 // Invariants: a reservation is done exactly once on every way out; a request
 // that may have run is never sent again; after the first response byte nothing

@@ -2,7 +2,9 @@ package proxy
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"strconv"
 	"strings"
 
@@ -137,6 +139,8 @@ func readError(ctx *fasthttp.RequestCtx, err error, cfg *Config) *apiError {
 		e = clientError(413, "request_too_large", "the request body is larger than %d bytes", cfg.MaxBody)
 	case isTimeout(err):
 		e = clientError(408, "request_timeout", "the request did not arrive within %s", cfg.ClientRead)
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		e = badRequest(malformed, "the request ended before the end of its body")
 	default:
 		e = badRequest(malformed, "the request is not valid HTTP/1.1: %s", withoutEcho(err))
 	}
@@ -147,6 +151,7 @@ func readError(ctx *fasthttp.RequestCtx, err error, cfg *Config) *apiError {
 // out of answers and logs.
 func withoutEcho(err error) string {
 	msg, _, _ := strings.Cut(err.Error(), "\"")
-	msg = strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(msg), " in"))
-	return msg[:min(len(msg), maxEcho)]
+	msg, _, _ = strings.Cut(msg, "buffer size=")
+	msg = strings.TrimPrefix(strings.TrimSuffix(strings.TrimSpace(msg), " in"), "fasthttp: ")
+	return strings.Trim(msg[:min(len(msg), maxEcho)], " ,.:")
 }

@@ -6,7 +6,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"time"
 
 	"github.com/valyala/fasthttp"
 
@@ -92,10 +91,16 @@ func (x *exchange) buffer(rest []byte) verdict {
 		return x.unfinished(err)
 	}
 	x.complete = true
-	if x.status == 404 && bytes.Contains(x.ctx.Response.Body(), []byte("does not exist")) {
+	if x.status == 404 && unknownModel(x.ctx.Response.Body()) {
 		return x.unknownThere()
 	}
 	return verdict{}
+}
+
+// unknownModel recognises vLLM's "The model `X` does not exist." (v0.6.4 to
+// v0.19, vllm/entrypoints/openai/serving_engine.py).
+func unknownModel(body []byte) bool {
+	return bytes.Contains(body, []byte("The model ")) && bytes.Contains(body, []byte("does not exist"))
 }
 
 // unknownThere handles the answer of a replica that does not serve the model any
@@ -288,39 +293,4 @@ func (x *exchange) streamOld() {
 	}
 	x.ctx.HijackSetNoResponse(true)
 	x.ctx.Hijack(func(net.Conn) {}) // only to have the connection closed
-}
-
-// accessLog writes a line per request, at info when it is asked for, else at
-// debug.
-func (s *Server) accessLog(x *exchange, strategy string) {
-	ev := s.opt.Log.Debug()
-	if x.cfg.AccessLog {
-		if n := uint64(max(x.cfg.AccessLogSample, 1)); s.logged.Add(1)%n != 0 {
-			return
-		}
-		ev = s.opt.Log.Info()
-	}
-	if ev == nil {
-		return
-	}
-	ev.Bytes("method", x.head.method).Bytes("path", pathOnly(x.head.target)).Int("status", x.status).
-		Dur("duration_ms", time.Since(x.start)).Bytes("request_id", x.head.id).Str("client", x.ctx.RemoteAddr().String())
-	if x.want.model != nil {
-		ev.Str("model", x.want.model.Name).Str("strategy", strategy)
-	}
-	if x.replica != nil {
-		ev.Str("replica", x.replica.ID).Int("attempts", x.picks)
-	}
-	if !x.sniff.First.IsZero() && x.sniff.SSE {
-		ev.Dur("ttft_ms", x.sniff.First.Sub(x.start))
-	}
-	if u := x.sniff.Usage; u.Prompt > 0 {
-		ev.Int("prompt_tokens", u.Prompt).Int("completion_tokens", u.Completion)
-	}
-	ev.Msg("request")
-}
-
-func pathOnly(target []byte) []byte {
-	path, _, _ := bytes.Cut(target, []byte("?"))
-	return path
 }

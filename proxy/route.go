@@ -48,6 +48,7 @@ func (s *Server) route(ctx *fasthttp.RequestCtx) {
 	if err := s.dispatch(ctx); err != nil {
 		err.write(ctx)
 		s.opt.Metrics.Model(metrics.Other).Answered(err.status)
+		s.logRefused(ctx, err)
 	}
 }
 

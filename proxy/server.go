@@ -160,20 +160,25 @@ func (s *Server) Stop(ctx context.Context) error {
 func (s *Server) drain(ctx context.Context) error {
 	err := s.http.ShutdownWithContext(ctx)
 	s.ln.Close() // a fasthttp that is shut down before it serves would serve for ever
-	if errors.Is(err, ctx.Err()) && err != nil {
-		err = fmt.Errorf("%d connections cut: %w", s.http.GetOpenConnectionsCount(), err)
+	served := <-s.served
+	if err != nil && errors.Is(err, ctx.Err()) {
+		err = fmt.Errorf("%d connections cut: %w", s.open(), err)
 		s.watch.CloseAll()
 		// Cut connections make their handlers return at once. A second Shutdown would
 		// not wait for that: fasthttp has forgotten its listener.
-		for end := time.Now().Add(5 * time.Second); s.http.GetOpenConnectionsCount() > 0 && time.Now().Before(end); {
+		for end := time.Now().Add(5 * time.Second); s.open() > 0 && time.Now().Before(end); {
 			time.Sleep(time.Millisecond)
 		}
 	}
-	if e := <-s.served; err == nil {
-		err = e
+	if err == nil {
+		err = served
 	}
 	return err
 }
+
+// open returns the number of connections once fasthttp has stopped listening: it
+// takes one off for the listener even then.
+func (s *Server) open() int32 { return s.http.GetOpenConnectionsCount() + 1 }
 
 // handle serves one request. A panic costs one request, not the process.
 func (s *Server) handle(ctx *fasthttp.RequestCtx) {

@@ -1,0 +1,57 @@
+package proxy
+
+import (
+	"bytes"
+	"time"
+
+	"github.com/rs/zerolog"
+	"github.com/valyala/fasthttp"
+)
+
+// requestLine begins a line about a request: at info when the access log is on,
+// one in so many, else at debug. It is nil when nothing is to be written.
+func (s *Server) requestLine(cfg *Config) *zerolog.Event {
+	if !cfg.AccessLog {
+		return s.opt.Log.Debug()
+	}
+	if n := uint64(max(cfg.AccessLogSample, 1)); s.logged.Add(1)%n != 0 {
+		return nil
+	}
+	return s.opt.Log.Info()
+}
+
+// accessLog writes the line of a request that was relayed or should have been.
+func (s *Server) accessLog(x *exchange, strategy string) {
+	ev := s.requestLine(x.cfg)
+	if ev == nil {
+		return
+	}
+	ev.Bytes("method", x.head.method).Bytes("path", pathOnly(x.head.target)).Int("status", x.status).
+		Dur("duration_ms", time.Since(x.start)).Bytes("request_id", x.head.id).Str("client", x.ctx.RemoteAddr().String())
+	if x.want.model != nil {
+		ev.Str("model", x.want.model.Name).Str("strategy", strategy)
+	}
+	if x.replica != nil {
+		ev.Str("replica", x.replica.ID).Int("attempts", x.picks)
+	}
+	if !x.sniff.First.IsZero() && x.sniff.SSE {
+		ev.Dur("ttft_ms", x.sniff.First.Sub(x.start))
+	}
+	if u := x.sniff.Usage; u.Prompt > 0 {
+		ev.Int("prompt_tokens", u.Prompt).Int("completion_tokens", u.Completion)
+	}
+	ev.Msg("request")
+}
+
+// logRefused writes the line of a request that no replica was asked for.
+func (s *Server) logRefused(ctx *fasthttp.RequestCtx, e *apiError) {
+	if ev := s.requestLine(s.cfg.Load()); ev != nil {
+		ev.Bytes("method", ctx.Method()).Bytes("path", pathOnly(ctx.Request.Header.RequestURI())).Int("status", e.status).
+			Str("client", ctx.RemoteAddr().String()).Str("refused", e.code).Msg("request")
+	}
+}
+
+func pathOnly(target []byte) []byte {
+	path, _, _ := bytes.Cut(target, []byte("?"))
+	return path
+}
