@@ -28,13 +28,13 @@ type Options struct {
 }
 
 // DefaultOptions is traffic like retrieval-augmented chat: long prompts of very
-// different lengths and short answers, at about three quarters of what the
+// different lengths and short answers, at about four fifths of what the
 // replicas can do. The lengths keep a laptop able to simulate twelve replicas:
 // answers cost it work per token, prompts do not.
 func DefaultOptions() Options {
 	return Options{
 		BaselineListen: ":8080", ManagedListen: ":8081", BaselineStrategy: "cycle", ManagedStrategy: "least-waiting",
-		Duration: 30 * time.Second, Rate: 24, Prompt: "lognormal:4000,0.9", Output: "lognormal:40,0.6",
+		Duration: 30 * time.Second, Rate: 30, Prompt: "lognormal:4000,0.9", Output: "lognormal:40,0.6",
 		Profile: sim.ProfileV019, Seed: 1,
 	}
 }
