@@ -32,6 +32,6 @@
 // # What is refused in a form
 //
 // The reading that starlette gives is followed (last field of a name wins, a part with a filename is a file), as RFC 7578
-// allows. Refused because versions of python-multipart differ: name* parameters, a parameter given twice, two
+// allows. Refused because readers differ: dispositions other than form-data, name* parameters, a parameter given twice, two
 // Content-Disposition headers, white space behind a boundary, and charsets other than UTF-8.
 package openai

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"io"
 	"mime"
 	"mime/multipart"
 	"strings"
@@ -103,6 +104,7 @@ func FuzzPeekMultipart(f *testing.F) {
 	for _, body := range []string{
 		upload + field("model", "whisper") + field("stream", "true") + "--b--\r\n",
 		field("model", "a") + field("model", "b") + "--b--",
+		field("model", "a") + "--b\r\nContent-Disposition: attachment; name=\"model\"\r\n\r\nb\r\n--b--",
 		"\r\n--b\r\nContent-Disposition: form-data; name=\"mo\\\"del\"; filename*=utf-8''x\r\n\r\n\r\n--b--",
 		"--b \r\n", "--b\r\n\r\n", "", "--b--",
 	} {
@@ -129,8 +131,11 @@ func checkForm(t *testing.T, p Peek, contentType string, body []byte) {
 	r := multipart.NewReader(bytes.NewReader(body), ps["boundary"])
 	for {
 		part, err := r.NextRawPart()
-		if err != nil {
+		if err == io.EOF {
 			break
+		}
+		if err != nil {
+			return
 		}
 		var content bytes.Buffer
 		if _, err = content.ReadFrom(part); err != nil {

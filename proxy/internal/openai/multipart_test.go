@@ -194,3 +194,19 @@ func writeForm(t testing.TB, model string, file []byte) (body, contentType []byt
 	}
 	return b.Bytes(), []byte(w.FormDataContentType())
 }
+
+// A part that is no form data is refused: starlette reads its name, other readers
+// of forms do not, and which model such a body asks for must not be a guess.
+func TestOtherDispositionsAreRefused(t *testing.T) {
+	for _, disposition := range []string{"attachment", "form-3data", "at\x7fachment", "", "inline"} {
+		body := "--b\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\na\r\n" +
+			"--b\r\nContent-Disposition: " + disposition + "; name=\"model\"\r\n\r\nb\r\n--b--"
+		if p, err := PeekMultipart([]byte("multipart/form-data; boundary=b"), []byte(body)); err == nil {
+			t.Errorf("%q: read as model %q", disposition, p.ModelBytes([]byte(body)))
+		}
+	}
+	body := "--b\r\nContent-Disposition: Form-Data; name=\"model\"\r\n\r\na\r\n--b--"
+	if p, err := PeekMultipart([]byte("multipart/form-data; boundary=b"), []byte(body)); err != nil || string(p.ModelBytes([]byte(body))) != "a" {
+		t.Errorf("Form-Data: %v", err)
+	}
+}

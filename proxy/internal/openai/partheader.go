@@ -64,7 +64,10 @@ func (r *formReader) disposition(d *disposition, start int, value []byte) bool {
 	}
 	d.given = true
 	ps := params{rest: value}
-	ps.first()
+	// starlette takes any disposition, other readers of forms only this one, which RFC 7578 section 4.2 asks for.
+	if !keyIs(ps.first(), "form-data") {
+		ps.bad = true
+	}
 	for ps.next() {
 		switch {
 		case keyIs(ps.key, "name"):
