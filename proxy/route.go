@@ -29,6 +29,13 @@ var relayedRoot = map[string]bool{
 	"/cohere/v2/chat": true, "/generative_scoring": true,
 }
 
+// postOnly are the paths that every vLLM takes POST on and nothing else: a wrong
+// method is answered here. Others below /v1 are the replica's business.
+var postOnly = map[string]bool{
+	"/v1/chat/completions": true, "/v1/completions": true, "/v1/embeddings": true, "/v1/score": true, "/v1/rerank": true,
+	"/v1/audio/transcriptions": true, "/v1/audio/translations": true, "/v1/messages": true, "/v1/responses": true,
+}
+
 // controlPaths act on one replica or tell of one. Through a balancer they would
 // hit a random one, so they are refused here; the admin listener has them.
 var controlPaths = map[string]bool{
@@ -75,6 +82,9 @@ func (s *Server) dispatch(ctx *fasthttp.RequestCtx) *apiError {
 			shortPath(path), shortPath(path), shortPath(path))
 	case !isRelayed(path):
 		return clientError(404, "unknown_path", "%s is not a path of the OpenAI or vLLM API", shortPath(path))
+	case (postOnly[path] || relayedRoot[path]) && method != "POST" && method != "OPTIONS":
+		ctx.Response.Header.Set("Allow", "POST, OPTIONS")
+		return clientError(405, "method_not_allowed", "%s takes POST", path)
 	case !relayedMethods[method]:
 		ctx.Response.Header.Set("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
 		return clientError(405, "method_not_allowed", "method %s is not relayed", method)

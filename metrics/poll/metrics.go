@@ -131,7 +131,7 @@ func (p *Poller) notePage(t *target, s balancer.Sample, cheap, full bool, now ti
 		p.tell(FullPage, t, "no answer to name[]")
 	}
 	if none && !m.noMetrics {
-		p.tell(NoMetrics, t, "neither running nor waiting requests on the page")
+		p.tell(NoMetrics, t, "neither running nor waiting requests on the page; V0 shows them after its first step, --disable-log-stats never")
 	}
 	m.noMetrics = none
 }

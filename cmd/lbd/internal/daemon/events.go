@@ -55,7 +55,7 @@ func (d *Daemon) pollEvent(e poll.Event) {
 		if r := d.fleet.Snapshot().Replica(e.Replica); !e.Refused && (r == nil || r.Health.State != balancer.Healthy) {
 			ev = d.opt.Log.Debug()
 		}
-	case poll.Stale, poll.NoMetrics:
+	case poll.Stale:
 		ev = d.opt.Log.Warn()
 	}
 	d.tell(ev, "poll", e.Kind.String(), "replica", e.Replica, "reason", e.Reason)

@@ -68,8 +68,8 @@ func TestRetryRefused(t *testing.T) {
 	b.Kill()
 	allOK(t, p.dial().inARow(9, "refused"))
 	once(t, executions(a, b, c), 9)
-	if got, _ := strconv.Atoi(p.metric(`lbd_retries_total{model="` + llama + `",reason="connect_refused"}`)); got < 6 {
-		t.Errorf("%d retries counted; want at least 6", got)
+	if got, _ := strconv.Atoi(p.metric(`lbd_retries_total{model="` + llama + `",reason="connect_refused"}`)); got < 2 {
+		t.Errorf("%d retries counted; want at least 2, one for each dead replica before a probe takes it out", got)
 	}
 	c.Kill()
 	for _, got := range p.dial().inARow(1, "nobody") {
@@ -90,8 +90,10 @@ func TestNoRetry(t *testing.T) {
 			bad++
 		}
 	}
-	if bad != 2 {
-		t.Errorf("%d of 4 requests failed; want the 2 that went to the dead replica", bad)
+	// The first refusal asks for a probe, which takes the dead replica out before or
+	// after its second turn.
+	if bad < 1 || bad > 2 {
+		t.Errorf("%d of 4 requests failed; want the 1 or 2 that went to the dead replica", bad)
 	}
 	if got := p.metric(`lbd_retries_total{model="` + llama + `",reason="connect_refused"}`); got != "0" {
 		t.Errorf("%q retries counted; want none, nothing was sent again", got)
