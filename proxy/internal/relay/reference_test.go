@@ -91,7 +91,7 @@ func chunkSize(line string) (size int64, ok bool) {
 func trailerSection(s string) (string, bool) {
 	n := 0
 	for {
-		line, ok := crlfLine(s[n:], maxTrailer+1-n)
+		line, ok := crlfLine(s[n:], maxTrailer-n)
 		if !ok {
 			return "", false
 		}
