@@ -30,8 +30,21 @@ func newGuard(listen string, names []string) *guard {
 // allows takes every IP address: nobody can rebind one.
 func (g *guard) allows(host string) bool {
 	name := hostname(host)
-	_, err := netip.ParseAddr(name)
-	return err == nil || g.names[name]
+	if a, err := netip.ParseAddr(name); err == nil {
+		return plainZone(a.Zone())
+	}
+	return g.names[name]
+}
+
+// plainZone takes what interfaces are called; netip takes any text behind the %.
+func plainZone(zone string) bool {
+	for i, c := range []byte(zone) {
+		inner := i > 0 && i < len(zone)-1 && strings.IndexByte(".-_", c) >= 0
+		if !inner && (c < '0' || c > '9') && (c < 'a' || c > 'z') {
+			return false
+		}
+	}
+	return true
 }
 
 // hostname drops port, brackets and the trailing dot. The port means nothing: it

@@ -78,7 +78,7 @@ func TestPagesOfOtherOriginsChangeNothing(t *testing.T) {
 
 // FuzzGuard: only addresses and the names it goes by get in.
 func FuzzGuard(f *testing.F) {
-	for _, seed := range []string{"localhost", "127.0.0.1:1", "[::1]:1", "evil", "lbd.:80", "[fe80::1%eth0]:1", ""} {
+	for _, seed := range []string{"localhost", "127.0.0.1:1", "[::1]:1", "evil", "lbd.:80", "[fe80::1%eth0]:1", "fe80::1%eth0.100", "b::%[", ""} {
 		f.Add(seed)
 	}
 	g := newGuard("lbd:1", nil)
