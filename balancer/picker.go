@@ -3,6 +3,7 @@ package balancer
 import (
 	"errors"
 	"slices"
+	"time"
 )
 
 // ErrNoReplica says that a model has no replica that could take the request
@@ -21,6 +22,21 @@ type Request struct {
 	// Prompt is the raw range of messages, prompt or input in the body. It is
 	// only valid during the pick.
 	Prompt []byte
+	// Preamble is whatever else decides the first tokens of the prompt, as raw
+	// bytes: tools, cache_salt. Requests that differ in it share no prefix. It is
+	// only valid during the pick.
+	Preamble []byte
+	// Blocks stand for the prompt where there is no text: the hash of each leading
+	// block of BlockTokens tokens chained with all before it, so that equal hashes
+	// mean equal prompts up to there. Only valid during the pick.
+	Blocks      []uint64
+	BlockTokens int
+	// PromptTokens is the length of the prompt, OutputTokens that of the answer,
+	// as far as the caller knows; 0 leaves it to the strategy to estimate.
+	PromptTokens, OutputTokens int
+	// Now is the time of the pick on the clock that the reservation is told; zero
+	// is unknown. No strategy reads a clock itself.
+	Now time.Time
 }
 
 // Picker is a strategy at work for one model.
@@ -32,12 +48,38 @@ type Picker interface {
 	Pick(q *Request, candidates []*Replica) *Replica
 }
 
+// Placer is a Picker that reserves more than a count. Pick remains the dry run.
+type Placer interface {
+	Picker
+	// Place is Pick with the reservation; it is empty only when there are no
+	// candidates.
+	Place(q *Request, candidates []*Replica) Reservation
+}
+
+// Term is one figure that a pick depends on, for operators.
+type Term struct {
+	Name  string
+	Value Metric
+}
+
+// Explainer is a Picker that can show its reasons.
+type Explainer interface {
+	// Explain returns the terms of each candidate, in their order. It allocates.
+	Explain(q *Request, candidates []*Replica) [][]Term
+}
+
 // Pick chooses one of the model's available replicas that is not in tried and
 // reserves it. The error is ErrNoReplica.
 func (m *Model) Pick(q *Request, tried []*Replica) (Reservation, error) {
 	candidates := m.Available
 	if len(tried) > 0 {
 		candidates = without(candidates, tried)
+	}
+	if p, ok := m.Picker.(Placer); ok {
+		if v := p.Place(q, candidates); v.replica != nil {
+			return v, nil
+		}
+		return Reservation{}, ErrNoReplica
 	}
 	r := m.Picker.Pick(q, candidates)
 	if r == nil {

@@ -61,6 +61,9 @@ type Replica struct {
 	Device string
 	// Weight is the relative capacity, at least 1.
 	Weight int64
+	// CacheTokens is how many tokens of prompts the replica keeps cached beyond
+	// those in use; 0 is unknown. kvcached keeps 16,000 (KVCACHED_MAX_CACHED_TOKENS).
+	CacheTokens int64
 
 	// load is shared by all that With made of one replica.
 	load *load

@@ -91,9 +91,10 @@ type Snapshot struct {
 	byName map[string]*Model
 }
 
-// NewSnapshot indexes models by name and alias. The arguments must not be
-// changed afterwards.
+// NewSnapshot indexes models by name and alias, and tells replicas who shares
+// their device. The arguments must not be changed afterwards.
 func NewSnapshot(generation uint64, replicas []ReplicaState, models []*Model) *Snapshot {
+	shareDevices(replicas)
 	s := &Snapshot{Generation: generation, Replicas: replicas, Models: models, byName: make(map[string]*Model, len(models))}
 	for _, m := range models {
 		for _, a := range m.Aliases {
