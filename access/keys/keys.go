@@ -1,0 +1,161 @@
+package keys
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/binary"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Keys is the set of keys in force. Its methods may be called by any goroutine.
+type Keys struct {
+	ring    atomic.Pointer[ring]
+	began   time.Time // zero of the clock of buckets; monotonic
+	refused [reasons]atomic.Uint64
+
+	mu sync.Mutex // held by Set
+}
+
+// ring is immutable.
+type ring struct {
+	on bool
+	// byHead finds candidates by the first 8 bytes of the digest.
+	byHead  map[uint64][]*Key
+	clients []*Client // in the order of the entries
+}
+
+// Key is one key in force. It is immutable.
+type Key struct {
+	digest Digest
+	// Client is whose key it is.
+	*Client
+}
+
+// Client is whoever holds keys of one name, with the limits of one configuration.
+// It is immutable but for its usage, which it shares with the clients of that name
+// in earlier and later configurations.
+type Client struct {
+	Name string
+	Limits
+	keys  *Keys
+	usage *usage
+}
+
+// New returns a set that lets everybody in until Set is called.
+func New() *Keys {
+	k := &Keys{began: time.Now()}
+	k.ring.Store(&ring{})
+	return k
+}
+
+// Set replaces the keys. From now on only their holders are let in, and nobody when
+// there are none. Requests that were let in go on.
+func (k *Keys) Set(entries []Entry) error {
+	if err := CheckEntries(entries); err != nil {
+		return err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	known := map[string]*usage{}
+	for _, c := range k.ring.Load().clients {
+		known[c.Name] = c.usage
+	}
+	r := &ring{on: true, byHead: map[uint64][]*Key{}}
+	made := map[string]*Client{}
+	for _, e := range entries {
+		c := made[e.Name]
+		if c == nil {
+			c = &Client{Name: e.Name, Limits: e.Limits, keys: k, usage: known[e.Name]}
+			if c.usage == nil {
+				c.usage = new(usage)
+			}
+			made[e.Name] = c
+			r.clients = append(r.clients, c)
+		}
+		head := binary.LittleEndian.Uint64(e.Digest[:])
+		r.byHead[head] = append(r.byHead[head], &Key{digest: e.Digest, Client: c})
+	}
+	k.ring.Store(r)
+	return nil
+}
+
+// Off lets everybody in again.
+func (k *Keys) Off() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.ring.Store(&ring{})
+}
+
+// On says whether a key is asked for.
+func (k *Keys) On() bool { return k.ring.Load().on }
+
+// Identify finds who sent a request. It belongs between a request's head and its
+// body, so that a client without a key can make lbd hold no body. The key is nil
+// when none is asked for, and with a refusal.
+func (k *Keys) Identify(p *Presented) (*Key, Refusal) {
+	r := k.ring.Load()
+	if !r.on {
+		return nil, Refusal{}
+	}
+	sent, several := p.key()
+	switch {
+	case several:
+		return nil, k.refuse(Ambiguous)
+	case len(sent) == 0:
+		return nil, k.refuse(Missing)
+	case len(sent) > maxLength:
+		return nil, k.refuse(Unknown)
+	}
+	digest := sha256.Sum256(sent)
+	for _, key := range r.byHead[binary.LittleEndian.Uint64(digest[:])] {
+		if subtle.ConstantTimeCompare(key.digest[:], digest[:]) == 1 {
+			return key, Refusal{}
+		}
+	}
+	return nil, k.refuse(Unknown)
+}
+
+func (k *Keys) refuse(r Reason) Refusal {
+	k.refused[r].Add(1)
+	return Refusal{Reason: r}
+}
+
+func (k *Keys) clock(t time.Time) int64 { return int64(t.Sub(k.began)) }
+
+// Restricted says that the client may not use every model.
+func (c *Client) Restricted() bool { return len(c.Models) > 0 }
+
+// Allows says whether the client may use a model; aliases are the model's further
+// names. It counts nothing: a list of models asks it for each.
+func (c *Client) Allows(model string, aliases []string) bool {
+	if !c.Restricted() || c.names(model) {
+		return true
+	}
+	for _, a := range aliases {
+		if c.names(a) {
+			return true
+		}
+	}
+	return false
+}
+
+func (c *Client) names(model string) bool {
+	for _, m := range c.Models {
+		prefix, open := strings.CutSuffix(m, "*")
+		if m == model || open && strings.HasPrefix(model, prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+// RefuseModel is the refusal of a model that Allows does not allow.
+func (c *Client) RefuseModel() Refusal { return c.refuse(Model, 0) }
+
+func (c *Client) refuse(r Reason, wait time.Duration) Refusal {
+	c.usage.refused[r].Add(1)
+	return Refusal{Reason: r, RetryAfter: wait}
+}
