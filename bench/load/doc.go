@@ -24,16 +24,37 @@
 // the value or 0.5 µs. Latencies are of successful requests only: read them
 // together with the number of failures.
 //
+// # Conversations
+//
+// A request may have later turns. Each is sent a think time after the answer
+// before it has ended, in an open loop too, and its scheduled time is that
+// moment. Its prompt is the whole conversation, with the words the replica really
+// answered. The turns after a failed one are not sent; they are counted.
+//
 // # Results file
 //
 // Results marshals to one JSON object, every latency in milliseconds. Its fields
-// are those of [Results] and [Group], which document them: schema, target, api,
-// mode, concurrency, seed, started, seconds, interrupted, warmup_requests,
-// peak_in_flight, lateness_ms, wrong_length, no_usage; requests, ok, failed,
-// cancelled, errors (a count for each cause), prompt_tokens, output_tokens,
-// cached_tokens, requests_per_second, output_tokens_per_second; ttft_ms,
-// ttft_from_send_ms, itl_ms, tpot_ms, e2e_ms, e2e_from_send_ms (each count, mean,
-// p50, p90, p99, max); models and replicas (the same group fields for each name);
-// samples (the words of the first failure of each cause); warnings; records (one for each request, warm-up included, times in
-// milliseconds from the start of the run, see [Record]).
+// are those of [Results] and [Group], which document them:
+//
+//   - schema, tool, env, target, api, mode, concurrency, seed, started, seconds,
+//     interrupted, warmup_requests, peak_in_flight, lateness_ms, wrong_length,
+//     no_usage, abandoned_turns
+//   - workload: a flat object of strings, what was asked for; two runs can be
+//     compared when it is equal in both, and where it is not it says how they
+//     differ. The target, the seed and the environment are not in it.
+//   - slo: ttft_ms, tpot_ms, e2e_ms, those that were given
+//   - the figures: requests, ok, failed, cancelled, errors (a count for each
+//     cause), prompt_tokens, output_tokens, cached_tokens, requests_per_second,
+//     output_tokens_per_second, good and goodput_per_second (only with slo); and
+//     ttft_ms, ttft_from_send_ms, itl_ms, tpot_ms, e2e_ms, e2e_from_send_ms (each
+//     count, mean, p50, p90, p99, max); itl_counts: pairs of a gap in milliseconds
+//     and how often it came
+//   - models and replicas: the same figures for each name
+//   - samples: the words of the first failure of each cause; warnings
+//   - timeline: step_ms; replicas, for each the lists in_flight, started, ended and
+//     output_tokens, a value for each step; sampled, only when the target is lbd:
+//     source, at_ms, failures, and replicas with the lists waiting, running,
+//     kv_cache and in_flight, a value or null for each of at_ms
+//   - records: one for each request, warm-up included, times in milliseconds from
+//     the start of the run; index and turn name it, see [Record]
 package load

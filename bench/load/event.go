@@ -31,6 +31,42 @@ type chunk struct {
 	Object string          `json:"object"`
 }
 
+// text is the output a user would see of the first choice; reasoning and tool
+// calls are no part of the history a client sends back.
+func (c *chunk) text() string {
+	if len(c.Choices) == 0 {
+		return ""
+	}
+	return c.Choices[0].Delta.Content + c.Choices[0].Text
+}
+
+// answer is a whole response.
+type answer struct {
+	chunk
+	Choices []struct {
+		Text    string `json:"text"` // completions
+		Message struct {
+			Content string `json:"content"`
+		} `json:"message"`
+	} `json:"choices"`
+}
+
+func (a *answer) text() string {
+	if len(a.Choices) == 0 {
+		return ""
+	}
+	return a.Choices[0].Message.Content + a.Choices[0].Text
+}
+
+// appendEscaped adds the text as it stands between the quotes of a JSON string.
+func appendEscaped(dst []byte, text string) []byte {
+	quoted, err := json.Marshal(text)
+	if err != nil {
+		panic("BUG: load: a string has no JSON: " + err.Error())
+	}
+	return append(dst, quoted[1:len(quoted)-1]...)
+}
+
 // hasContent tells whether the event brought output to the user. The role alone,
 // an empty delta and the closing finish_reason did not.
 func (c *chunk) hasContent() bool {
@@ -58,19 +94,38 @@ var (
 	usageObject       = []byte(`"usage":{`)
 )
 
-// isPlainContent recognises nearly every event of a stream without decoding it:
+// plainContent recognises nearly every event of a stream without decoding it:
 // at tens of thousands of events per second decoding would cost more CPU than
-// the proxy under test. What it does not recognise is decoded.
-func isPlainContent(data []byte) bool {
+// the proxy under test. What it does not recognise is decoded. The text is still
+// escaped.
+func plainContent(data []byte) (text []byte, ok bool) {
 	if len(data) < 2 || data[0] != '{' || data[len(data)-1] != '}' {
-		return false
+		return nil, false
 	}
 	at := bytes.Index(data, chatContent)
 	skip := len(chatContent)
 	if at < 0 {
 		at, skip = bytes.Index(data, completionContent), len(completionContent)
 	}
-	return at >= 0 && data[at+skip] != '"' && !bytes.Contains(data, usageObject)
+	if at < 0 || bytes.Contains(data, usageObject) {
+		return nil, false
+	}
+	text = untilQuote(data[at+skip:])
+	return text, len(text) > 0
+}
+
+// untilQuote is what stands before the first quote that is not escaped; nil
+// without one.
+func untilQuote(b []byte) []byte {
+	for i := 0; i < len(b); i++ {
+		switch b[i] {
+		case '"':
+			return b[:i]
+		case '\\':
+			i++
+		}
+	}
+	return nil
 }
 
 // apiError is the code and message of an error in any of the shapes vLLM and its

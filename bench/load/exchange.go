@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -29,6 +30,12 @@ type exchange struct {
 	gaps   []time.Duration
 	events eventReader
 	head   []byte
+	talk   talk
+	// text is the output so far, escaped as in JSON, and ends where each event's
+	// part of it ends; kept for the next turn, or for Record.Kept.
+	text []byte
+	ends []int32
+	keep bool // text and ends are wanted
 }
 
 var (
@@ -39,18 +46,63 @@ var (
 // prepare makes all that can be made before the request's time.
 func (r *Runner) prepare(index int, q Request) *exchange {
 	x := exchanges.Get().(*exchange)
+	q.index = index
+	x.talk = talk{request: q, past: x.talk.past[:0]}
+	x.keep = r.o.KeepBytes > 0 || len(q.Turns) > 0
+	x.begin(r)
+	return x
+}
+
+// begin makes the request of the conversation's present turn.
+func (x *exchange) begin(r *Runner) {
+	q, asked := &x.talk.request, x.talk.asked()
 	x.rec = Record{
-		Index:       index,
+		Index:       q.index,
+		Turn:        x.talk.turn,
 		Model:       q.Model,
+		Class:       q.Class,
 		Stream:      q.Stream,
-		AskedPrompt: q.PromptTokens,
-		AskedOutput: q.OutputTokens,
+		AskedPrompt: x.talk.tokens + asked.PromptTokens,
+		AskedOutput: asked.OutputTokens,
 	}
 	x.body = bodies.Get().(*[]byte)
-	*x.body = appendBody((*x.body)[:0], r.o.API, r.o.Seed, index, q)
+	*x.body = appendBody((*x.body)[:0], r.o.API, r.o.Seed, &x.talk)
 	x.head = r.target.appendHead(x.head[:0], &r.o, len(*x.body), q.Stream)
-	x.gaps = x.gaps[:0]
-	return x
+	x.text, x.ends = x.text[:0], x.ends[:0]
+	// Grown here, not while events arrive; what a server sends beyond the tokens
+	// asked for may still grow it.
+	x.gaps = slices.Grow(x.gaps[:0], min(asked.OutputTokens, maxGrow))
+	if r.o.KeepBytes > 0 {
+		x.rec.Kept = &Kept{Body: bytes.Clone(*x.body)}
+		x.ends = slices.Grow(x.ends, min(asked.OutputTokens, maxGrow))
+		x.text = slices.Grow(x.text, min(asked.OutputTokens*wordBytes*2, maxGrow))
+	}
+}
+
+// maxGrow bounds what is set aside for a stream before its first event.
+const maxGrow = 1 << 16
+
+// release gives the exchange back.
+func (x *exchange) release() {
+	x.talk.request = Request{}
+	exchanges.Put(x)
+}
+
+// hand moves what was kept into the record.
+func (x *exchange) hand() {
+	k := x.rec.Kept
+	if k == nil {
+		return
+	}
+	k.Gaps, k.Ends = taken(&x.gaps), taken(&x.ends)
+	k.Text = bytes.Clone(x.text) // the next turn says it again
+}
+
+// taken takes the slice over.
+func taken[T any](s *[]T) []T {
+	whole := *s
+	*s = nil
+	return whole
 }
 
 func (t *target) appendHead(dst []byte, o *Options, length int, stream bool) []byte {
@@ -69,8 +121,9 @@ func (t *target) appendHead(dst []byte, o *Options, length int, stream bool) []b
 	return append(dst, "\r\n"...)
 }
 
-// perform sends the request, reads the answer and files the record.
-func (r *Runner) perform(ctx context.Context, x *exchange) {
+// perform sends the request, reads the answer and files the record; it tells
+// whether all went well.
+func (r *Runner) perform(ctx context.Context, x *exchange) bool {
 	rec := &x.rec
 	rec.Dispatched = r.since()
 	rec.Warmup = rec.Scheduled < r.o.Warmup || rec.Index < r.o.WarmupRequests
@@ -80,10 +133,10 @@ func (r *Runner) perform(ctx context.Context, x *exchange) {
 	}
 	rec.End = r.since()
 	r.live.ended(rec)
-	r.recorder.add(rec, x.gaps)
+	r.recorder.add(x)
 	x.events.reset(nil)
 	x.releaseBody()
-	exchanges.Put(x)
+	return rec.OK()
 }
 
 func (x *exchange) releaseBody() {
@@ -231,12 +284,15 @@ func readWhole(resp *http.Response, x *exchange) error {
 	if len(body) > maxAnswer {
 		return failed(CauseBadResponse, fmt.Errorf("answer longer than %d bytes", maxAnswer))
 	}
-	var c chunk
+	var c answer
 	if err := json.Unmarshal(body, &c); err != nil {
 		return failed(CauseBadResponse, fmt.Errorf("answer %q is no JSON: %w", clip(body), err))
 	}
 	if c.failed() || len(c.Choices) == 0 {
 		return failed(CauseBadResponse, fmt.Errorf("answer %q has no choices", clip(body)))
+	}
+	if x.keep {
+		x.text = appendEscaped(x.text, c.text())
 	}
 	x.rec.count(c.Usage)
 	return nil
@@ -286,8 +342,12 @@ func (r *Runner) readStream(resp *http.Response, x *exchange) error {
 
 // event takes in one event that is not [DONE].
 func (r *Runner) event(x *exchange, data []byte) error {
-	if isPlainContent(data) {
+	if text, plain := plainContent(data); plain {
 		r.content(x)
+		if x.keep {
+			x.text = append(x.text, text...)
+			x.ends = append(x.ends, int32(len(x.text)))
+		}
 		return nil
 	}
 	var c chunk
@@ -300,6 +360,10 @@ func (r *Runner) event(x *exchange, data []byte) error {
 	}
 	if c.hasContent() {
 		r.content(x)
+		if x.keep {
+			x.text = appendEscaped(x.text, c.text())
+			x.ends = append(x.ends, int32(len(x.text)))
+		}
 	}
 	x.rec.count(c.Usage)
 	return nil

@@ -93,6 +93,18 @@ func (c *counts) quantile(q float64) time.Duration {
 	panic("BUG: load: histogram without its last rank")
 }
 
+// pairs lists the buckets that are not empty: the middle in milliseconds, and how
+// many.
+func (h *histogram) pairs() [][2]float64 {
+	var all [][2]float64
+	for i := range h.counts {
+		if n := h.counts[i].Load(); n > 0 {
+			all = append(all, [2]float64{millis(middleOf(i)), float64(n)})
+		}
+	}
+	return all
+}
+
 // summary describes the histogram in milliseconds.
 func (h *histogram) summary() Summary {
 	var c counts

@@ -31,6 +31,13 @@ type Request struct {
 	// What the blocks do not cover is unique.
 	Blocks      []uint64
 	BlockTokens int
+	// Turns continue the conversation: each is sent so long after the answer
+	// before it has ended, with the whole conversation in its prompt.
+	Turns []Turn
+	// Class names the part of the workload the request belongs to; it is recorded.
+	Class string
+
+	index int // place in the sequence, given by the Runner
 }
 
 func (q Request) validate() error {
@@ -39,6 +46,12 @@ func (q Request) validate() error {
 	}
 	if q.Blocks != nil && q.BlockTokens < 1 {
 		return fmt.Errorf("blocks of %d tokens; want at least 1", q.BlockTokens)
+	}
+	for i, t := range q.Turns {
+		if t.PromptTokens < 1 || t.OutputTokens < 1 || t.Think < 0 {
+			return fmt.Errorf("turn %d of %d prompt and %d output tokens after %v; want at least 1 of each, not before 0",
+				i+1, t.PromptTokens, t.OutputTokens, t.Think)
+		}
 	}
 	return nil
 }
@@ -65,6 +78,9 @@ type Options struct {
 	// Request.At ignored. At 0 the loop is open: every request is sent at its time,
 	// whatever became of the ones before it.
 	Concurrency int
+	// Ramp spreads the starts of the Concurrency requests of a closed loop over so
+	// long; the loop is full after it.
+	Ramp time.Duration
 	// Duration above 0 starts no request later than this; those in flight finish.
 	Duration time.Duration
 	// Timeout bounds one request from its start to its last byte (0: 10 minutes,
@@ -81,6 +97,14 @@ type Options struct {
 	// but left out of the results.
 	Warmup         time.Duration
 	WarmupRequests int
+	// SLO is the limits a good request stays within; the zero SLO has none.
+	SLO SLO
+	// MetricsURL, unless empty, is read each second: what lbd knows of its replicas
+	// goes into Results.Timeline.
+	MetricsURL string
+	// KeepBytes above 0 keeps bodies, texts and the time of every event of the
+	// measured requests in Record.Kept, until they take so many bytes together.
+	KeepBytes int64
 	// KeepRecords puts one Record per request into the results.
 	KeepRecords bool
 	// Progress is called each second and once at the end, never concurrently.
@@ -108,8 +132,14 @@ func (o *Options) setDefaults() error {
 	if o.API != Chat && o.API != Completions {
 		return fmt.Errorf("unknown API %q; want %s or %s", o.API, Chat, Completions)
 	}
-	if o.Concurrency < 0 || o.Timeout < 0 || o.Duration < 0 || o.Warmup < 0 || o.WarmupRequests < 0 {
-		return errors.New("concurrency, timeout, duration and warm-up must not be below 0")
+	if o.Concurrency < 0 || o.Timeout < 0 || o.Duration < 0 || o.Warmup < 0 || o.WarmupRequests < 0 || o.Ramp < 0 {
+		return errors.New("concurrency, timeout, duration, ramp and warm-up must not be below 0")
+	}
+	if o.Ramp > 0 && o.Concurrency == 0 {
+		return errors.New("a ramp of an open loop is made by the times of its requests; want concurrency with it")
+	}
+	if err := o.SLO.validate(); err != nil {
+		return err
 	}
 	if o.Timeout == 0 {
 		o.Timeout = defaultTimeout
@@ -146,7 +176,7 @@ func New(o Options) (*Runner, error) {
 		target:   t,
 		pool:     newPool(t, o.Dial, o.IdleTimeout),
 		live:     newLive(),
-		recorder: newRecorder(o.OnRecord),
+		recorder: newRecorder(&o),
 	}, nil
 }
 
@@ -171,6 +201,7 @@ func (r *Runner) Run(ctx context.Context) (*Results, error) {
 	r.start = time.Now()
 	r.live.begin(r.start)
 	stop := r.startProgress()
+	sampled := r.startSampler(ctx)
 	var err error
 	if r.o.Concurrency > 0 {
 		err = r.closedLoop(ctx)
@@ -181,6 +212,11 @@ func (r *Runner) Run(ctx context.Context) (*Results, error) {
 	stop()
 	r.pool.close()
 	res := r.results()
+	if res.Timeline != nil {
+		res.Timeline.Sampled = sampled()
+	} else {
+		sampled()
+	}
 	res.Interrupted = ctx.Err() != nil
 	return res, err
 }

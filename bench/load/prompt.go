@@ -24,6 +24,7 @@ const (
 	textUnique = iota + 1
 	textPrefix
 	textBlock
+	textTurn // and what follows: later turns of a conversation
 )
 
 // source is a splitmix64 generator (Steele, Lea, Flood: Fast Splittable
@@ -79,28 +80,32 @@ func appendPrompt(dst []byte, seed uint64, index int, q Request) []byte {
 
 // appendBody adds the JSON body. It has only fields vLLM v0.6.4 knows: that
 // version answers 400 to any other, and to stream_options without stream.
-func appendBody(dst []byte, api API, seed uint64, index int, q Request) []byte {
-	name, err := json.Marshal(q.Model)
+func appendBody(dst []byte, api API, seed uint64, t *talk) []byte {
+	name, err := json.Marshal(t.request.Model)
 	if err != nil {
 		panic("BUG: load: a string has no JSON: " + err.Error())
 	}
 	dst = append(dst, `{"model":`...)
 	dst = append(dst, name...)
 	if api == Chat {
-		dst = append(dst, `,"messages":[{"role":"user","content":"`...)
-		dst = appendPrompt(dst, seed, index, q)
+		dst = append(dst, `,"messages":[`...)
+		dst = append(dst, t.past...)
+		dst = append(dst, `{"role":"user","content":"`...)
+		dst = t.appendSay(dst, seed)
 		dst = append(dst, `"}]`...)
 	} else {
 		dst = append(dst, `,"prompt":"`...)
-		dst = appendPrompt(dst, seed, index, q)
+		dst = append(dst, t.past...)
+		dst = t.appendSay(dst, seed)
 		dst = append(dst, '"')
 	}
+	output := int64(t.asked().OutputTokens)
 	dst = append(dst, `,"max_tokens":`...)
-	dst = strconv.AppendInt(dst, int64(q.OutputTokens), 10)
+	dst = strconv.AppendInt(dst, output, 10)
 	dst = append(dst, `,"min_tokens":`...)
-	dst = strconv.AppendInt(dst, int64(q.OutputTokens), 10)
+	dst = strconv.AppendInt(dst, output, 10)
 	dst = append(dst, `,"ignore_eos":true,"temperature":0`...)
-	if q.Stream {
+	if t.request.Stream {
 		dst = append(dst, `,"stream":true,"stream_options":{"include_usage":true}`...)
 	}
 	return append(dst, '}')

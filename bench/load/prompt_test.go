@@ -90,7 +90,7 @@ func TestBodyHasOnlyOldFields(t *testing.T) {
 	for _, stream := range []bool{false, true} {
 		for _, api := range []API{Chat, Completions} {
 			t.Run(fmt.Sprintf("%s %v", api, stream), func(t *testing.T) {
-				body := appendBody(nil, api, 1, 0, Request{Model: `a"b\ü/c`, PromptTokens: 3, OutputTokens: 9, Stream: stream})
+				body := appendBody(nil, api, 1, &talk{request: Request{Model: `a"b\ü/c`, PromptTokens: 3, OutputTokens: 9, Stream: stream}})
 				var got map[string]any
 				if err := json.Unmarshal(body, &got); err != nil {
 					t.Fatalf("%s: %v", body, err)

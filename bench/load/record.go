@@ -19,10 +19,13 @@ const (
 
 // Record is what happened to one request. Times are those of the run.
 type Record struct {
-	Index  int
-	Model  string
-	Stream bool
-	Warmup bool // left out of the results
+	// Index is the request's place in the sequence, Turn its place in the
+	// conversation; together they name the record.
+	Index, Turn int
+	Model       string
+	Class       string
+	Stream      bool
+	Warmup      bool // left out of the results
 
 	// Scheduled is when the request should have been sent, Dispatched when the
 	// generator got round to it, Sent when a connection was there and the first
@@ -45,6 +48,22 @@ type Record struct {
 	Cause   string // empty when all went well
 	Code    string // the OpenAI error code or type that came with it
 	Detail  string // the error in words
+
+	// Kept is nil unless Options.KeepBytes asked for it; it is in no results file.
+	Kept *Kept
+}
+
+// Kept is what a record leaves out, for tools that want whole streams.
+type Kept struct {
+	Body []byte          // as sent
+	Gaps []time.Duration // between content events
+	// Text is the output, escaped as in JSON; event i brought Text[Ends[i-1]:Ends[i]].
+	Text []byte
+	Ends []int32
+}
+
+func (k *Kept) size() int64 {
+	return int64(cap(k.Body) + 8*cap(k.Gaps) + cap(k.Text) + 4*cap(k.Ends))
 }
 
 // OK tells whether the request was answered completely.
@@ -86,14 +105,12 @@ func (r *Record) Lateness() time.Duration { return r.Dispatched - r.Scheduled }
 
 func millis(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
-func fromMillis(ms float64) time.Duration {
-	return time.Duration(ms * float64(time.Millisecond))
-}
-
 // recordJSON is the form of a record in a results file: times in milliseconds.
 type recordJSON struct {
 	Index        int     `json:"index"`
+	Turn         int     `json:"turn,omitempty"`
 	Model        string  `json:"model"`
+	Class        string  `json:"class,omitempty"`
 	Stream       bool    `json:"stream"`
 	Warmup       bool    `json:"warmup,omitempty"`
 	Scheduled    float64 `json:"scheduled_ms"`
@@ -118,7 +135,7 @@ type recordJSON struct {
 // MarshalJSON writes the times in milliseconds.
 func (r Record) MarshalJSON() ([]byte, error) {
 	return json.Marshal(recordJSON{
-		r.Index, r.Model, r.Stream, r.Warmup,
+		r.Index, r.Turn, r.Model, r.Class, r.Stream, r.Warmup,
 		millis(r.Scheduled), millis(r.Dispatched), millis(r.Sent),
 		millis(r.FirstContent), millis(r.LastContent), millis(r.End),
 		r.AskedPrompt, r.AskedOutput, r.Events, r.PromptTokens, r.OutputTokens, r.CachedTokens,
@@ -133,11 +150,11 @@ func (r *Record) UnmarshalJSON(b []byte) error {
 		return err
 	}
 	*r = Record{
-		j.Index, j.Model, j.Stream, j.Warmup,
+		j.Index, j.Turn, j.Model, j.Class, j.Stream, j.Warmup,
 		fromMillis(j.Scheduled), fromMillis(j.Dispatched), fromMillis(j.Sent),
 		fromMillis(j.FirstContent), fromMillis(j.LastContent), fromMillis(j.End),
 		j.AskedPrompt, j.AskedOutput, j.Events, j.PromptTokens, j.OutputTokens, j.CachedTokens,
-		j.Replica, j.Status, j.Cause, j.Code, j.Detail,
+		j.Replica, j.Status, j.Cause, j.Code, j.Detail, nil,
 	}
 	return nil
 }

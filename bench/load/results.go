@@ -46,30 +46,48 @@ type Group struct {
 	OutputTokens int64 `json:"output_tokens"`
 	CachedTokens int64 `json:"cached_tokens"`
 	// Per second of Results.Seconds.
+	// Good counts the successful requests within every limit of Results.SLO,
+	// GoodputPerSecond is their rate; without limits both are left out.
+	Good             *int     `json:"good,omitempty"`
+	GoodputPerSecond *float64 `json:"goodput_per_second,omitempty"`
+
 	RequestsPerSecond     float64 `json:"requests_per_second"`
 	OutputTokensPerSecond float64 `json:"output_tokens_per_second"`
 
 	TTFT         Summary `json:"ttft_ms"`           // from the scheduled time
 	TTFTFromSend Summary `json:"ttft_from_send_ms"` // from the actual send
 	ITL          Summary `json:"itl_ms"`            // over all gaps; from a histogram, see doc.go
-	TPOT         Summary `json:"tpot_ms"`
-	E2E          Summary `json:"e2e_ms"`
-	E2EFromSend  Summary `json:"e2e_from_send_ms"`
+	// ITLCounts is that histogram: pairs of milliseconds, the middle of a bucket,
+	// and how many gaps fell into it, in rising order.
+	ITLCounts   [][2]float64 `json:"itl_counts,omitempty"`
+	TPOT        Summary      `json:"tpot_ms"`
+	E2E         Summary      `json:"e2e_ms"`
+	E2EFromSend Summary      `json:"e2e_from_send_ms"`
 }
 
 // Results are the figures of a run.
 type Results struct {
-	Schema      string    `json:"schema"`
-	Target      string    `json:"target"`
-	API         API       `json:"api"`
-	Mode        string    `json:"mode"` // "open" or "closed"
-	Concurrency int       `json:"concurrency,omitempty"`
-	Seed        uint64    `json:"seed"`
-	Started     time.Time `json:"started"`
+	Schema string `json:"schema"`
+	// Tool is the client with its version, Environment the name of what was
+	// measured (baseline, managed, or made from the target), both as the caller of
+	// Run has filled them in.
+	Tool        string `json:"tool,omitempty"`
+	Environment string `json:"env,omitempty"`
+	// Workload describes what was asked for, as the caller has it. Two runs can be
+	// compared when their maps are equal; target, seed and repeat are not in it.
+	Workload    map[string]string `json:"workload,omitempty"`
+	Target      string            `json:"target"`
+	API         API               `json:"api"`
+	Mode        string            `json:"mode"` // "open" or "closed"
+	Concurrency int               `json:"concurrency,omitempty"`
+	Seed        uint64            `json:"seed"`
+	Started     time.Time         `json:"started"`
 	// Seconds is from the first scheduled time to the end of the last request,
 	// warm-up left out.
 	Seconds     float64 `json:"seconds"`
 	Interrupted bool    `json:"interrupted"`
+	// SLO is the limits of Good; nil where none were given.
+	SLO *SLO `json:"slo,omitempty"`
 	// WarmupRequests is the number of requests left out.
 	WarmupRequests int `json:"warmup_requests"`
 	PeakInFlight   int `json:"peak_in_flight"`
@@ -79,15 +97,22 @@ type Results struct {
 	// NoUsage those without a usage count; their tokens are not in any figure.
 	WrongLength int `json:"wrong_length"`
 	NoUsage     int `json:"no_usage"`
+	// Abandoned counts turns that were not sent because the one before had failed or
+	// the time was over.
+	Abandoned int `json:"abandoned_turns,omitempty"`
+	// NotKept counts requests whose Record.Kept went beyond Options.KeepBytes.
+	NotKept int `json:"-"`
 
 	Group
 	Models   map[string]*Group `json:"models"`
 	Replicas map[string]*Group `json:"replicas"` // by X-Lbd-Replica; "" where none was sent
 
 	// Samples has the words of the first failure of each kind in Errors.
-	Samples  map[string]string `json:"samples"`
-	Warnings []string          `json:"warnings,omitempty"`
-	Records  []Record          `json:"records,omitempty"`
+	Samples map[string]string `json:"samples"`
+	// Timeline is the load of each replica over the run.
+	Timeline *Timeline `json:"timeline,omitempty"`
+	Warnings []string  `json:"warnings,omitempty"`
+	Records  []Record  `json:"records,omitempty"`
 }
 
 // Check tells why the measurement should not be trusted, nil if it can be: it was
@@ -125,21 +150,48 @@ func (g *Group) ErrorRate() float64 {
 
 // recorder collects the records and the gaps of each group.
 type recorder struct {
-	mu       sync.Mutex // guards all; onRecord is called under it
-	onRecord func(Record)
-	records  []Record
-	itl      histogram
-	models   map[string]*histogram
-	replicas map[string]*histogram
+	mu        sync.Mutex // guards all; onRecord is called under it
+	onRecord  func(Record)
+	records   []Record
+	abandoned int
+	room      int64 // bytes still to be kept
+	notKept   int
+	itl       histogram
+	models    map[string]*histogram
+	replicas  map[string]*histogram
 }
 
-func newRecorder(onRecord func(Record)) *recorder {
-	return &recorder{onRecord: onRecord, models: map[string]*histogram{}, replicas: map[string]*histogram{}}
+func newRecorder(o *Options) *recorder {
+	return &recorder{onRecord: o.OnRecord, room: o.KeepBytes, models: map[string]*histogram{}, replicas: map[string]*histogram{}}
 }
 
-func (r *recorder) add(rec *Record, gaps []time.Duration) {
+func (r *recorder) abandon(turns int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.abandoned += turns
+}
+
+// keep lets the record have what was kept, as long as there is room.
+func (r *recorder) keep(x *exchange) {
+	if x.rec.Kept == nil {
+		return
+	}
+	if x.rec.Warmup {
+		x.rec.Kept = nil
+		return
+	}
+	x.hand()
+	if r.room -= x.rec.Kept.size(); r.room < 0 {
+		x.rec.Kept = nil
+		r.notKept++
+	}
+}
+
+func (r *recorder) add(x *exchange) {
+	rec, gaps := &x.rec, x.gaps
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.keep(x)
 	if _, known := r.replicas[rec.Replica]; !known && len(r.replicas) >= maxReplicas {
 		rec.Replica = "other"
 	}
@@ -169,7 +221,9 @@ func histogramOf(m map[string]*histogram, key string) *histogram {
 // results adds up the records. All requests have ended.
 func (r *Runner) results() *Results {
 	rs := r.recorder
-	slices.SortFunc(rs.records, func(a, b Record) int { return cmp.Compare(a.Index, b.Index) })
+	slices.SortFunc(rs.records, func(a, b Record) int {
+		return cmp.Or(cmp.Compare(a.Index, b.Index), cmp.Compare(a.Turn, b.Turn))
+	})
 	res := &Results{
 		Schema:       Schema,
 		Target:       r.target.base,
@@ -186,6 +240,11 @@ func (r *Runner) results() *Results {
 	if r.o.Concurrency > 0 {
 		res.Mode = "closed"
 	}
+	if r.o.SLO != (SLO{}) {
+		res.SLO = &r.o.SLO
+	}
+	res.Abandoned, res.NotKept = rs.abandoned, rs.notKept
+	res.Timeline = newTimeline(rs.records)
 	res.add(rs)
 	if r.o.KeepRecords {
 		res.Records = rs.records
@@ -210,12 +269,12 @@ func (res *Results) add(rs *recorder) {
 	}
 	res.Seconds = span(all).Seconds()
 	res.Lateness = summarize(all, func(rec *Record) (time.Duration, bool) { return rec.Lateness(), true })
-	res.Group = *newGroup(all, &rs.itl, res.Seconds)
+	res.Group = *newGroup(all, &rs.itl, res)
 	for name, recs := range models {
-		res.Models[name] = newGroup(recs, rs.models[name], res.Seconds)
+		res.Models[name] = newGroup(recs, rs.models[name], res)
 	}
 	for name, recs := range replicas {
-		res.Replicas[name] = newGroup(recs, rs.replicas[name], res.Seconds)
+		res.Replicas[name] = newGroup(recs, rs.replicas[name], res)
 	}
 }
 
@@ -243,14 +302,17 @@ func span(recs []*Record) time.Duration {
 	return last - first
 }
 
-func newGroup(recs []*Record, itl *histogram, seconds float64) *Group {
+func newGroup(recs []*Record, itl *histogram, res *Results) *Group {
 	g := &Group{Requests: len(recs), Errors: map[string]int{}}
 	for _, rec := range recs {
 		g.count(rec)
 	}
-	if seconds > 0 {
-		g.RequestsPerSecond = float64(g.OK) / seconds
-		g.OutputTokensPerSecond = float64(g.OutputTokens) / seconds
+	if res.Seconds > 0 {
+		g.RequestsPerSecond = float64(g.OK) / res.Seconds
+		g.OutputTokensPerSecond = float64(g.OutputTokens) / res.Seconds
+	}
+	if res.SLO != nil {
+		g.judge(recs, *res.SLO, res.Seconds)
 	}
 	of := func(latency func(*Record) time.Duration, counts func(*Record) bool) Summary {
 		return summarize(recs, func(rec *Record) (time.Duration, bool) {
@@ -265,9 +327,23 @@ func newGroup(recs []*Record, itl *histogram, seconds float64) *Group {
 	g.E2E = of((*Record).E2E, always)
 	g.E2EFromSend = of((*Record).E2EFromSend, always)
 	if itl != nil {
-		g.ITL = itl.summary()
+		g.ITL, g.ITLCounts = itl.summary(), itl.pairs()
 	}
 	return g
+}
+
+// judge counts the good ones.
+func (g *Group) judge(recs []*Record, slo SLO, seconds float64) {
+	good, rate := 0, 0.0
+	for _, rec := range recs {
+		if slo.Good(rec) {
+			good++
+		}
+	}
+	if seconds > 0 {
+		rate = float64(good) / seconds
+	}
+	g.Good, g.GoodputPerSecond = &good, &rate
 }
 
 func (g *Group) count(rec *Record) {

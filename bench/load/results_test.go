@@ -77,13 +77,14 @@ func TestPercentileIsNumpys(t *testing.T) {
 // sample is a small run, computed by hand.
 func sample(t *testing.T) *Results {
 	t.Helper()
-	r, err := New(Options{Target: "http://127.0.0.1:8080", Requests: every(0, 0), Seed: 7, KeepRecords: true})
+	r, err := New(Options{Target: "http://127.0.0.1:8080", Requests: every(0, 0), Seed: 7, KeepRecords: true,
+		SLO: SLO{TTFT: 100 * time.Millisecond, E2E: time.Second}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	ms := func(n int) time.Duration { return time.Duration(n) * time.Millisecond }
 	r.start = time.Date(2026, 8, 1, 12, 0, 0, 0, time.UTC)
-	add := func(rec Record, gaps ...time.Duration) { r.recorder.add(&rec, gaps) }
+	add := func(rec Record, gaps ...time.Duration) { r.recorder.add(&exchange{rec: rec, gaps: gaps}) }
 	// Out of order on purpose: a later request may end first.
 	add(Record{Index: 1, Model: "b", Stream: true, Scheduled: ms(100), Dispatched: ms(104), Sent: ms(105), FirstContent: ms(205),
 		LastContent: ms(225), End: ms(230), AskedPrompt: 10, AskedOutput: 3, Events: 3, PromptTokens: 10, OutputTokens: 3, Replica: "r2", Status: 200}, ms(5), ms(15))
@@ -94,15 +95,22 @@ func sample(t *testing.T) *Results {
 	add(Record{Index: 3, Model: "a", Scheduled: ms(300), Dispatched: ms(300), Sent: ms(300), End: ms(310), AskedPrompt: 20, AskedOutput: 2,
 		Status: 429, Cause: "status_429", Code: "overloaded", Detail: "full"})
 	add(Record{Index: 4, Model: "a", Scheduled: ms(400), Dispatched: ms(400), Sent: ms(400), End: ms(1000), AskedPrompt: 20, AskedOutput: 2, Cause: CauseCancelled})
-	return r.results()
+	r.recorder.abandon(2)
+	res := r.results()
+	res.Tool, res.Environment, res.Workload = "lbd bench 1.2.3", "managed", map[string]string{"output_tokens": "2..3"}
+	res.Timeline.Sampled = &Sampled{Source: "http://127.0.0.1:8080/metrics", Replicas: map[string]*SampledLoad{}}
+	res.Timeline.Sampled.add(0, parseGauges([]byte("lbd_replica_requests_waiting{replica=\"r1\"} 3\n")))
+	return res
 }
 
 func TestResults(t *testing.T) {
 	res := sample(t)
+	good, goodput := 1, 1.
 	want := Group{
 		Requests: 5, OK: 2, Failed: 2, Cancelled: 1,
 		Errors:       map[string]int{"truncated": 1, "status_429 overloaded": 1},
 		PromptTokens: 30, OutputTokens: 5, CachedTokens: 16, RequestsPerSecond: 2, OutputTokensPerSecond: 5,
+		Good: &good, GoodputPerSecond: &goodput, ITLCounts: [][2]float64{{5.008, 1}, {10.016, 1}, {15.008, 1}},
 		TTFT:         Summary{Count: 2, Mean: 78, P50: 78, P90: 99.6, P99: 104.46, Max: 105},
 		TTFTFromSend: Summary{Count: 2, Mean: 75, P50: 75, P90: 95, P99: 99.5, Max: 100},
 		ITL:          Summary{Count: 3, Mean: 10, P50: 10, P90: 15, P99: 15, Max: 15},

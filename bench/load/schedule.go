@@ -30,7 +30,7 @@ func (r *Runner) openLoop(ctx context.Context) error {
 			return nil
 		}
 		x.rec.Scheduled = req.At
-		r.requests.Go(func() { r.perform(ctx, x) })
+		r.requests.Go(func() { r.carry(ctx, x) })
 		index++
 	}
 	return nil
@@ -55,17 +55,23 @@ func (r *Runner) wait(ctx context.Context, timer *time.Timer, at time.Duration) 
 // place for it is free, so its two latency clocks start together.
 func (r *Runner) closedLoop(ctx context.Context) error {
 	queue := make(chan *exchange)
+	ramp, full := context.WithCancel(ctx)
+	defer full()
 	var workers sync.WaitGroup
-	for range r.o.Concurrency {
+	for i := range r.o.Concurrency {
 		workers.Go(func() {
+			if r.o.Ramp > 0 && !r.sleep(ramp, r.o.Ramp*time.Duration(i)/time.Duration(r.o.Concurrency)) {
+				return
+			}
 			for x := range queue {
 				x.rec.Scheduled = r.since()
-				r.perform(ctx, x)
+				r.carry(ctx, x)
 			}
 		})
 	}
 	err := r.feed(ctx, queue)
 	close(queue)
+	full()
 	workers.Wait()
 	return err
 }

@@ -74,7 +74,7 @@ func FuzzPlainContent(f *testing.F) {
 		f.Add([]byte(e))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		if !isPlainContent(data) {
+		if _, plain := plainContent(data); !plain {
 			return
 		}
 		lower := bytes.ToLower(data)
@@ -108,7 +108,7 @@ func TestFastPathKnowsTheUsualEvents(t *testing.T) {
 		{"content that talks of content", `{"choices":[{"index":0,"delta":{"role":"assistant","content":""}}],"x":"\"choices\":[{\"index\":0,\"delta\":{\"content\":\"y"}`, false},
 	}
 	for _, tt := range tests {
-		if got := isPlainContent([]byte(tt.event)); got != tt.plain {
+		if _, got := plainContent([]byte(tt.event)); got != tt.plain {
 			t.Errorf("%s: plain %v, want %v", tt.name, got, tt.plain)
 		}
 		var c chunk

@@ -20,6 +20,12 @@ func (r *Results) WriteTable(w io.Writer) error {
 	fmt.Fprintf(b, "%s   %s, %s, %.1f s, seed %d, at most %d in flight\n", r.Target, r.API, mode, r.Seconds, r.Seed, r.PeakInFlight)
 	fmt.Fprintf(b, "%d ok, %d failed (%.2f %%), %d cancelled, %d warm-up   %.2f requests/s   %.1f output tokens/s\n",
 		r.OK, r.Failed, 100*r.ErrorRate(), r.Cancelled, r.WarmupRequests, r.RequestsPerSecond, r.OutputTokensPerSecond)
+	if r.Good != nil {
+		fmt.Fprintf(b, "goodput: %d of %d within %v   %.2f requests/s\n", *r.Good, r.OK+r.Failed, *r.SLO, *r.GoodputPerSecond)
+	}
+	if r.Abandoned > 0 {
+		fmt.Fprintf(b, "%d later turns of conversations not sent\n", r.Abandoned)
+	}
 	for _, name := range slices.Sorted(maps.Keys(r.Errors)) {
 		fmt.Fprintf(b, "failed: %s %d", name, r.Errors[name])
 		if sample := r.Samples[name]; sample != "" {
