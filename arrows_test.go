@@ -51,9 +51,11 @@ var arrows = []arrow{
 	{"bench/trace", nil, "traces are data; both replay and load read them"},
 	{"bench/replay/...", []string{"bench/replay/...", "balancer", "balancer/strategy", "balancer/prefix", "bench/sim", "bench/sim/engine", "bench/trace"},
 		"replay runs the real strategies in virtual time: proxy, fleet and metrics have no part in it"},
+	{"bench/wire", []string{unix}, "what measures the wire stands beside it: system calls, and processes it starts"},
 	{"bench/...", []string{"bench/..."}, "tools around the benchmarks read results, not lbd"},
 	{"cmd/lbd/internal/config", []string{"balancer", "github.com/knadh/koanf", "github.com/spf13/pflag", "go.yaml.in/yaml"},
 		"only daemon turns the configuration into the parts of each package"},
+	{"compose", nil, "the environments are files; only their tests are Go"},
 	{"cmd/...", []string{"..."}, ""},
 }
 

@@ -1,0 +1,179 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+// options is what the flags say.
+type options struct {
+	cells    []cell
+	peers    []peer
+	rounds   int
+	seconds  float64
+	warm     float64
+	out      string // folder of the results; empty: none are written
+	port     int
+	loadCPU  int
+	proxyCPU int
+	profile  string
+	seed     uint64
+	quiet    float64 // share of the machine others may use
+}
+
+func main() {
+	if err := run(os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "wire:", err)
+		os.Exit(1)
+	}
+}
+
+// run is the rig, or one of the roles it starts itself in.
+func run(args []string) error {
+	if len(args) > 1 {
+		switch args[0] {
+		case "pin":
+			return pinMain(args[1:])
+		case "load":
+			var ports []int
+			for _, a := range args[1:] {
+				port, err := strconv.Atoi(a)
+				if err != nil {
+					return fmt.Errorf("port %q: %w", a, err)
+				}
+				ports = append(ports, port)
+			}
+			return loadMain(ports)
+		}
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	dir, err := os.MkdirTemp("", "wire")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	o, err := parse(ctx, args, dir)
+	if err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return nil
+		}
+		return err
+	}
+	return measure(ctx, o, dir)
+}
+
+// list is a flag that may be given more than once.
+type list []string
+
+func (l *list) String() string     { return strings.Join(*l, ",") }
+func (l *list) Set(s string) error { *l = append(*l, s); return nil }
+
+func parse(ctx context.Context, args []string, dir string) (options, error) {
+	fs := flag.NewFlagSet("wire", flag.ContinueOnError)
+	var o options
+	var builds, variants list
+	names := fs.String("cells", "all", "cells to measure, of "+cellNames())
+	peers := fs.String("peers", "all", "peers, of direct,haproxy-tcp,haproxy,nginx,caddy,lbd (or the names given by -lbd)")
+	fs.IntVar(&o.rounds, "rounds", 5, "rounds; each has every peer once, shuffled")
+	fs.Float64Var(&o.seconds, "seconds", 2, "measured seconds of each run")
+	fs.Float64Var(&o.warm, "warm", 0.5, "seconds before them")
+	fs.StringVar(&o.out, "o", "", "folder to write wire.md and wire.json to; empty: none")
+	fs.IntVar(&o.port, "port", 21000, "first of about 40 ports to use; below the kernel's range for outgoing connections")
+	fs.IntVar(&o.loadCPU, "load-cpu", 0, "CPU of the load")
+	fs.IntVar(&o.proxyCPU, "proxy-cpu", 1, "CPU of the proxy")
+	fs.Var(&builds, "lbd", "binary of lbd, PATH or NAME=PATH; may be repeated to compare builds; default: built from this tree")
+	common := fs.String("lbd-args", "", "further flags for every lbd, separated by spaces")
+	fs.Var(&variants, "variant", "NAME=FLAGS: a further lbd of the first build with these flags; may be repeated")
+	fs.StringVar(&o.profile, "pprof", "", "write a CPU profile of each lbd's last run to this file (with cell and name put before the extension)")
+	fs.Uint64Var(&o.seed, "seed", 1, "of the shuffle")
+	fs.Float64Var(&o.quiet, "quiet", 0.05, "share of the machine others may use before a run waits or is repeated")
+	quick := fs.Bool("quick", false, "one round of half a second: does it run at all")
+	if err := fs.Parse(args); err != nil {
+		return o, err
+	}
+	if fs.NArg() > 0 {
+		return o, fmt.Errorf("argument %q is not wanted", fs.Arg(0))
+	}
+	if *quick {
+		o.rounds, o.seconds, o.warm = 1, 0.5, 0.2
+	}
+	var err error
+	if o.cells, err = chosen(*names); err != nil {
+		return o, err
+	}
+	all, err := lbds(ctx, builds, variants, strings.Fields(*common), dir)
+	if err != nil {
+		return o, err
+	}
+	all = append(all, rivals...)
+	o.peers, err = choosePeers(*peers, all)
+	return o, err
+}
+
+// lbds returns the builds and variants of lbd to measure.
+func lbds(ctx context.Context, builds, variants list, common []string, dir string) ([]peer, error) {
+	if len(builds) == 0 {
+		path := filepath.Join(dir, "lbd")
+		if err := build(ctx, path); err != nil {
+			return nil, err
+		}
+		builds = list{path}
+	}
+	var out []peer
+	first := ""
+	for i, b := range builds {
+		name, path, ok := strings.Cut(b, "=")
+		if !ok {
+			name, path = "lbd", b
+			if i > 0 {
+				name = fmt.Sprintf("lbd%d", i+1)
+			}
+		}
+		path, err := filepath.Abs(path)
+		if err != nil {
+			return nil, err
+		}
+		if i == 0 {
+			first = path
+		}
+		out = append(out, lbdPeer(name, path, common))
+	}
+	for _, v := range variants {
+		name, flags, _ := strings.Cut(v, "=")
+		out = append(out, lbdPeer(name, first, append(slices.Clone(common), strings.Fields(flags)...)))
+	}
+	return out, nil
+}
+
+func choosePeers(names string, all []peer) ([]peer, error) {
+	if names == "all" {
+		return all, nil
+	}
+	var out []peer
+	for _, n := range strings.Split(names, ",") {
+		found := false
+		for _, p := range all {
+			// "lbd" is every build and variant of it.
+			if p.name == n || n == "lbd" && p.lbd {
+				if !slices.ContainsFunc(out, func(q peer) bool { return q.name == p.name }) {
+					out = append(out, p)
+				}
+				found = true
+			}
+		}
+		if !found {
+			return nil, fmt.Errorf("peer %q is unknown", n)
+		}
+	}
+	return out, nil
+}

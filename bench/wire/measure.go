@@ -1,0 +1,277 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// sample is one run of one peer.
+type sample struct {
+	Cell    string   `json:"cell"`
+	Peer    string   `json:"peer"`
+	Round   int      `json:"round"`
+	Others  float64  `json:"others"` // share of the machine that was neither proxy nor load
+	Repeats int      `json:"repeats,omitempty"`
+	Noisy   bool     `json:"noisy,omitempty"` // still disturbed after the repeats
+	Failed  string   `json:"failed,omitempty"`
+	Outcome *outcome `json:"outcome,omitempty"`
+}
+
+// rig is what is up while it measures.
+type rig struct {
+	o     options
+	dir   string
+	files int // descriptors a process may have
+	load  *proc
+	in    io.WriteCloser
+	out   *bufio.Reader
+	paths map[string]string // of each peer's program
+}
+
+func build(ctx context.Context, path string) error {
+	cmd := exec.CommandContext(ctx, "go", "build", "-o", path, "lbd/cmd/lbd")
+	cmd.Stderr = os.Stderr
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("build lbd: %w", err)
+	}
+	return nil
+}
+
+// measure does all cells and prints what it found.
+func measure(ctx context.Context, o options, dir string) error {
+	limit, err := raiseFiles()
+	if err != nil {
+		return fmt.Errorf("raise the limit of open files: %w", err)
+	}
+	g := &rig{o: o, dir: dir, files: limit, paths: map[string]string{}}
+	rep := &report{Machine: machine(), Command: strings.Join(os.Args[1:], " "), Began: time.Now(), Versions: map[string]string{}, options: o}
+	for _, p := range o.peers {
+		path, version, err := p.find()
+		if err != nil {
+			rep.Skipped = append(rep.Skipped, fmt.Sprintf("%s (%s: %v)", p.name, p.binary, err))
+			fmt.Printf("skipped: %s (%s: %v)\n", p.name, p.binary, err)
+			continue
+		}
+		g.paths[p.name], rep.Versions[p.name] = path, version
+	}
+	if err := g.startLoad(); err != nil {
+		return err
+	}
+	defer g.stopLoad()
+	rng := rand.New(rand.NewPCG(o.seed, 0))
+	for _, c := range o.cells {
+		c = c.within(limit)
+		if err := g.cell(ctx, c, rng, rep); err != nil {
+			return err
+		}
+		rep.print(os.Stdout, c)
+	}
+	return rep.write(o.out)
+}
+
+// cell runs the rounds of one cell.
+func (g *rig) cell(ctx context.Context, c cell, rng *rand.Rand, rep *report) error {
+	for round := range g.o.rounds {
+		for _, i := range rng.Perm(len(g.o.peers)) {
+			p := g.o.peers[i]
+			if _, ok := g.paths[p.name]; !ok || p.name == direct && c.Kind == leaves {
+				continue
+			}
+			s, err := g.sample(ctx, c, p, round)
+			if err != nil {
+				return err
+			}
+			if s.Failed != "" {
+				fmt.Printf("%s, %s, round %d: %s\n", c.Name, p.name, round+1, s.Failed)
+			}
+			rep.Samples = append(rep.Samples, s)
+		}
+	}
+	return nil
+}
+
+// sample runs a peer once; again, twice at most, when others disturbed it.
+func (g *rig) sample(ctx context.Context, c cell, p peer, round int) (s sample, err error) {
+	s = sample{Cell: c.Name, Peer: p.name, Round: round + 1}
+	for ; ; s.Repeats++ {
+		if err := g.quiet(ctx); err != nil {
+			return s, err
+		}
+		o, err := g.once(ctx, c, p)
+		if errors.Is(err, errLoad) || ctx.Err() != nil {
+			return s, errors.Join(err, ctx.Err())
+		}
+		if err != nil {
+			s.Failed = err.Error()
+			return s, nil
+		}
+		s.Outcome = o
+		all := o.Seconds * 1e9 * float64(cpus())
+		s.Others = max(0, float64(o.Busy-o.CPU-o.LoadCPU)/all)
+		if s.Noisy = s.Others > g.o.quiet && o.Seconds > 0; !s.Noisy || s.Repeats == 2 {
+			return s, nil
+		}
+	}
+}
+
+// quiet waits until nobody else uses the machine, half a minute at most.
+func (g *rig) quiet(ctx context.Context) error {
+	const look = 200 * time.Millisecond
+	for wait := range 150 {
+		a, err := machineBusy()
+		if err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(look):
+		}
+		b, err := machineBusy()
+		if err != nil {
+			return err
+		}
+		if float64(b-a)/float64(look)/float64(cpus()) <= g.o.quiet {
+			return nil
+		}
+		if wait == 5 {
+			fmt.Println("waiting: others use the machine")
+		}
+	}
+	fmt.Println("the machine does not become quiet; going on")
+	return nil
+}
+
+// once starts a peer, runs a cell through it and stops it.
+func (g *rig) once(ctx context.Context, c cell, p peer) (*outcome, error) {
+	t := task{Cell: c, Port: g.o.port, Warm: g.o.warm, Window: g.o.seconds}
+	if c.Seconds > 0 {
+		t.Window = c.Seconds
+	}
+	if g.paths[p.name] == "" {
+		return g.task(t)
+	}
+	where := place{dir: g.dir, port: g.o.port + 10, admin: g.o.port + 11, replicas: g.replicas(), cores: c.Cores, files: g.files}
+	args, err := p.command(where)
+	if err != nil {
+		return nil, err
+	}
+	cpu := strconv.Itoa(g.o.proxyCPU)
+	if c.Cores > 1 {
+		cpu += "," + strconv.Itoa(g.o.loadCPU)
+	}
+	proxy, err := start(p.name, cpu, g.dir, nil, nil, append([]string{g.paths[p.name]}, args...)...)
+	if err != nil {
+		return nil, err
+	}
+	defer proxy.stop()
+	if err := proxy.ready(where.port, request(300, false)); err != nil {
+		return nil, err
+	}
+	t.Port, t.Proxy = where.port, proxy.cmd.Process.Pid
+	profiled := make(chan error, 1)
+	if g.o.profile != "" && p.lbd {
+		go func() { profiled <- g.takeProfile(ctx, where.admin, c, p) }()
+	} else {
+		profiled <- nil
+	}
+	o, err := g.task(t)
+	if err != nil {
+		return nil, fmt.Errorf("%w\n%s", err, proxy.tail())
+	}
+	return o, <-profiled
+}
+
+// takeProfile profiles lbd for the warm-up and the window.
+func (g *rig) takeProfile(ctx context.Context, admin int, c cell, p peer) error {
+	whole := max(1, int(g.o.seconds+g.o.warm))
+	ext := filepath.Ext(g.o.profile)
+	path := strings.TrimSuffix(g.o.profile, ext) + "." + c.Name + "." + p.name + ext
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d/debug/pprof/profile?seconds=%d", admin, whole), nil)
+	if err != nil {
+		return err
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return fmt.Errorf("profile: %w", err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		return fmt.Errorf("profile: %w", err)
+	}
+	return os.WriteFile(path, b, 0o644)
+}
+
+func (g *rig) replicas() []int { return []int{g.o.port, g.o.port + 1} }
+
+// errLoad says that the load process is gone: nothing can be measured any more.
+var errLoad = errors.New("the load process failed")
+
+func (g *rig) startLoad() error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	inR, inW, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	outR, outW, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	argv := []string{self, "load"}
+	for _, r := range g.replicas() {
+		argv = append(argv, strconv.Itoa(r))
+	}
+	if g.load, err = start("load", strconv.Itoa(g.o.loadCPU), g.dir, inR, outW, argv...); err != nil {
+		return err
+	}
+	_, _ = inR.Close(), outW.Close()
+	g.in, g.out = inW, bufio.NewReader(outR)
+	if _, err := g.out.ReadString('\n'); err != nil {
+		return fmt.Errorf("%w: %s", errLoad, g.load.tail())
+	}
+	return nil
+}
+
+func (g *rig) stopLoad() {
+	_ = g.in.Close()
+	g.load.stop()
+}
+
+// task has the load process do something.
+func (g *rig) task(t task) (*outcome, error) {
+	b, err := json.Marshal(t)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := g.in.Write(append(b, '\n')); err != nil {
+		return nil, fmt.Errorf("%w: %w: %s", errLoad, err, g.load.tail())
+	}
+	line, err := g.out.ReadBytes('\n')
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w: %s", errLoad, err, g.load.tail())
+	}
+	var o outcome
+	if err := json.Unmarshal(line, &o); err != nil {
+		return nil, fmt.Errorf("%w: %w", errLoad, err)
+	}
+	if o.Fatal != "" {
+		return nil, errors.New(o.Fatal)
+	}
+	return &o, nil
+}

@@ -1,0 +1,91 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// kind is what a cell does and so what is measured in it.
+type kind string
+
+const (
+	posts   kind = "posts"   // requests in a closed loop
+	streams kind = "streams" // streams of events
+	bulks   kind = "bulks"   // large bodies, one after the other
+	idles   kind = "idles"   // connections that have carried one request
+	leaves  kind = "leaves"  // clients that go away
+)
+
+// cell is one row of the description of the work. Everything is started from
+// it: replica, client and the configuration of each proxy.
+type cell struct {
+	Name string
+	What string // for people
+	Kind kind
+
+	Conns    int           // connections, each with one request or stream at a time
+	Ask      int           // bytes of a request's body
+	Reply    int64         // bytes of an answer's body
+	Interval time.Duration // between the events of a stream
+	Events   int           // of one stream before the next begins; 0 = without end
+	Cores    int           // of the proxy
+	Seconds  float64       // measured; 0 = as the flag says
+	Probes   bool          // while all streams run, open further ones for their first byte
+}
+
+// cells is the work, in the order it is done and shown.
+var cells = []cell{
+	{Name: "post", What: "JSON POST, 300 B in, 300 B out, 64 keep-alive connections", Kind: posts, Conns: 64, Ask: 300, Reply: 300, Cores: 1},
+	{Name: "post1", What: "JSON POST, 200 B in, 300 B out, one connection", Kind: posts, Conns: 1, Ask: 200, Reply: 300, Cores: 1},
+	{Name: "post10k", What: "JSON POST, 10 KB in, 300 B out, 64 keep-alive connections", Kind: posts, Conns: 64, Ask: 10_000, Reply: 300, Cores: 1},
+	{Name: "post100k", What: "JSON POST, 100 KB in, 300 B out, 16 keep-alive connections", Kind: posts, Conns: 16, Ask: 100_000, Reply: 300, Cores: 1},
+	{Name: "sse256", What: "256 SSE streams, an event per 20 ms each", Kind: streams, Conns: 256, Ask: 300, Interval: 20 * time.Millisecond, Cores: 1},
+	{Name: "sse1000", What: "1,000 SSE streams, an event per 20 ms each", Kind: streams, Conns: 1000, Ask: 300, Interval: 20 * time.Millisecond, Cores: 1},
+	{Name: "ends", What: "256 SSE streams of 50 events at 20 ms, one after the other", Kind: streams, Conns: 256, Ask: 300, Interval: 20 * time.Millisecond, Events: 50, Cores: 1},
+	{Name: "sse10k", What: "10,000 SSE streams, an event per second each", Kind: streams, Conns: 10_000, Ask: 300, Interval: time.Second, Cores: 2, Probes: true},
+	{Name: "idle", What: "4,000 idle keep-alive connections that carried one request", Kind: idles, Conns: 4000, Ask: 300, Reply: 300, Cores: 1},
+	{Name: "bulk", What: "64 MiB body with Content-Length, one connection", Kind: bulks, Conns: 1, Ask: 300, Reply: 64 << 20, Cores: 1},
+	{Name: "leave", What: "client goes away; the replica's connection is closed", Kind: leaves, Ask: 300, Interval: 20 * time.Millisecond, Cores: 1},
+	{Name: "post2c", What: "as post, the proxy on two cores (the load on one of them)", Kind: posts, Conns: 64, Ask: 300, Reply: 300, Cores: 2},
+	{Name: "sse2c", What: "as sse256, the proxy on two cores (the load on one of them)", Kind: streams, Conns: 256, Ask: 300, Interval: 20 * time.Millisecond, Cores: 2},
+}
+
+// chosen returns the cells a flag names, in the order of the table.
+func chosen(names string) ([]cell, error) {
+	if names == "all" {
+		return cells, nil
+	}
+	var out []cell
+	want := strings.Split(names, ",")
+	for _, c := range cells {
+		if slices.Contains(want, c.Name) {
+			out = append(out, c)
+		}
+	}
+	for _, n := range want {
+		if !slices.ContainsFunc(cells, func(c cell) bool { return c.Name == n }) {
+			return nil, fmt.Errorf("cell %q is unknown; want all or some of %s", n, cellNames())
+		}
+	}
+	return out, nil
+}
+
+// within is the cell with as many connections as the descriptor limit allows: a
+// proxy has two for each, and some hundred besides.
+func (c cell) within(limit int) cell {
+	if most := (limit - 400) / 2; c.Conns > most {
+		c.What += fmt.Sprintf(" (%d of them: the limit of open files is %d)", most, limit)
+		c.Conns = most
+	}
+	return c
+}
+
+func cellNames() string {
+	var names []string
+	for _, c := range cells {
+		names = append(names, c.Name)
+	}
+	return strings.Join(names, ",")
+}
