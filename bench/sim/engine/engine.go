@@ -77,11 +77,12 @@ type Engine struct {
 	due      dueHeap
 
 	// The step under way.
-	chunks []chunk
-	round  bool        // the decoding sequences get a token
-	bumped []*sequence // preempted, last admitted first
-	hits   []int32
-	events []Event
+	chunks  []chunk
+	round   bool        // the decoding sequences get a token
+	decoded int         // how many they were
+	bumped  []*sequence // preempted, last admitted first
+	hits    []int32
+	events  []Event
 
 	count Stats // counters only
 }
@@ -192,6 +193,18 @@ func (e *Engine) Stats() Stats {
 	st.Evictions = e.pool.evicted
 	return st
 }
+
+// Gauges are the running and waiting requests and the blocks in use, as in Stats but cheap enough for every step.
+func (e *Engine) Gauges() (running, waiting, used int) {
+	return e.running.n, e.waiting.n, e.pool.private + e.pool.pinned
+}
+
+// Decoded is how many sequences the last Step gave a token that was not the first of its prompt: each waited that
+// step for it.
+func (e *Engine) Decoded() int { return e.decoded }
+
+// Decoding is how many sequences have their prompt computed and wait for their next token.
+func (e *Engine) Decoding() int { return e.decodes }
 
 // leave takes a sequence out of the running ones and frees its blocks.
 func (e *Engine) leave(s *sequence) {

@@ -47,7 +47,7 @@ func (p *pool) take(n int) {
 
 // lookup finds the node of a known block.
 func (p *pool) lookup(hash uint64) (int32, bool) {
-	n := p.known.find(hash, p.nodes)
+	n := p.known.find(hash)
 	return n, n != none
 }
 
@@ -64,11 +64,11 @@ func (p *pool) pin(n int32) {
 // publish makes a private block known under its hash, pinned once. If the hash is known already the block stays private
 // and publish returns none: vLLM keeps both copies in memory too, so that block tables are append-only.
 func (p *pool) publish(hash uint64) int32 {
-	if p.known.find(hash, p.nodes) != none {
+	if p.known.find(hash) != none {
 		return none
 	}
 	n := p.newNode(hash)
-	p.known.insert(n, p.nodes)
+	p.known.insert(n, hash)
 	p.private--
 	p.pinned++
 	return n
@@ -110,7 +110,7 @@ func (p *pool) evict() {
 		panic("BUG: a block is wanted and none is free or cached")
 	}
 	p.unlink(n)
-	p.known.remove(n, p.nodes)
+	p.known.remove(p.nodes[n].hash)
 	p.nodes[n].next, p.spare = p.spare, n
 	p.cached--
 	p.evicted++

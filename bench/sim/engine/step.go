@@ -12,7 +12,7 @@ func (e *Engine) Step(evs []Event) (time.Duration, []Event) {
 	if e.running.n == 0 && e.waiting.n == 0 {
 		return 0, evs
 	}
-	e.chunks, e.bumped, e.round, e.events = e.chunks[:0], e.bumped[:0], false, evs
+	e.chunks, e.bumped, e.round, e.decoded, e.events = e.chunks[:0], e.bumped[:0], false, 0, evs
 	e.schedule()
 	work := e.shape()
 	if work.Tokens == 0 {
@@ -50,6 +50,7 @@ func (e *Engine) shape() Shape {
 // every token is to be told.
 func (e *Engine) endRound() {
 	e.rounds++
+	e.decoded = e.decodes
 	e.kvTokens += e.decodes
 	e.count.GenerationTokens += uint64(e.decodes)
 	if e.caching {
