@@ -18,7 +18,7 @@ COPY . .
 ARG VERSION=devel
 RUN CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=${VERSION}" -o /lbd ./cmd/lbd
 
-FROM scratch
+FROM scratch AS release
 COPY --from=build /lbd /lbd
 USER 65532:65532
 EXPOSE 8080

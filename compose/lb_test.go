@@ -1,0 +1,173 @@
+package compose
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/compose-spec/compose-go/v2/types"
+	"github.com/google/go-cmp/cmp"
+	"go.yaml.in/yaml/v3"
+)
+
+// lbs lists each lbd of a file.
+var lbs = map[string][]string{
+	"baseline.yml": {"baseline-lb"}, "managed.yml": {"managed-lb"}, "shared-gpu.yml": {"shared-gpu-lb"},
+	"sim.yml": {"baseline-lb", "managed-lb"},
+}
+
+// lbd builds the program once for the tests that ask it.
+func lbd(t *testing.T) string {
+	t.Helper()
+	bin := filepath.Join(t.TempDir(), "lbd")
+	if out, err := exec.Command("go", "build", "-o", bin, "lbd/cmd/lbd").CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	return bin
+}
+
+func TestLbIsConfined(t *testing.T) {
+	for file, names := range lbs {
+		for _, name := range names {
+			s := service(t, load(t, file, token), name)
+			if s.ContainerName != name {
+				t.Errorf("%s: container name %q; want %q", file, s.ContainerName, name)
+			}
+			confined(t, file, s)
+			if s.Build == nil || s.Build.Target != "release" || s.Image != "lbd:local" {
+				t.Errorf("%s: %s is not built from the Dockerfile: %+v", file, name, s.Build)
+			}
+			for _, p := range s.Ports {
+				if p.Target == 9901 || len(s.Ports) > 1 {
+					t.Errorf("%s: %s publishes %v; want its main listener alone", file, name, s.Ports)
+				}
+			}
+			if s.NetworkMode == "host" {
+				t.Errorf("%s: %s has the host's network, and so its admin listener has", file, name)
+			}
+		}
+	}
+}
+
+// confined holds that a container of lbd can do nothing but compute and talk.
+func confined(t *testing.T, file string, s types.ServiceConfig) {
+	t.Helper()
+	if s.User != "65532:65532" || !s.ReadOnly || !slices.Equal(s.CapDrop, []string{"ALL"}) ||
+		!slices.Equal(s.SecurityOpt, []string{"no-new-privileges:true"}) || s.Privileged {
+		t.Errorf("%s: %s: user %q, read-only %t, drops %q, %q", file, s.Name, s.User, s.ReadOnly, s.CapDrop, s.SecurityOpt)
+	}
+}
+
+// Replicas load for minutes. lbd must not wait for that, and must be gone before
+// they stop.
+func TestLbStartsFirst(t *testing.T) {
+	for file, names := range lbs {
+		for _, name := range names {
+			s := service(t, load(t, file, token), name)
+			if len(s.DependsOn) != len(endpoints(t, s)) {
+				t.Errorf("%s: %s depends on %d services but has %d endpoints", file, name, len(s.DependsOn), len(endpoints(t, s)))
+			}
+			for on, d := range s.DependsOn {
+				if d.Condition != types.ServiceConditionStarted {
+					t.Errorf("%s: %s waits until %s is %s", file, name, on, d.Condition)
+				}
+			}
+		}
+	}
+}
+
+// settings is what `lbd config` says is in force in a container.
+type settings struct {
+	Listen, Strategy string
+	AdminListen      string `yaml:"admin_listen"`
+	Endpoints        []string
+	Models           []pinned
+}
+
+// pinned is a model whose replicas stand in the file.
+type pinned struct {
+	Name     string
+	Aliases  []string
+	Replicas []struct{ URL, Device string }
+}
+
+// inForce asks lbd itself, with the variables and the file of the container.
+func inForce(t *testing.T, bin string, s types.ServiceConfig) settings {
+	t.Helper()
+	cmd := exec.Command(bin, "config")
+	for name, v := range s.Environment {
+		if name == "LBD_CONFIG" {
+			path := hostPath(t, s, *v)
+			v = &path
+		}
+		cmd.Env = append(cmd.Env, name+"="+*v)
+	}
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("lbd config: %v\n%s", err, stderr.String())
+	}
+	var got settings
+	if err := yaml.Unmarshal(out, &got); err != nil {
+		t.Fatalf("lbd config: %v\n%s", err, out)
+	}
+	return got
+}
+
+// hostPath is the file of this folder that a container sees at path.
+func hostPath(t *testing.T, s types.ServiceConfig, path string) string {
+	t.Helper()
+	for _, v := range s.Volumes {
+		if v.Target == path && v.ReadOnly {
+			return v.Source
+		}
+	}
+	t.Fatalf("%s: nothing is mounted read-only at %s", s.Name, path)
+	return ""
+}
+
+// endpoints lists the hosts an lbd knows, from its variables or its file.
+func endpoints(t *testing.T, s types.ServiceConfig) (hosts []string) {
+	t.Helper()
+	text := env(s, "VLLM_ENDPOINTS")
+	if text == "" {
+		b, err := os.ReadFile(hostPath(t, s, env(s, "LBD_CONFIG")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		text = string(b)
+	}
+	for _, part := range strings.Split(text, "http://")[1:] {
+		host, _, _ := strings.Cut(part, ":")
+		hosts = append(hosts, host)
+	}
+	return hosts
+}
+
+// What the containers are given is what lbd understands.
+func TestLbConfigurations(t *testing.T) {
+	bin := lbd(t)
+	for _, c := range []struct{ file, lb, listen, strategy string }{
+		{"baseline.yml", "baseline-lb", ":8080", "cycle"},
+		{"managed.yml", "managed-lb", ":8081", "least-waiting"},
+		{"sim.yml", "baseline-lb", ":8080", "cycle"},
+		{"sim.yml", "managed-lb", ":8081", "least-waiting"},
+	} {
+		s := service(t, load(t, c.file, token), c.lb)
+		want := settings{Listen: c.listen, Strategy: c.strategy, AdminListen: ":9901", Models: []pinned{}}
+		for _, r := range six {
+			want.Endpoints = append(want.Endpoints, fmt.Sprintf("http://%s:8000", r.name))
+		}
+		if diff := cmp.Diff(want, inForce(t, bin, s)); diff != "" {
+			t.Errorf("%s: %s (-want +got):\n%s", c.file, c.lb, diff)
+		}
+		if got, want := published(s), []string{c.listen[1:] + c.listen}; !slices.Equal(got, want) {
+			t.Errorf("%s: %s publishes %q; want %q", c.file, c.lb, got, want)
+		}
+	}
+}
