@@ -38,7 +38,7 @@ var arrows = []arrow{
 	{"balancer/prefix", []string{"balancer"}, "it is told what happens by interfaces of its callers, so that each can be tested alone"},
 	{"balancer/strategy", []string{"balancer", "balancer/prefix"}, "strategies run unchanged in bench/replay, without a network, a fleet or a clock of their own"},
 	{"access", nil, "it only lists its parts"},
-	{"access/...", nil, "who may do what is decided by what a request carries: no server, no load and no configuration has a part in it"},
+	{"access/...", []string{"access/..."}, "who may do what is decided by what a request carries: no server, no load and no configuration has a part in it"},
 	{"metrics", []string{"balancer", client}, "the catalogue knows the fleet's words and no party that counts"},
 	{"metrics/poll", []string{"balancer", fasthttp, exposition}, "the poller turns vLLM's metrics into load and has no use for lbd's own"},
 	{"proxy/internal/...", []string{"proxy/internal/...", fasthttp, unix}, "bytes and connections know nothing of replicas or metrics"},
