@@ -45,6 +45,8 @@ type Config struct {
 	// tokens since the last event of the request. A decode step then touches only the
 	// sequences that end or start a block in it, one in BlockSize.
 	Quiet bool
+	// Progress, with Quiet, reports a decoding sequence also whenever it has filled a block.
+	Progress bool
 }
 
 // Defaults of vllm/engine/arg_utils.py and vllm/config.py at v0.6.4.post1 (V0) and v0.19.1 (V1).

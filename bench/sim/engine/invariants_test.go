@@ -27,6 +27,7 @@ func shapes() map[string]Config {
 		"v1 share":       small(Config{Profile: ProfileV1, MaxNumBatchedTokens: 256, ShareInStep: true}),
 		"v1 whole":       small(Config{Profile: ProfileV1, ChunkedPrefill: flag(false)}),
 		"v1 small block": small(Config{Profile: ProfileV1, BlockSize: 4, NumBlocks: 220}),
+		"v1 progress":    small(Config{Profile: ProfileV1, MaxNumBatchedTokens: 128, Quiet: true, Progress: true}),
 		"v1 quiet":       small(Config{Profile: ProfileV1, MaxNumBatchedTokens: 128, Quiet: true}),
 		"v0":             small(Config{Profile: ProfileV0}),
 		"v0 watermark":   small(Config{Profile: ProfileV0, NumBlocks: 250}),

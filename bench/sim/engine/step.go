@@ -58,6 +58,8 @@ func (e *Engine) endRound() {
 	}
 	if !e.cfg.Quiet {
 		e.tellRound()
+	} else if e.cfg.Progress {
+		e.tellProgress()
 	}
 	for len(e.due) > 0 && e.due[0].due == e.rounds {
 		s := e.due[0]
@@ -80,6 +82,16 @@ func (e *Engine) tellRound() {
 	for s := e.running.head; s != nil; s = s.links[inOrder].next {
 		if s.state == decoding {
 			e.events = append(e.events, Event{ID: s.id, Tokens: 1, Finished: s.due == e.rounds})
+		}
+	}
+}
+
+// tellProgress reports those that have filled a block in this round.
+func (e *Engine) tellProgress() {
+	for s := e.growth[e.rounds%uint64(e.cfg.BlockSize)].head; s != nil; s = s.links[inGrowth].next {
+		if n := s.emitted + int(e.rounds-s.joined); n > s.told {
+			e.events = append(e.events, Event{ID: s.id, Tokens: n - s.told})
+			s.told = n
 		}
 	}
 }

@@ -1,0 +1,160 @@
+package replay
+
+import (
+	"fmt"
+	"time"
+
+	"lbd/bench/sim/engine"
+)
+
+// Config is one run.
+type Config struct {
+	Fleet  Fleet
+	Policy Policy
+	// LBDs share the traffic at random; each has its own state. 0 means 1.
+	LBDs int
+	// Poll is the period in which each lbd reads all gauges; 0 means a second.
+	Poll time.Duration
+	// Seed is of everything drawn: front-end delays, which lbd gets a request, step jitter, ties.
+	Seed uint64
+	// NonStreaming is the share of requests that are not streamed, 0 to 1.
+	NonStreaming float64
+	// KVFactor scales every replica's KV capacity; 0 means 1.
+	KVFactor float64
+	// PromptError is how far off the prompt lengths are that shipped strategies get to know: lognormal with this sigma, drawn
+	// per request. lbd has no tokenizer; it estimates lengths from bytes.
+	PromptError float64
+	// StepError scales every replica's step time by a factor drawn once per replica and unknown to every router: lognormal
+	// with this sigma. It is there to see whether a ranking survives an engine model that is wrong.
+	StepError float64
+	// BlockSize of the engines in tokens; 0 means vLLM's 16. Larger ones are faster to simulate; with a trace whose own
+	// blocks are a multiple of it, they hit the same except in a prompt's last block.
+	BlockSize int
+	// MaxTries is how often a request may be sent; 0 means 3, as in lbd.
+	MaxTries int
+	Faults   []Fault
+	Limits   Limits
+	// Warmup is the share of the requests, the first to arrive, that are left out of the figures. They are served all
+	// the same.
+	Warmup float64
+	// Horizon ends the run at that time, whatever is under way; 0 = when everything has ended.
+	Horizon time.Duration
+	// Progress is called now and then with virtual time and the requests that have ended.
+	Progress func(now time.Duration, ended int)
+}
+
+// Limits are what makes a request good.
+type Limits struct {
+	// TTFT + TTFTPerToken for each prompt token: a limit that does not grow with the prompt lets long ones decide.
+	TTFT, TTFTPerToken time.Duration
+	// TPOT is the mean time per output token after the first.
+	TPOT time.Duration
+}
+
+// DefaultLimits are those of a chat on an 8B model.
+var DefaultLimits = Limits{TTFT: 2 * time.Second, TPOT: 50 * time.Millisecond}
+
+func (l Limits) ttft(promptTokens int) time.Duration {
+	return l.TTFT + l.TTFTPerToken*time.Duration(promptTokens)
+}
+
+// Fault is something that happens to a replica.
+type Fault struct {
+	Replica int
+	At      time.Duration
+	// For is how long it lasts; 0 = to the end.
+	For time.Duration
+	// Factor stretches the replica's steps; 0 is a crash: it loses everything, refuses connections while the fault
+	// lasts, and comes back empty.
+	Factor float64
+}
+
+func (c *Config) fill() error {
+	set := func(p *int, v int) {
+		if *p == 0 {
+			*p = v
+		}
+	}
+	set(&c.LBDs, 1)
+	set(&c.MaxTries, 3)
+	set(&c.BlockSize, 16)
+	if c.Poll == 0 {
+		c.Poll = time.Second
+	}
+	if c.KVFactor == 0 {
+		c.KVFactor = 1
+	}
+	if c.Limits == (Limits{}) {
+		c.Limits = DefaultLimits
+	}
+	return c.check()
+}
+
+func (c *Config) check() error {
+	n := c.Fleet.Size()
+	switch {
+	case n < 1 || n > maxReplicas:
+		return fmt.Errorf("fleet of %d replicas; want 1 to %d", n, maxReplicas)
+	case c.Policy.New == nil:
+		return fmt.Errorf("no policy")
+	case c.LBDs < 1 || c.LBDs > 1000:
+		return fmt.Errorf("%d lbds; want 1 to 1000", c.LBDs)
+	case c.Poll < time.Millisecond:
+		return fmt.Errorf("poll period %v; want at least a millisecond", c.Poll)
+	case !(c.NonStreaming >= 0 && c.NonStreaming <= 1):
+		return fmt.Errorf("share %v of requests not streamed; want 0 to 1", c.NonStreaming)
+	case !(c.KVFactor > 0):
+		return fmt.Errorf("KV factor %v; want more than 0", c.KVFactor)
+	case !(c.Warmup >= 0 && c.Warmup < 1):
+		return fmt.Errorf("warm-up %v; want 0 to below 1", c.Warmup)
+	case c.BlockSize < 1 || c.MaxTries < 1:
+		return fmt.Errorf("block size %d and %d tries; want at least 1", c.BlockSize, c.MaxTries)
+	}
+	for _, f := range c.Faults {
+		if f.Replica < 0 || f.Replica >= n || f.At < 0 || f.For < 0 || !(f.Factor >= 0) {
+			return fmt.Errorf("fault %+v; want a replica below %d, times and a factor not below 0", f, n)
+		}
+	}
+	return nil
+}
+
+// servers makes the replicas.
+func (c *Config) servers() ([]*server, error) {
+	var all []*server
+	for _, g := range c.Fleet {
+		for range g.Count {
+			i := len(all)
+			cfg := g.Engine
+			cfg.Preset, cfg.Seed, cfg.Quiet, cfg.Progress = g.Preset, c.Seed<<16+uint64(i), true, c.Policy.Tokens
+			if err := c.scaleKV(&cfg); err != nil {
+				return nil, err
+			}
+			info := ReplicaInfo{ID: fmt.Sprintf("replica-%d:8000", i), Weight: max(g.Weight, 1), Speed: 1}
+			if g.Speed > 0 {
+				info.Speed = g.Speed
+			}
+			s, err := newServer(i, info, cfg)
+			if err != nil {
+				return nil, err
+			}
+			s.slow *= c.stepError(i)
+			all = append(all, s)
+		}
+	}
+	return all, nil
+}
+
+// scaleKV applies KVFactor and BlockSize to the size of the pool.
+func (c *Config) scaleKV(cfg *engine.Config) error {
+	tokens := cfg.NumBlocks * 16
+	if tokens == 0 {
+		e, err := engine.New(engine.Config{Preset: cfg.Preset, Model: cfg.Model, Profile: cfg.Profile})
+		if err != nil {
+			return err
+		}
+		tokens = e.Config().NumBlocks * e.Config().BlockSize
+	}
+	cfg.BlockSize = c.BlockSize
+	cfg.NumBlocks = max(1, int(float64(tokens)*c.KVFactor)/c.BlockSize)
+	return nil
+}

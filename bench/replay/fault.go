@@ -1,0 +1,86 @@
+package replay
+
+import (
+	"cmp"
+	"slices"
+	"time"
+)
+
+// fault begins (even) or ends (odd) the fault e.who/2.
+func (r *run) fault(e event) {
+	f := r.cfg.Faults[e.who/2]
+	s := r.servers[f.Replica]
+	switch begins := e.who%2 == 0; {
+	case f.Factor > 0 && begins:
+		s.slow *= f.Factor
+	case f.Factor > 0:
+		s.slow /= f.Factor
+	case begins:
+		r.crash(e.at, s)
+	default:
+		s.down = false
+	}
+}
+
+// crash resets every request the replica has.
+func (r *run) crash(now time.Duration, s *server) {
+	if s.down {
+		return
+	}
+	s.crash()
+	r.steps.set(s.number, never)
+	for _, q := range r.on(s.number) {
+		r.attemptFailed(now, q)
+	}
+}
+
+// on lists the requests that were sent to a replica and have not ended, in order of arrival.
+func (r *run) on(replica int) (qs []*Query) {
+	free := make(map[int]bool, len(r.spare))
+	for _, slot := range r.spare {
+		free[slot] = true
+	}
+	for slot, q := range r.live {
+		if !free[slot] && q.Tries > 0 && q.Replica == replica && !q.waits {
+			qs = append(qs, q)
+		}
+	}
+	sortByID(qs)
+	return qs
+}
+
+// attemptFailed is a connection that was refused or reset.
+func (r *run) attemptFailed(now time.Duration, q *Query) {
+	l := r.lbds[q.lbd]
+	l.router.Done(now, q, false)
+	if d := l.failed(q.Replica); d > 0 {
+		r.agenda.add(event{at: now + d, kind: kindProbe, who: q.lbd*maxReplicas + q.Replica})
+	}
+	q.generation++
+	q.tried = append(q.tried, q.Replica)
+	if q.Begun() && q.Stream || q.Tries >= r.cfg.MaxTries {
+		r.fail(now, q)
+		return
+	}
+	q.first, q.CachedTokens = -1, 0
+	r.res.Retries++
+	r.pick(now, q)
+}
+
+// probe looks whether an ejected replica is back.
+func (r *run) probe(e event) {
+	l, replica := r.lbds[e.who/maxReplicas], e.who%maxReplicas
+	if r.servers[replica].down {
+		d := l.health[replica].backOff
+		l.health[replica].backOff = min(2*d, maxEjectionTime)
+		r.agenda.add(event{at: e.at + d, kind: kindProbe, who: e.who})
+		return
+	}
+	l.readmit(replica)
+	l.router.Restarted(e.at, replica)
+	r.release(e.at, l)
+}
+
+func sortByID(qs []*Query) {
+	slices.SortFunc(qs, func(a, b *Query) int { return cmp.Compare(a.ID, b.ID) })
+}

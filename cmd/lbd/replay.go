@@ -1,0 +1,202 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"lbd/balancer/strategy"
+	"lbd/bench/replay"
+	"lbd/bench/trace"
+	"lbd/cmd/lbd/internal/config"
+)
+
+// replayOptions are the flags of lbd replay.
+type replayOptions struct {
+	traceFile, traceFormat     string
+	traceOffset, traceDuration time.Duration
+	traceSpeed                 float64
+	maxLength                  int
+
+	replicas   string
+	preset     string
+	fleet      string
+	strategies string
+
+	lbds         int
+	poll         time.Duration
+	seeds        int
+	nonStreaming float64
+	kvFactor     float64
+	blockSize    int
+	warmup       float64
+
+	ttft, ttftPerToken, tpot time.Duration
+
+	file  string
+	quiet bool
+
+	dropped int
+}
+
+func newReplayCommand() *cobra.Command {
+	o := &replayOptions{}
+	cmd := &cobra.Command{
+		Use:   "replay --trace FILE --trace-format FORMAT [flags]",
+		Short: "What if: replay traffic against strategies in virtual time",
+		Long: `Replay recorded traffic against simulated replicas, in virtual time: an hour takes
+seconds. Strategies are lbd's own code; replicas are those of lbd sim, with the
+scheduler, KV cache and step times of vLLM on an H100. Every strategy meets the
+same arrivals.
+
+Several fleets in --replicas answer what fewer of them would have meant.`,
+		Example: `  lbd replay --trace conversation_trace.jsonl.gz --trace-format mooncake --trace-speed 5
+  lbd replay --trace conv.csv.gz --trace-format azure --strategies cycle,least-waiting --replicas 8,6`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd) },
+	}
+	o.addFlags(cmd)
+	return cmd
+}
+
+func (o *replayOptions) addFlags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.SortFlags = false
+	f.StringVar(&o.traceFile, "trace", "", "`file` with arrivals, plain or gzip")
+	f.StringVar(&o.traceFormat, "trace-format", "", "azure or mooncake")
+	f.DurationVar(&o.traceOffset, "trace-offset", 0, "leave out so much of the trace's start, in its own time")
+	f.DurationVar(&o.traceDuration, "trace-duration", 0, "replay so much of the trace, in its own time (default: all)")
+	f.Float64Var(&o.traceSpeed, "trace-speed", 1, "replay the trace so many times as fast")
+	f.IntVar(&o.maxLength, "max-length", 131072, "leave out requests of more prompt and output tokens together; 0 keeps all")
+
+	f.StringVar(&o.strategies, "strategies", strings.Join(strategyNames(), ","), "`names` to compare")
+	f.StringVar(&o.replicas, "replicas", "8", "number of replicas; several `numbers` compare fleets")
+	f.StringVar(&o.preset, "preset", "", "model and hardware of the replicas (default llama-3.1-8b)")
+	f.StringVar(&o.fleet, "fleet", "", "mixed `replicas` instead, COUNT[xPRESET][@SPEED] each: 8xllama-3.1-8b,8xllama-3.1-8b@0.5")
+	f.Float64Var(&o.kvFactor, "kv-factor", 1, "scale the KV cache of every replica")
+	f.IntVar(&o.blockSize, "block-size", 16, "tokens of a KV block; larger ones are faster to simulate")
+
+	f.IntVar(&o.lbds, "lbds", 1, "number of lbds that share the traffic and know nothing of each other")
+	f.DurationVar(&o.poll, "metrics-poll-interval", time.Second, "period in which each lbd polls")
+	f.Float64Var(&o.nonStreaming, "non-streaming", 0, "share of the requests that are not streamed, 0 to 1")
+	f.IntVar(&o.seeds, "seeds", 1, "repeat with so many seeds; the table shows the mean")
+	f.Float64Var(&o.warmup, "warmup", .1, "share of the requests, the first ones, to leave out of the figures")
+
+	f.DurationVar(&o.ttft, "ttft", 2*time.Second, "a request is good with a TTFT up to this ...")
+	f.DurationVar(&o.ttftPerToken, "ttft-per-token", 0, "... plus this for each token of its prompt")
+	f.DurationVar(&o.tpot, "tpot", 50*time.Millisecond, "... and a mean time per further token up to this")
+
+	f.StringVar(&o.file, "json", "", "write the results to this `file`")
+	f.BoolVar(&o.quiet, "quiet", false, "no progress")
+}
+
+func (o *replayOptions) run(cmd *cobra.Command) error {
+	plan, err := o.plan()
+	if err != nil {
+		return usageError{err}
+	}
+	if !o.quiet {
+		plan.Done = func(r *replay.Result, done, total int) {
+			fmt.Fprintf(cmd.ErrOrStderr(), "%d/%d %s, %d replicas, seed %d: %d requests in %.0f s of virtual time\n",
+				done, total, r.Policy, r.Replicas, r.Seed, r.Requests, r.Seconds)
+		}
+	}
+	results, err := replay.Compare(plan)
+	if err != nil {
+		return err
+	}
+	if o.dropped > 0 {
+		fmt.Fprintf(cmd.ErrOrStderr(), "%d requests of more than %d tokens left out\n", o.dropped, o.maxLength)
+	}
+	if err := replay.WriteTable(cmd.OutOrStdout(), results); err != nil {
+		return err
+	}
+	return o.write(results)
+}
+
+func (o *replayOptions) write(results []*replay.Result) error {
+	if o.file == "" {
+		return nil
+	}
+	text, err := json.MarshalIndent(map[string]any{"results": results}, "", "  ")
+	if err != nil {
+		return fmt.Errorf("cannot write results: %w", err)
+	}
+	return os.WriteFile(o.file, append(text, '\n'), 0o644)
+}
+
+func (o *replayOptions) plan() (replay.Plan, error) {
+	p := replay.Plan{
+		Config: replay.Config{
+			LBDs: o.lbds, Poll: o.poll, NonStreaming: o.nonStreaming, KVFactor: o.kvFactor, BlockSize: o.blockSize, Warmup: o.warmup,
+			Limits: replay.Limits{TTFT: o.ttft, TTFTPerToken: o.ttftPerToken, TPOT: o.tpot},
+		},
+		Seeds: o.seeds, Workload: o.workload,
+	}
+	if !(o.traceSpeed > 0) || o.traceOffset < 0 || o.traceDuration < 0 {
+		return p, fmt.Errorf("--trace-speed %v, --trace-offset %v, --trace-duration %v: want a speed above 0 and no negative time",
+			o.traceSpeed, o.traceOffset, o.traceDuration)
+	}
+	var err error
+	if p.Fleets, err = o.fleets(); err != nil {
+		return p, err
+	}
+	p.Policies, err = policies(o.strategies)
+	return p, err
+}
+
+func (o *replayOptions) fleets() ([]replay.Fleet, error) {
+	if o.fleet != "" {
+		f, err := replay.ParseFleet(o.fleet)
+		return []replay.Fleet{f}, err
+	}
+	var fleets []replay.Fleet
+	for text := range strings.SplitSeq(o.replicas, ",") {
+		n, err := strconv.Atoi(strings.TrimSpace(text))
+		if err != nil || n < 1 {
+			return nil, fmt.Errorf("--replicas %q: want numbers above 0", o.replicas)
+		}
+		fleets = append(fleets, replay.Fleet{{Count: n, Preset: o.preset}})
+	}
+	return fleets, nil
+}
+
+// policies finds what --strategies names.
+func policies(names string) (all []replay.Policy, err error) {
+	for name := range strings.SplitSeq(names, ",") {
+		name = strings.TrimSpace(name)
+		e, ok := strategy.Lookup(name)
+		if !ok {
+			hint := ""
+			if near := config.Nearest(name, strategyNames()); near != "" {
+				hint = "; did you mean " + near + "?"
+			}
+			return nil, fmt.Errorf("--strategies: %q is unknown%s", name, hint)
+		}
+		all = append(all, replay.Shipped(e))
+	}
+	return all, nil
+}
+
+// workload reads the trace for a seed.
+func (o *replayOptions) workload(seed uint64) (*replay.Workload, error) {
+	t, err := trace.Open(o.traceFile, o.traceFormat, seed)
+	if err != nil {
+		return nil, fmt.Errorf("--trace: %w", err)
+	}
+	t = t.Window(o.traceOffset, o.traceDuration).SpeedUp(o.traceSpeed)
+	o.dropped = 0
+	if o.maxLength > 0 {
+		t = t.MaxTokens(o.maxLength, func(trace.Arrival) { o.dropped++ })
+	}
+	all, err := t.Collect()
+	if err != nil {
+		return nil, err
+	}
+	return replay.Open(o.traceFormat, trace.Of(t.BlockTokens, all...)), nil
+}

@@ -1,0 +1,62 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"lbd/bench/replay"
+)
+
+const azureRows = "../../bench/trace/testdata/azure.csv"
+
+// TestReplay: a table to read, a file to keep, the same twice.
+func TestReplay(t *testing.T) {
+	run := func() (result, string) {
+		file := filepath.Join(t.TempDir(), "out.json")
+		res := lbd(t, "replay", "--trace", azureRows, "--trace-format", "azure", "--strategies", "cycle,least-waiting",
+			"--replicas", "3,1", "--seeds", "2", "--warmup", "0", "--quiet", "--json", file)
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err, res)
+		}
+		return res, string(text)
+	}
+	res, file := run()
+	if res.code != 0 || res.stderr != "" || strings.Count(res.stdout, "\n") != 5 {
+		t.Fatalf("%+v; want a head and four rows", res)
+	}
+	var kept struct{ Results []replay.Result }
+	if err := json.Unmarshal([]byte(file), &kept); err != nil || len(kept.Results) != 8 {
+		t.Fatalf("%d results (%v), want 2 fleets x 2 strategies x 2 seeds", len(kept.Results), err)
+	}
+	for _, r := range kept.Results {
+		if r.Completed != 4 || r.TTFT.Mean <= 0 || r.E2E.Mean < r.TTFT.Mean {
+			t.Errorf("%+v; want 4 requests served", r)
+		}
+	}
+	if again, second := run(); again != res || second != file {
+		t.Error("a second run differs from the first")
+	}
+}
+
+func TestReplayRefuses(t *testing.T) {
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"--strategies", "least-wating"}, "did you mean least-waiting?"},
+		{[]string{"--replicas", "0"}, "--replicas"},
+		{[]string{"--fleet", "2xgpt-2"}, "preset"},
+		{[]string{"--trace", "/nowhere"}, "--trace"},
+		{[]string{"--trace-speed", "0"}, "--trace-speed"},
+		{[]string{"--non-streaming", "2"}, "2"},
+	} {
+		args := append([]string{"replay", "--quiet", "--trace", azureRows, "--trace-format", "azure"}, c.args...)
+		if res := lbd(t, args...); res.code != exitUsage || !strings.Contains(res.stderr, c.want) {
+			t.Errorf("%v: %+v; want exit 1 and %q", c.args, res, c.want)
+		}
+	}
+}
