@@ -5,7 +5,8 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
-	"github.com/valyala/fasthttp"
+
+	"lbd/proxy/internal/inbound"
 )
 
 // requestLine begins a line about a request: at info when the access log is on,
@@ -27,7 +28,7 @@ func (s *Server) accessLog(x *exchange, strategy string) {
 		return
 	}
 	ev.Bytes("method", x.head.method).Bytes("path", pathOnly(x.head.target)).Int("status", x.status).
-		Dur("duration_ms", time.Since(x.start)).Bytes("request_id", x.head.id).Str("client", x.ctx.RemoteAddr().String())
+		Dur("duration_ms", time.Since(x.start)).Bytes("request_id", x.head.id).Str("client", x.client.RemoteAddr().String())
 	if x.want.model != nil {
 		ev.Str("model", x.want.model.Name).Str("strategy", strategy)
 	}
@@ -44,10 +45,11 @@ func (s *Server) accessLog(x *exchange, strategy string) {
 }
 
 // logRefused writes the line of a request that no replica was asked for.
-func (s *Server) logRefused(ctx *fasthttp.RequestCtx, e *apiError) {
+func (s *Server) logRefused(c *inbound.Conn, e *apiError) {
 	if ev := s.requestLine(s.cfg.Load()); ev != nil {
-		ev.Bytes("method", ctx.Method()).Bytes("path", pathOnly(ctx.Request.Header.RequestURI())).Int("status", e.status).
-			Str("client", ctx.RemoteAddr().String()).Str("refused", e.code).Msg("request")
+		req := c.Request()
+		ev.Bytes("method", req.Method).Bytes("path", pathOnly(req.Target)).Int("status", e.status).
+			Str("client", c.RemoteAddr().String()).Str("refused", e.code).Msg("request")
 	}
 }
 

@@ -137,7 +137,7 @@ func (x *exchange) send() {
 	if len(x.body) <= smallBody {
 		x.out = append(x.out, x.body...)
 		x.sendErr = x.up.Send(x.out)
-		x.up.SetReadDeadline(x.answerBy())
+		x.up.WaitUntil(x.answerBy())
 		return
 	}
 	x.up.SetReadDeadline(time.Time{}) // the write's own limit holds meanwhile
@@ -150,7 +150,8 @@ func (x *exchange) upload() {
 	if x.sendErr = x.up.Send(x.out); x.sendErr == nil {
 		x.sendErr = x.up.Send(x.body)
 	}
-	x.up.SetReadDeadline(x.answerBy())
+	// Past the connection's own record of deadlines, which is the reader's.
+	x.up.TCPConn.SetReadDeadline(x.answerBy())
 }
 
 // answerBy is when the first byte of the answer must have come: counted from the

@@ -4,13 +4,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"strconv"
 	"strings"
 
 	"github.com/valyala/fasthttp"
 
 	"lbd/balancer"
+	"lbd/proxy/internal/inbound"
 )
 
 // statusClientGone is what a request counts as whose client left first (nginx's
@@ -24,7 +24,9 @@ type apiError struct {
 	code       string
 	param      string
 	message    string
-	retryAfter int // seconds, 0 = none
+	retryAfter int    // seconds, 0 = none
+	allow      string // methods, of a 405
+	id         []byte // X-Request-Id, nil = none
 }
 
 func (e *apiError) Error() string { return e.message }
@@ -118,6 +120,12 @@ func (e *apiError) write(ctx *fasthttp.RequestCtx) {
 	if e.retryAfter > 0 {
 		ctx.Response.Header.Set("Retry-After", strconv.Itoa(e.retryAfter))
 	}
+	if e.allow != "" {
+		ctx.Response.Header.Set("Allow", e.allow)
+	}
+	if e.id != nil {
+		ctx.Response.Header.SetBytesV(requestIDHeader, e.id)
+	}
 	writeJSON(ctx, e.status, body)
 }
 
@@ -127,31 +135,22 @@ func writeJSON(ctx *fasthttp.RequestCtx, status int, body []byte) {
 	ctx.SetBody(body)
 }
 
-// readError answers a request that could not be read. fasthttp closes the
-// connection afterwards; what the client still sends is read off first, so that
-// the answer arrives.
-func readError(ctx *fasthttp.RequestCtx, err error, cfg *Config) *apiError {
-	var e *apiError
+// readError is the answer to a request that could not be read.
+func readError(err error, cfg *Config) *apiError {
+	var bad *inbound.Malformed
 	switch {
-	case isType[*fasthttp.ErrSmallBuffer](err):
-		e = clientError(431, "request_head_too_large", "the request head is larger than %d bytes", cfg.MaxHeader)
-	case err == fasthttp.ErrBodyTooLarge:
-		e = clientError(413, "request_too_large", "the request body is larger than %d bytes", cfg.MaxBody)
-	case isTimeout(err):
-		e = clientError(408, "request_timeout", "the request did not arrive within %s", cfg.ClientRead)
-	case errors.Is(err, io.ErrUnexpectedEOF):
-		e = badRequest(malformed, "the request ended before the end of its body")
-	default:
-		e = badRequest(malformed, "the request is not valid HTTP/1.1: %s", withoutEcho(err))
+	case errors.Is(err, inbound.ErrVersion):
+		return clientError(505, "http_version_not_supported", "HTTP/1.1 and HTTP/1.0 are spoken here")
+	case errors.Is(err, inbound.ErrHeadSize):
+		return clientError(431, "request_head_too_large", "the request head is larger than %d bytes", cfg.MaxHeader)
+	case errors.Is(err, inbound.ErrBodySize):
+		return clientError(413, "request_too_large", "the request body is larger than %d bytes", cfg.MaxBody)
+	case errors.Is(err, inbound.ErrTimeout):
+		return clientError(408, "request_timeout", "the request did not arrive within %s", cfg.ClientRead)
+	case errors.Is(err, inbound.ErrCut):
+		return badRequest(malformed, "the request ended before the end of its body")
+	case errors.As(err, &bad):
+		return badRequest(malformed, "the request is not valid HTTP/1.1: %s", bad.Reason)
 	}
-	return e
-}
-
-// withoutEcho keeps what fasthttp quotes of the request, which may be a secret,
-// out of answers and logs.
-func withoutEcho(err error) string {
-	msg, _, _ := strings.Cut(err.Error(), "\"")
-	msg, _, _ = strings.Cut(msg, "buffer size=")
-	msg = strings.TrimPrefix(strings.TrimSuffix(strings.TrimSpace(msg), " in"), "fasthttp: ")
-	return strings.Trim(msg[:min(len(msg), maxEcho)], " ,.:")
+	return badRequest(malformed, "the request could not be read")
 }

@@ -4,10 +4,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/valyala/fasthttp"
-
 	"lbd/balancer"
 	"lbd/metrics"
+	"lbd/proxy/internal/inbound"
 	"lbd/proxy/internal/openai"
 	"lbd/proxy/internal/relay"
 	"lbd/proxy/internal/sock"
@@ -19,15 +18,22 @@ import (
 type exchange struct {
 	s      *Server
 	cfg    *Config
-	ctx    *fasthttp.RequestCtx
-	client *sock.Conn
+	client *inbound.Conn
 	start  time.Time // the last request byte was read
 
-	want want
-	req  balancer.Request
-	head requestHead
-	body []byte
-	out  []byte // head (and small body) on its way to the replica
+	want  want
+	req   balancer.Request
+	head  requestHead
+	body  []byte
+	out   []byte   // head (and small body) on its way to the replica
+	reply []byte   // head (and small body) on its way to the client
+	last  [64]byte // the last chunk
+	kept  []byte   // what the log wants of a request whose bytes are given up
+
+	minor  int  // of the client's HTTP/1.x
+	isHead bool // the method is HEAD
+	keep   bool // the client's connection may go on
+	begun  bool // bytes of an answer were written to the client
 
 	model   *metrics.Model
 	tried   []*balancer.Replica
@@ -40,43 +46,62 @@ type exchange struct {
 	sent    chan struct{} // closed when a large body is sent; nil for others
 	sendErr error         // of sending the request; valid once sent is closed
 
-	answer    relay.Head
-	first     *sock.Buf // holds head and body bytes until the stream begins
-	stream    relay.Stream
-	sniff     relay.Sniffer
-	status    int
-	streaming bool
-	complete  bool // the replica's response was read to its end
-	left      bool // the client has left
-	done      bool
+	answer   relay.Head
+	first    *sock.Buf // holds head and body bytes until the stream begins
+	stream   relay.Stream
+	sniff    relay.Sniffer
+	status   int
+	complete bool // the replica's response was read to its end
+	left     bool // the client has left
+	done     bool
 }
 
 var exchanges = sync.Pool{New: func() any { return new(exchange) }}
 
-// relay carries one request to a replica and its answer back.
-func (s *Server) relay(ctx *fasthttp.RequestCtx) {
+// relay carries one request to a replica and its answer back. It returns whether
+// the client's connection may go on.
+func (s *Server) relay(c *inbound.Conn) (keep bool) {
 	x := exchanges.Get().(*exchange)
-	x.s, x.cfg, x.ctx, x.start = s, s.cfg.Load(), ctx, time.Now()
-	x.client = ctx.Conn().(*sock.Conn)
+	req := c.Request()
+	x.s, x.cfg, x.client, x.start = s, s.cfg.Load(), c, time.Now()
+	x.minor, x.isHead, x.body = req.Minor, string(req.Method) == "HEAD", req.Body
+	x.keep = !req.Close
 	x.model, x.status = s.opt.Metrics.Model(metrics.Other), 500 // what a panic is answered with
-	x.body = ctx.Request.Body()
-	defer x.returned()
-	if err := x.prepare(); err != nil {
+	defer x.free()
+	defer x.recovered(&keep)
+	if err := x.prepare(req); err != nil {
 		x.fail(err)
+	} else {
+		x.attempts()
+	}
+	x.end()
+	return x.keep
+}
+
+// recovered ends an exchange that panics. The client is told, or sees an answer
+// that is cut.
+func (x *exchange) recovered(keep *bool) {
+	r := recover()
+	if r == nil {
 		return
 	}
-	x.attempts()
+	x.s.panicked(r)
+	*keep = false
+	x.end()
+	if !x.begun {
+		x.s.own(x.client, false, internalError.write)
+	}
 }
 
 // prepare reads everything that can be refused without a replica.
-func (x *exchange) prepare() *apiError {
-	if err := x.head.read(&x.ctx.Request.Header); err != nil {
+func (x *exchange) prepare(req *inbound.Request) *apiError {
+	if err := x.head.read(req); err != nil {
 		return err
 	}
 	if x.head.websocket {
 		return clientError(501, "not_implemented", "WebSocket connections are not relayed")
 	}
-	w, err := understand(x.ctx, x.body, x.s.opt.Fleet.Snapshot())
+	w, err := understand(req, x.s.opt.Fleet.Snapshot())
 	if err != nil {
 		return err
 	}
@@ -167,25 +192,15 @@ func (x *exchange) release() {
 func (x *exchange) fail(e *apiError) {
 	x.status = e.status
 	if e.status == statusClientGone {
-		x.left = true
-		x.ctx.SetConnectionClose()
-		x.ctx.SetStatusCode(statusClientGone)
+		x.left, x.keep = true, false
 		return
 	}
-	e.write(x.ctx)
 	if x.head.id == nil { // refused before there was one
 		x.head.id = newRequestID(&x.head.idBuf)
 	}
-	x.ctx.Response.Header.SetBytesV(requestIDHeader, x.head.id)
-}
-
-// returned runs when the handler returns, also by a panic: what does not stream
-// ends here.
-func (x *exchange) returned() {
-	if !x.streaming {
-		x.end()
-		x.free()
-	}
+	e.id = x.head.id
+	x.begun = true
+	x.keep = x.s.own(x.client, x.keep, e.write)
 }
 
 // end does the accounts, once.
@@ -201,7 +216,6 @@ func (x *exchange) end() {
 		strategy = x.want.model.Strategy
 	}
 	x.leave()
-	x.dropBody(keepBuffer)
 	if x.left {
 		x.status = statusClientGone
 		x.model.Disconnects.Inc()
@@ -210,6 +224,12 @@ func (x *exchange) end() {
 	x.model.Duration.Observe(time.Since(x.start).Seconds())
 	x.countTokens()
 	x.s.accessLog(x, strategy)
+	if cap(x.out) > keepBuffer {
+		x.out = nil
+	}
+	if cap(x.reply) > keepBuffer {
+		x.reply = nil
+	}
 }
 
 func (x *exchange) countTokens() {
@@ -226,7 +246,7 @@ func (x *exchange) countTokens() {
 	}
 }
 
-// keepBuffer is the largest request buffer that is kept for the next request.
+// keepBuffer is the largest buffer that is kept for the next request.
 const keepBuffer = 64 << 10
 
 // free gives the exchange back. Nothing may use it afterwards.
@@ -236,7 +256,7 @@ func (x *exchange) free() {
 	clear(x.tried)
 	clear(x.head.fields)
 	*x = exchange{
-		head: requestHead{fields: x.head.fields[:0]}, out: x.out[:0], tried: x.tried[:0],
+		head: requestHead{fields: x.head.fields[:0]}, out: x.out[:0], reply: x.reply[:0], kept: x.kept[:0], tried: x.tried[:0],
 		answer: relay.Head{Fields: x.answer.Fields[:0]}, stream: x.stream, sniff: x.sniff,
 	}
 	exchanges.Put(x)

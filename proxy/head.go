@@ -6,9 +6,8 @@ import (
 	"math/rand/v2"
 	"strconv"
 
-	"github.com/valyala/fasthttp"
-
 	"lbd/balancer"
+	"lbd/proxy/internal/inbound"
 	"lbd/proxy/internal/relay"
 )
 
@@ -24,75 +23,26 @@ type requestHead struct {
 	idBuf          [32]byte
 }
 
-// read takes the head from the bytes the client sent, not from what the HTTP
-// library made of them: names, order and repetitions stay. Stricter than that
-// library, it refuses folded lines and names that are no tokens.
-func (h *requestHead) read(req *fasthttp.RequestHeader) *apiError {
-	h.method, h.target = req.Method(), originForm(req.RequestURI())
-	h.fields, h.id, h.websocket = h.fields[:0], nil, false
-	for raw := req.RawHeaders(); len(raw) > 0; {
-		var line []byte
-		line, raw, _ = bytes.Cut(raw, []byte("\n"))
-		line = bytes.TrimSuffix(line, []byte("\r"))
-		if len(line) == 0 {
-			break
+// read takes over a request's head, from the bytes the client sent: names, order
+// and repetitions stay.
+func (h *requestHead) read(req *inbound.Request) *apiError {
+	h.method, h.target = req.Method, originForm(req.Target)
+	h.fields, h.id, h.websocket = append(h.fields[:0], req.Fields...), nil, false
+	for _, f := range h.fields {
+		switch len(f.Name) {
+		case len(requestIDHeader):
+			if h.id == nil && len(f.Value) > 0 && relay.EqualFold(f.Name, "x-request-id") {
+				h.id = f.Value
+			}
+		case len("upgrade"):
+			h.websocket = h.websocket || (relay.EqualFold(f.Name, "upgrade") && relay.EqualFold(f.Value, "websocket"))
 		}
-		if err := h.add(line); err != nil {
-			return err
-		}
-	}
-	if err := h.checkFraming(); err != nil {
-		return err
 	}
 	if err := h.dropHopByHop(); err != nil {
 		return err
 	}
 	if h.ownID = h.id == nil; h.ownID {
 		h.id = newRequestID(&h.idBuf)
-	}
-	return nil
-}
-
-func (h *requestHead) add(line []byte) *apiError {
-	name, value, ok := bytes.Cut(line, []byte(":"))
-	switch {
-	case line[0] == ' ' || line[0] == '\t':
-		return badRequest(malformed, "folded header lines are not accepted")
-	case !ok || !relay.IsToken(name):
-		return badRequest(malformed, "a header line is not NAME: VALUE")
-	}
-	value = bytes.Trim(value, " \t")
-	if i := relay.BadValueByte(value); i >= 0 {
-		return badRequest(malformed, "header %s holds the byte 0x%02x", name, value[i])
-	}
-	if h.id == nil && len(value) > 0 && bytes.EqualFold(name, []byte(requestIDHeader)) {
-		h.id = value
-	}
-	h.websocket = h.websocket || (bytes.EqualFold(name, []byte("Upgrade")) && bytes.EqualFold(value, []byte("websocket")))
-	h.fields = append(h.fields, relay.Field{Name: name, Value: value})
-	return nil
-}
-
-// checkFraming refuses what RFC 9112 section 6 calls likely to be smuggling but
-// the HTTP library accepts: a length beside a transfer coding, and codings other
-// than chunked.
-func (h *requestHead) checkFraming() *apiError {
-	length, coding := false, false
-	for _, f := range h.fields {
-		switch len(f.Name) {
-		case len("Content-Length"):
-			length = length || bytes.EqualFold(f.Name, []byte("Content-Length"))
-		case len("Transfer-Encoding"):
-			if !bytes.EqualFold(f.Name, []byte("Transfer-Encoding")) {
-				continue
-			}
-			if coding = true; !bytes.EqualFold(f.Value, []byte("chunked")) {
-				return badRequest(malformed, "a Transfer-Encoding other than chunked is not accepted")
-			}
-		}
-	}
-	if length && coding {
-		return badRequest(malformed, "both Content-Length and Transfer-Encoding are given")
 	}
 	return nil
 }

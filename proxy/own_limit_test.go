@@ -14,8 +14,8 @@ func TestOwnLimitIsNotTheReplicas(t *testing.T) {
 		syscall.EMFILE: false, syscall.ENFILE: false, syscall.ENOBUFS: false, syscall.ENOMEM: false, syscall.ENOSPC: false,
 		syscall.EADDRNOTAVAIL: true,
 	} {
-		s, _, _ := withMistake() // its Health panics
-		x := &exchange{s: s}
+		s, _, _ := withMistake(t) // its Health panics
+		x := &exchange{s: s.Server}
 		v := x.cannotConnect(&net.OpError{Op: "dial", Err: os.NewSyscallError("connect", errno)})
 		if v.err == nil || v.err.status != 503 || (v.retry != "") != retry {
 			t.Errorf("%v: %+v, retry %q", errno, v.err, v.retry)

@@ -2,6 +2,9 @@ package proxy
 
 import (
 	"bytes"
+	"context"
+	"io"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -9,10 +12,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/common/expfmt"
 	"github.com/rs/zerolog"
-	"github.com/valyala/fasthttp"
 
 	"lbd/balancer"
 	"lbd/metrics"
+	"lbd/proxy/internal/inbound"
 	"lbd/proxy/internal/relay"
 	"lbd/proxy/internal/sock"
 )
@@ -26,15 +29,45 @@ func (broken) ReadBuf() (*sock.Buf, int, error)           { panic("mistake") }
 func (broken) SetReadDeadline(time.Time) error            { return nil }
 func (broken) Report(*balancer.Replica, balancer.Outcome) { panic("mistake") }
 
-// withMistake returns a server with that mistake, what it logs and counts.
-func withMistake() (*Server, *bytes.Buffer, *prometheus.Registry) {
+// mistaken is a server with that mistake.
+type mistaken struct {
+	*Server
+	t *testing.T
+}
+
+func withMistake(t *testing.T) (*mistaken, *bytes.Buffer, *prometheus.Registry) {
+	t.Helper()
 	var log bytes.Buffer
 	reg := prometheus.NewRegistry()
-	s := &Server{opt: Options{
-		Fleet: broken{}, Health: broken{}, Metrics: metrics.New(reg, "test"), Log: zerolog.New(&log).Level(zerolog.InfoLevel),
-	}}
-	s.cfg.Store(&Config{})
-	return s, &log, reg
+	s, err := New(Options{
+		Config: Config{MaxHeader: 4096, MaxBody: 4096},
+		Fleet:  broken{}, Health: broken{}, Metrics: metrics.New(reg, "test"), Log: zerolog.New(&log).Level(zerolog.InfoLevel),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Stop(context.Background()) })
+	return &mistaken{s, t}, &log, reg
+}
+
+// talk sends a request and returns all that comes.
+func (m *mistaken) talk(request string) string {
+	m.t.Helper()
+	if err := m.Start("127.0.0.1:0"); err != nil {
+		m.t.Fatal(err)
+	}
+	nc, err := net.Dial("tcp", m.Addr().String())
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	defer nc.Close()
+	io.WriteString(nc, request)
+	got, err := io.ReadAll(nc)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.Stop(context.Background()) // and with it everything that logs
+	return string(got)
 }
 
 // answered returns the codes that were counted.
@@ -61,30 +94,38 @@ func answered(t *testing.T, reg *prometheus.Registry) (codes []string) {
 
 // A panic costs one request, which counts as what its client got.
 func TestPanicBeforeAnAnswer(t *testing.T) {
-	s, log, reg := withMistake()
-	ctx := &fasthttp.RequestCtx{}
-	ctx.Init2(&sock.Conn{}, nil, false)
-	ctx.Request.Header.SetMethod("POST")
-	ctx.Request.SetRequestURI("/v1/completions")
-	ctx.Request.SetBodyString("{}")
-	s.handle(ctx)
-	if ctx.Response.StatusCode() != 500 || !strings.Contains(log.String(), "BUG") {
-		t.Errorf("status %d, log %s", ctx.Response.StatusCode(), log)
+	s, log, reg := withMistake(t)
+	got := s.talk("POST /v1/completions HTTP/1.1\r\nHost: lbd\r\nContent-Length: 2\r\n\r\n{}")
+	if !strings.HasPrefix(got, "HTTP/1.1 500 ") || !strings.Contains(log.String(), "BUG") {
+		t.Errorf("answer %q, log %s", got, log)
 	}
 	if got := answered(t, reg); len(got) != 1 || got[0] != "500" {
 		t.Errorf("counted %v; want one 500", got)
 	}
 }
 
+// A panic on a page of lbd's own is no different.
+func TestPanicOnAPage(t *testing.T) {
+	s, log, _ := withMistake(t)
+	if got := s.talk("GET /health HTTP/1.1\r\nHost: lbd\r\n\r\n"); !strings.HasPrefix(got, "HTTP/1.1 500 ") || !strings.Contains(log.String(), "BUG") {
+		t.Errorf("answer %q, log %s", got, log)
+	}
+}
+
 // A panic within a stream is told of, ends the accounts and is nobody's leaving.
 func TestPanicWithinAStream(t *testing.T) {
-	s, log, reg := withMistake()
-	x := &exchange{s: s, cfg: s.cfg.Load(), ctx: &fasthttp.RequestCtx{}, client: &sock.Conn{}, status: 200, streaming: true}
+	s, log, reg := withMistake(t)
+	x := &exchange{s: s.Server, cfg: s.cfg.Load(), client: &inbound.Conn{Conn: &sock.Conn{}}, status: 200, begun: true}
 	x.model = s.opt.Metrics.Model("m")
 	x.stream.Up = broken{}
 	x.stream.Body.Reset(relay.Chunked, 0)
-	if _, err := x.WriteTo(nil); err == nil {
-		t.Error("no error: the answer would look whole")
+	keep := true
+	func() {
+		defer x.recovered(&keep)
+		x.run(true, false)
+	}()
+	if keep {
+		t.Error("the connection stays: the answer would look whole")
 	}
 	if !strings.Contains(log.String(), "BUG") {
 		t.Errorf("log: %q", log)

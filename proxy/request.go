@@ -4,9 +4,8 @@ import (
 	"bytes"
 	"errors"
 
-	"github.com/valyala/fasthttp"
-
 	"lbd/balancer"
+	"lbd/proxy/internal/inbound"
 	"lbd/proxy/internal/openai"
 )
 
@@ -19,9 +18,9 @@ type want struct {
 
 // understand finds the model of a request. Everything it refuses is refused
 // before a replica has seen anything.
-func understand(ctx *fasthttp.RequestCtx, body []byte, snap *balancer.Snapshot) (want, *apiError) {
-	w, err := understandBody(ctx.Request.Header.ContentType(), body, snap)
-	if err != nil && len(body) == 0 && string(ctx.Method()) == "OPTIONS" {
+func understand(req *inbound.Request, snap *balancer.Snapshot) (want, *apiError) {
+	w, err := understandBody(req.ContentType, req.Body, snap)
+	if err != nil && len(req.Body) == 0 && string(req.Method) == "OPTIONS" {
 		// A browser's preflight names no model; any replica can answer it.
 		if m := anyModel(snap); m != nil {
 			return want{model: m, peek: openai.Peek{MaxTokens: -1}}, nil

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"errors"
 	"io"
-	"net"
 	"os"
+	"slices"
+	"strconv"
+	"time"
 
 	"github.com/valyala/fasthttp"
 
@@ -19,10 +21,10 @@ import (
 // the client gets an error instead of half an answer.
 const bufferedBody = 64 << 10
 
-// respond stages the replica's answer.
+// respond passes the replica's answer on.
 func (x *exchange) respond(rest []byte) verdict {
-	isHead := x.ctx.IsHead()
-	framing := x.answer.Framing(isHead)
+	x.keep = x.keep && !x.s.in.Stopping()
+	framing := x.answer.Framing(x.isHead)
 	x.stream.Body.Reset(framing, x.answer.Length)
 	x.stream.Up, x.stream.Silence = x.up, x.cfg.Silence
 	x.sniff.Reset(x.answer.SSE, x.model.ITL)
@@ -32,69 +34,128 @@ func (x *exchange) respond(rest []byte) verdict {
 	if x.answer.SSE || x.answer.JSON {
 		x.stream.Sniff = &x.sniff
 	}
-	x.stageHead()
 	switch {
 	case framing == relay.NoBody:
-		x.noBody(rest, isHead)
-		return verdict{}
+		return x.noBody(rest)
 	case framing == relay.Length && x.answer.Length <= bufferedBody:
 		return x.buffer(rest)
 	}
 	return x.begin(rest, framing)
 }
 
-// stageHead copies the replica's head into the response, except what belongs to
-// one connection.
-func (x *exchange) stageHead() {
-	h := &x.ctx.Response.Header
-	h.SetStatusCode(x.answer.Status)
-	if reason := x.answer.Reason; len(reason) > 0 && string(reason) != fasthttp.StatusMessage(x.answer.Status) {
-		h.SetStatusMessage(reason)
-	}
-	hasID := false
-	for _, f := range x.answer.Fields {
-		if isHopByHop(f.Name) || relay.HasName(x.answer.Connection, f.Name) {
-			continue
-		}
-		hasID = hasID || bytes.EqualFold(f.Name, []byte(requestIDHeader))
-		h.AddBytesKV(f.Name, f.Value)
-	}
-	if !hasID {
-		h.SetBytesV(requestIDHeader, x.head.id)
-	}
-	if x.cfg.ResponseHeaders {
-		h.Set("X-Lbd-Replica", x.replica.ID)
-		h.Set("X-Lbd-Strategy", x.want.model.Strategy)
-	}
-}
-
-func (x *exchange) noBody(rest []byte, isHead bool) {
+// noBody passes on an answer that is only a head.
+func (x *exchange) noBody(rest []byte) verdict {
 	x.stream.Excess = len(rest) > 0
 	x.complete = true
 	x.res.FirstByte()
-	if isHead {
-		x.ctx.Response.SkipBody = true
-		if x.answer.Length >= 0 {
-			x.ctx.Response.Header.SetContentLength(int(x.answer.Length))
+	length := int64(-1)
+	if (x.isHead || x.answer.Length == 0) && x.status != 204 && x.status != 304 { // which may leave it out
+		length = x.answer.Length
+	}
+	x.reply = x.appendHead(x.reply[:0], length, false)
+	x.finish(x.sendReply())
+	return verdict{}
+}
+
+// buffer reads a body of known length whole, behind the head that it is sent with.
+func (x *exchange) buffer(rest []byte) verdict {
+	n := int(x.answer.Length)
+	x.stream.Excess = len(rest) > n
+	rest = rest[:min(len(rest), n)]
+	x.reply = slices.Grow(x.appendHead(x.reply[:0], x.answer.Length, false), n)
+	head := len(x.reply)
+	x.reply = append(x.reply, rest...)
+	if len(rest) < n {
+		x.up.WaitUntil(deadline(x.cfg.Silence))
+	}
+	for len(x.reply) < head+n {
+		m, err := x.up.Read(x.reply[len(x.reply) : head+n])
+		if err != nil {
+			return x.unfinished(err)
 		}
+		x.reply = x.reply[:len(x.reply)+m]
+	}
+	x.complete = true
+	body := x.reply[head:]
+	if x.status == 404 && unknownModel(body) {
+		if v := x.unknownThere(); v.retry != "" {
+			return v
+		}
+	}
+	x.res.FirstByte()
+	if x.stream.Sniff != nil {
+		x.sniff.Feed(body, time.Now())
+	}
+	x.finish(x.sendReply())
+	return verdict{}
+}
+
+// sendReply writes what is staged for the client.
+func (x *exchange) sendReply() error {
+	x.begun = true
+	_, err := x.client.Write(x.reply)
+	return err
+}
+
+// finish notes how writing an answer ended.
+func (x *exchange) finish(err error) {
+	if err != nil {
+		x.left, x.keep = true, false
 	}
 }
 
-// buffer reads a body of known length whole.
-func (x *exchange) buffer(rest []byte) verdict {
-	x.stream.Rest = rest
-	if int64(len(rest)) < x.answer.Length {
-		x.up.SetReadDeadline(deadline(x.cfg.Silence))
+// appendHead writes the head the client gets: the replica's, except what belongs to
+// one connection. length is the body's, -1 if the head does not say; chunked and a
+// length exclude each other.
+func (x *exchange) appendHead(dst []byte, length int64, chunked bool) []byte {
+	dst = append(dst, "HTTP/1.1 "...)
+	dst = strconv.AppendInt(dst, int64(x.answer.Status), 10)
+	dst = append(dst, ' ')
+	if len(x.answer.Reason) > 0 {
+		dst = append(dst, x.answer.Reason...)
+	} else {
+		dst = append(dst, fasthttp.StatusMessage(x.answer.Status)...)
 	}
-	if err := x.stream.Run(bodyAppender{&x.ctx.Response}); err != nil {
-		x.ctx.Response.Reset()
-		return x.unfinished(err)
+	hasID, hasDate := false, false
+	for _, f := range x.answer.Fields {
+		if isHopByHop(f.Name) || (x.answer.Connection != nil && relay.HasName(x.answer.Connection, f.Name)) {
+			continue
+		}
+		hasID = hasID || relay.EqualFold(f.Name, "x-request-id")
+		hasDate = hasDate || relay.EqualFold(f.Name, "date")
+		dst = appendField(dst, f.Name, f.Value)
 	}
-	x.complete = true
-	if x.status == 404 && unknownModel(x.ctx.Response.Body()) {
-		return x.unknownThere()
+	if !hasDate { // RFC 9110 section 6.6.1 wants it of who forwards
+		dst = append(dst, "\r\nDate: "...)
+		dst = fasthttp.AppendHTTPDate(dst, time.Now())
 	}
-	return verdict{}
+	if !hasID {
+		dst = appendField(dst, []byte(requestIDHeader), x.head.id)
+	}
+	if x.cfg.ResponseHeaders {
+		dst = append(append(dst, "\r\nX-Lbd-Replica: "...), x.replica.ID...)
+		dst = append(append(dst, "\r\nX-Lbd-Strategy: "...), x.want.model.Strategy...)
+	}
+	switch {
+	case chunked:
+		dst = append(dst, "\r\nTransfer-Encoding: chunked"...)
+	case length >= 0:
+		dst = strconv.AppendInt(append(dst, "\r\nContent-Length: "...), length, 10)
+	}
+	switch {
+	case !x.keep:
+		dst = append(dst, "\r\nConnection: close"...)
+	case x.minor == 0:
+		dst = append(dst, "\r\nConnection: keep-alive"...)
+	}
+	return append(dst, "\r\n\r\n"...)
+}
+
+func appendField(dst, name, value []byte) []byte {
+	dst = append(dst, "\r\n"...)
+	dst = append(dst, name...)
+	dst = append(dst, ": "...)
+	return append(dst, value...)
 }
 
 // unknownModel recognises vLLM's "The model `X` does not exist." (v0.6.4 to
@@ -111,24 +172,23 @@ func (x *exchange) unknownThere() verdict {
 	if !x.othersLeft() {
 		return verdict{}
 	}
-	x.ctx.Response.Reset()
 	x.dropFirst()
 	return verdict{retry: "model_not_found", err: modelNotFound(x.s.opt.Fleet.Snapshot(), []byte(x.want.model.Name))}
 }
 
-type bodyAppender struct{ resp *fasthttp.Response }
-
-func (a bodyAppender) Write(p []byte) (int, error) {
-	a.resp.AppendBody(p)
-	return len(p), nil
-}
-
-// begin waits for the first body bytes and hands the rest to WriteTo. As long as
-// nothing was sent to the client a replica that fails can still be reported with
-// an error instead of a broken success.
+// begin waits for the first body bytes and relays from there on. As long as nothing
+// was sent to the client a replica that fails can still be reported with an error
+// instead of a broken success.
 func (x *exchange) begin(rest []byte, framing relay.Framing) verdict {
+	old := x.minor == 0 && framing != relay.Length
+	x.keep = x.keep && !old
+	chunked, length := framing != relay.Length && !old, int64(-1)
+	if framing == relay.Length {
+		length = x.answer.Length
+	}
+	x.reply = x.appendHead(x.reply[:0], length, chunked)
 	if len(rest) == 0 {
-		x.dropFirst()
+		x.dropFirst() // and with it the replica's head
 		b, n, err := x.up.ReadBuf()
 		switch {
 		case err == nil:
@@ -144,40 +204,93 @@ func (x *exchange) begin(rest []byte, framing relay.Framing) verdict {
 	}
 	x.stream.First, x.first = x.first, nil
 	x.res.FirstByte()
-	x.dropBody(streamKeeps)
-	x.up.SetReadDeadline(deadline(x.cfg.Silence))
-	size := -1
-	if framing == relay.Length {
-		size = int(x.answer.Length)
-	}
-	if framing == relay.UntilClose {
+	switch {
+	case old:
+		x.stream.Mode = relay.Unchunk // HTTP/1.0 knows no chunks: the body ends with the connection
+	case framing == relay.UntilClose:
 		x.stream.Mode = relay.Rechunk
 	}
-	if !x.ctx.Request.Header.IsHTTP11() && size < 0 {
-		x.streamOld()
-		return verdict{}
-	}
-	x.streaming = true
-	x.ctx.Response.ImmediateHeaderFlush = true
-	x.ctx.Response.SetBodyStream(x, size)
+	x.drop()
+	x.run(chunked, old)
 	return verdict{}
 }
 
-// streamKeeps is the largest request buffer that is kept while an answer streams.
+// run relays the body.
+func (x *exchange) run(chunked, untilClose bool) {
+	err := x.stream.Run(x)
+	if err == nil && chunked {
+		err = x.writeLast()
+	}
+	if err == nil && len(x.reply) > 0 { // an empty body
+		_, err = x.Write(nil)
+	}
+	x.streamed(err)
+	if err != nil && untilClose {
+		x.client.SetLinger(0) // a FIN would make the answer look whole
+	}
+}
+
+// Write sends a part of the answer, the first one together with the head.
+func (x *exchange) Write(p []byte) (int, error) {
+	if !x.begun {
+		x.begun = true
+		x.reply = append(x.reply, p...)
+		_, err := x.client.Write(x.reply)
+		x.reply = x.reply[:0]
+		if cap(x.reply) > streamKeeps {
+			x.reply = nil
+		}
+		return len(p), err
+	}
+	return x.client.Write(p)
+}
+
+// writeLast ends a chunked answer. Trailer fields pass but for those that frame or
+// route a message (RFC 9110 section 6.5.1).
+func (x *exchange) writeLast() error {
+	last := append(x.last[:0], "0\r\n"...)
+	relay.TrailerFields(x.stream.Body.Trailer(), func(name, value []byte) {
+		if !isHopByHop(name) {
+			last = append(append(append(append(last, name...), ": "...), value...), "\r\n"...)
+		}
+	})
+	last = append(last, "\r\n"...)
+	_, err := x.Write(last)
+	if err != nil {
+		err = errors.Join(relay.ErrClient, err)
+	}
+	return err
+}
+
+// streamKeeps is the largest buffer of its own that an exchange keeps while an
+// answer streams, in bytes.
 const streamKeeps = 8 << 10
 
-// dropBody lets go of request buffers larger than keep: an answer may go on for
-// minutes, and the request will not be sent again.
-func (x *exchange) dropBody(keep int) {
+// drop gives up the request's bytes: an answer may go on for minutes, and the
+// request will not be sent again. What the log wants of it is copied.
+func (x *exchange) drop() {
 	if over, _ := x.uploaded(); !over {
 		return
 	}
+	b := x.kept[:0]
+	b = append(b, x.head.method[:min(len(x.head.method), maxKept)]...)
+	method := len(b)
+	b = append(b, pathOnly(x.head.target)[:min(len(pathOnly(x.head.target)), maxKept)]...)
+	path := len(b)
+	b = append(b, x.head.id...)
+	x.kept = b
+	x.head.method, x.head.target, x.head.id = b[:method], b[method:path], b[path:]
+	clear(x.head.fields)
+	x.head.fields = x.head.fields[:0]
 	x.body, x.req.Prompt = nil, nil
-	x.ctx.Request.ReleaseBody(keep)
-	if cap(x.out) > keep {
+	if cap(x.out) > streamKeeps {
 		x.out = nil
 	}
+	x.client.Release()
 }
+
+// maxKept bounds what is kept of a path for the log of a stream, in bytes.
+const maxKept = 256
 
 // dropFirst gives back what the response head was read into.
 func (x *exchange) dropFirst() {
@@ -188,7 +301,6 @@ func (x *exchange) dropFirst() {
 // unfinished turns the failure of a response that the client has seen nothing of
 // into an answer. The request has run, so it is not retried.
 func (x *exchange) unfinished(err error) verdict {
-	x.ctx.Response.Reset()
 	o, left := x.blame(err)
 	if left {
 		return clientLeft
@@ -216,81 +328,17 @@ func (x *exchange) blame(err error) (o balancer.Outcome, clientLeft bool) {
 	return balancer.Reset, false
 }
 
-// Read is not used: fasthttp takes WriteTo.
-func (x *exchange) Read([]byte) (int, error) { panic("BUG: the relay is not read from") }
-
-// SupportsBodyWriteTo implements fasthttp.BodyWriterTo.
-func (x *exchange) SupportsBodyWriteTo() bool { return true }
-
-// WriteTo relays the body past fasthttp's writer, to which only the end of a
-// chunked body is left. The head has been flushed before.
-func (x *exchange) WriteTo(io.Writer) (n int64, err error) {
-	defer func() {
-		if r := recover(); r != nil { // fasthttp would not say a word
-			x.s.panicked(r)
-			x.end()
-			err = errPanicked
-		}
-	}()
-	err = x.stream.Run(x.client)
-	x.streamed(err)
-	if err == nil {
-		relay.TrailerFields(x.stream.Body.Trailer(), func(name, value []byte) {
-			if x.ctx.Response.Header.AddTrailerBytes(name) == nil {
-				x.ctx.Response.Header.AddBytesKV(name, value)
-			}
-		})
-	}
-	n = x.stream.Relayed
-	x.end()
-	return n, err
-}
-
-var errPanicked = errors.New("relay panicked")
-
 // streamed notes how the relay ended.
 func (x *exchange) streamed(err error) {
 	if err == nil {
 		x.complete = true
 		return
 	}
+	x.keep = false
 	o, left := x.blame(err)
 	if x.left = left; !left {
 		x.failed(o)
 		x.s.opt.Log.Warn().Str("replica", x.replica.ID).Str("model", x.want.model.Name).Bytes("request_id", x.head.id).
 			Err(err).Msg("response broke off, client sees a truncated answer")
 	}
-}
-
-// Close implements io.Closer: fasthttp calls it when it is done with the body,
-// also when it never asked for it.
-func (x *exchange) Close() error {
-	if !x.done {
-		x.left = true
-		x.end()
-	}
-	x.free()
-	return nil
-}
-
-// streamOld relays to a client of HTTP/1.0, which knows no chunks: the body ends
-// with the connection. fasthttp cannot write such a response, so it is written
-// here, before the handler returns.
-func (x *exchange) streamOld() {
-	x.stream.Mode = relay.Unchunk
-	h := &x.ctx.Response.Header
-	h.SetConnectionClose()
-	h.SetContentLength(-2) // "identity": no framing in the head
-	_, err := x.client.Write(h.Header())
-	if err != nil {
-		err = errors.Join(relay.ErrClient, err)
-	} else {
-		err = x.stream.Run(x.client)
-	}
-	x.streamed(err)
-	if err != nil {
-		x.client.SetLinger(0) // a FIN would make the answer look whole
-	}
-	x.ctx.HijackSetNoResponse(true)
-	x.ctx.Hijack(func(net.Conn) {}) // only to have the connection closed
 }

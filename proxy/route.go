@@ -8,6 +8,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"lbd/metrics"
+	"lbd/proxy/internal/inbound"
 )
 
 // ownPages are answered by lbd itself, on GET and HEAD.
@@ -51,46 +52,48 @@ var relayedMethods = map[string]bool{
 	"GET": true, "HEAD": true, "POST": true, "PUT": true, "PATCH": true, "DELETE": true, "OPTIONS": true,
 }
 
-func (s *Server) route(ctx *fasthttp.RequestCtx) {
-	if err := s.dispatch(ctx); err != nil {
-		err.write(ctx)
-		s.opt.Metrics.Model(metrics.Other).Answered(err.status)
-		s.logRefused(ctx, err)
+// route answers one request. It returns whether the connection may go on.
+func (s *Server) route(c *inbound.Conn) (keep bool) {
+	req := c.Request()
+	path, err := cleanPath(req.Target)
+	if err == nil {
+		err = permitted(string(req.Method), path)
 	}
+	if err != nil {
+		s.logRefused(c, err)
+		s.opt.Metrics.Model(metrics.Other).Answered(err.status)
+		return s.own(c, true, err.write)
+	}
+	if page := ownPage(path); page != nil {
+		return s.own(c, true, func(ctx *fasthttp.RequestCtx) { page(s, ctx) })
+	}
+	return s.relay(c)
 }
 
-func (s *Server) dispatch(ctx *fasthttp.RequestCtx) *apiError {
-	if p := ctx.Request.Header.Protocol(); !bytes.Equal(p, []byte("HTTP/1.1")) && !bytes.Equal(p, []byte("HTTP/1.0")) {
-		return clientError(505, "http_version_not_supported", "HTTP/1.1 and HTTP/1.0 are spoken here")
-	}
-	path, err := cleanPath(ctx.Request.Header.RequestURI())
-	if err != nil {
-		return err
-	}
-	method := string(ctx.Method())
-	if page := ownPage(path); page != nil {
-		if method != "GET" && method != "HEAD" {
-			ctx.Response.Header.Set("Allow", "GET, HEAD")
-			return clientError(405, "method_not_allowed", "%s takes GET or HEAD", shortPath(path))
-		}
-		page(s, ctx)
-		return nil
-	}
+// permitted refuses what lbd neither answers nor relays.
+func permitted(method, path string) *apiError {
 	switch {
+	case ownPage(path) != nil:
+		if method != "GET" && method != "HEAD" {
+			return wrongMethod("GET, HEAD", "%s takes GET or HEAD", shortPath(path))
+		}
 	case isControl(path):
 		return clientError(403, "forbidden", "%s acts on a single replica; it is not balanced but offered on the admin listener as /replicas/{id}%s and /fleet%s",
 			shortPath(path), shortPath(path), shortPath(path))
 	case !isRelayed(path):
 		return clientError(404, "unknown_path", "%s is not a path of the OpenAI or vLLM API", shortPath(path))
 	case (postOnly[path] || relayedRoot[path]) && method != "POST" && method != "OPTIONS":
-		ctx.Response.Header.Set("Allow", "POST, OPTIONS")
-		return clientError(405, "method_not_allowed", "%s takes POST", path)
+		return wrongMethod("POST, OPTIONS", "%s takes POST", path)
 	case !relayedMethods[method]:
-		ctx.Response.Header.Set("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
-		return clientError(405, "method_not_allowed", "method %s is not relayed", method)
+		return wrongMethod("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS", "method %s is not relayed", shortPath(method))
 	}
-	s.relay(ctx)
 	return nil
+}
+
+func wrongMethod(allow, format string, args ...any) *apiError {
+	e := clientError(405, "method_not_allowed", format, args...)
+	e.allow = allow
+	return e
 }
 
 func ownPage(path string) func(*Server, *fasthttp.RequestCtx) {

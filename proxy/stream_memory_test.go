@@ -3,16 +3,19 @@ package proxy
 import (
 	"testing"
 
-	"github.com/valyala/fasthttp"
+	"lbd/proxy/internal/inbound"
+	"lbd/proxy/internal/sock"
 )
 
 // A live stream holds no copy of its request but a small one.
 func TestStreamHoldsNoLargeRequest(t *testing.T) {
-	x := &exchange{ctx: &fasthttp.RequestCtx{}, out: make([]byte, 0, streamKeeps+1)}
-	x.ctx.Request.SetBody(make([]byte, streamKeeps+1))
-	x.body = x.ctx.Request.Body()
-	x.dropBody(streamKeeps)
-	if x.out != nil || x.body != nil || len(x.ctx.Request.Body()) != 0 {
-		t.Errorf("held: %d bytes to send, %d of the body, %d of fasthttp's", cap(x.out), len(x.body), len(x.ctx.Request.Body()))
+	x := &exchange{client: &inbound.Conn{Conn: &sock.Conn{}}, out: make([]byte, 0, streamKeeps+1), body: make([]byte, streamKeeps+1)}
+	x.head.method, x.head.target, x.head.id = []byte("POST"), []byte("/v1/x?secret"), []byte("id")
+	x.drop()
+	if x.out != nil || x.body != nil {
+		t.Errorf("held: %d bytes to send, %d of the body", cap(x.out), len(x.body))
+	}
+	if m, p, id := string(x.head.method), string(x.head.target), string(x.head.id); m != "POST" || p != "/v1/x" || id != "id" {
+		t.Errorf("kept for the log: %q %q %q", m, p, id)
 	}
 }

@@ -123,6 +123,19 @@ func (b *Body) next(p []byte) (kind part, n int, held bool, err error) {
 	return b.chunked(p)
 }
 
+// Next consumes some bytes of p, at least one, and returns those of them that are
+// payload. It is for whoever decodes a body instead of passing it on.
+func (b *Body) Next(p []byte) (data []byte, n int, err error) {
+	kind, n, _, err := b.next(p)
+	if kind == payload {
+		return p[:n], n, err
+	}
+	return nil, n, err
+}
+
+// Between says that a chunked body stands between two chunks.
+func (b *Body) Between() bool { return b.state == inSize && len(b.line) == 0 }
+
 func (b *Body) take(p []byte) int {
 	n := int(min(int64(len(p)), b.left))
 	b.left -= int64(n)
@@ -282,7 +295,7 @@ func TrailerFields(section []byte, yield func(name, value []byte)) {
 		var line []byte
 		line, section, _ = bytes.Cut(section, []byte("\r\n"))
 		name, value, ok := bytes.Cut(line, []byte(":"))
-		if value = trimBlanks(value); ok && IsToken(name) && BadValueByte(value) < 0 {
+		if value = TrimBlanks(value); ok && IsToken(name) && BadValueByte(value) < 0 {
 			yield(name, value)
 		}
 	}

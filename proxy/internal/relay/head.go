@@ -145,7 +145,7 @@ func (h *Head) field(line []byte) error {
 	if colon <= 0 {
 		return badHead("header line %q; want NAME: VALUE", truncate(line))
 	}
-	f := Field{Name: line[:colon], Value: trimBlanks(line[colon+1:])}
+	f := Field{Name: line[:colon], Value: TrimBlanks(line[colon+1:])}
 	if !IsToken(f.Name) {
 		return badHead("header name %q is not a token", truncate(f.Name))
 	}
@@ -161,7 +161,7 @@ func (h *Head) field(line []byte) error {
 
 func (h *Head) interpret(f Field) error {
 	switch {
-	case equalFold(f.Name, "content-length"):
+	case EqualFold(f.Name, "content-length"):
 		n, err := parseLength(f.Value)
 		if err != nil {
 			return err
@@ -170,20 +170,20 @@ func (h *Head) interpret(f Field) error {
 			return badHead("two Content-Length fields, %d and %d", h.Length, n)
 		}
 		h.Length = n
-	case equalFold(f.Name, "transfer-encoding"):
-		if h.Chunked || !equalFold(f.Value, "chunked") {
+	case EqualFold(f.Name, "transfer-encoding"):
+		if h.Chunked || !EqualFold(f.Value, "chunked") {
 			return badHead("Transfer-Encoding %q; want one that is chunked", truncate(f.Value))
 		}
 		h.Chunked = true
-	case equalFold(f.Name, "connection"):
+	case EqualFold(f.Name, "connection"):
 		h.nominate(f.Value)
 		h.closes = h.closes || HasToken(f.Value, "close")
 		h.keeps = h.keeps || HasToken(f.Value, "keep-alive")
-	case equalFold(f.Name, "content-type"):
+	case EqualFold(f.Name, "content-type"):
 		h.SSE = hasPrefixFold(f.Value, "text/event-stream")
 		h.JSON = hasPrefixFold(f.Value, "application/json")
-	case equalFold(f.Name, "content-encoding"):
-		h.Encoded = !equalFold(f.Value, "identity")
+	case EqualFold(f.Name, "content-encoding"):
+		h.Encoded = !EqualFold(f.Value, "identity")
 	}
 	return nil
 }
@@ -256,8 +256,8 @@ func BadValueByte(b []byte) int {
 	return -1
 }
 
-// trimBlanks is bytes.Trim(b, " \t") without building a set for it.
-func trimBlanks(b []byte) []byte {
+// TrimBlanks is bytes.Trim(b, " \t") without building a set for it.
+func TrimBlanks(b []byte) []byte {
 	for len(b) > 0 && (b[0] == ' ' || b[0] == '\t') {
 		b = b[1:]
 	}
@@ -272,7 +272,7 @@ func HasToken(list []byte, token string) bool {
 	for len(list) > 0 {
 		var item []byte
 		item, list, _ = bytes.Cut(list, []byte(","))
-		if equalFold(trimBlanks(item), token) {
+		if EqualFold(TrimBlanks(item), token) {
 			return true
 		}
 	}
@@ -284,15 +284,15 @@ func HasName(list, name []byte) bool {
 	for len(list) > 0 {
 		var item []byte
 		item, list, _ = bytes.Cut(list, []byte(","))
-		if bytes.EqualFold(trimBlanks(item), name) {
+		if bytes.EqualFold(TrimBlanks(item), name) {
 			return true
 		}
 	}
 	return false
 }
 
-// equalFold compares ASCII letters without regard to case; want is lower case.
-func equalFold(b []byte, want string) bool { return len(b) == len(want) && hasPrefixFold(b, want) }
+// EqualFold compares ASCII letters without regard to case; want is lower case.
+func EqualFold(b []byte, want string) bool { return len(b) == len(want) && hasPrefixFold(b, want) }
 
 func hasPrefixFold(b []byte, want string) bool {
 	if len(b) < len(want) {

@@ -56,14 +56,13 @@ type Conn struct {
 	ended            bool // a read has seen the peer's FIN
 	rdFault, wrFault bool // a system call failed: a reset, a timeout
 
-	received int64
-	// Taken is for the owner of the reading side to count what it has used of the
-	// bytes received.
-	Taken int64
+	due   time.Time // when a read that waits fails; zero: what armed says
+	armed time.Time // what the runtime's timer is set to
 
 	gone   atomic.Bool
 	mu     sync.Mutex
 	bound  *Conn
+	wake   func() // called once when there is something to read
 	closed bool
 	linger atomic.Bool
 }
@@ -110,22 +109,63 @@ func Dial(ctx context.Context, addr string, timeout, stall time.Duration, w *Wat
 	return c, nil
 }
 
-// Received returns how many bytes have been read over the connection's life. It is
-// to be asked by the goroutine that reads.
-func (c *Conn) Received() int64 { return c.received }
+// SetReadDeadline makes reads that wait fail at t; zero means never.
+func (c *Conn) SetReadDeadline(t time.Time) error {
+	c.due, c.armed = time.Time{}, t
+	return c.TCPConn.SetReadDeadline(t)
+}
+
+// WaitUntil is SetReadDeadline for limits that are seldom reached and set again for
+// each request: a timer that is set to an earlier time is left alone, and set again
+// only if it fires. It is for the goroutine that reads.
+func (c *Conn) WaitUntil(t time.Time) error {
+	if t.IsZero() {
+		return c.SetReadDeadline(t)
+	}
+	c.due = t
+	if !c.armed.IsZero() && !c.armed.After(t) {
+		return nil
+	}
+	c.armed = t
+	return c.TCPConn.SetReadDeadline(t)
+}
+
+// early says that a read failed at a time that is no limit any more, and has set
+// the timer to the one that is.
+func (c *Conn) early(err error) bool {
+	if c.due.IsZero() || !errors.Is(err, os.ErrDeadlineExceeded) || !time.Now().Before(c.due) {
+		return false
+	}
+	c.armed = c.due
+	return c.TCPConn.SetReadDeadline(c.due) == nil
+}
 
 // Read reads what is there, or waits for it.
 func (c *Conn) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	c.rd = ioState{p: p}
-	return c.result(c.raw.Read(c.readFn))
+	for {
+		c.rd = ioState{p: p}
+		n, err := c.result(c.raw.Read(c.readFn))
+		if err == nil || !c.early(err) {
+			return n, err
+		}
+	}
 }
 
 // ReadBuf waits for data and returns it in a pooled buffer that the caller gives
 // back with PutBuf. While it waits no buffer is held.
 func (c *Conn) ReadBuf() (*Buf, int, error) {
+	for {
+		b, n, err := c.readBuf()
+		if err == nil || !c.early(err) {
+			return b, n, err
+		}
+	}
+}
+
+func (c *Conn) readBuf() (*Buf, int, error) {
 	c.rd = ioState{}
 	err := c.raw.Read(c.borrowFn)
 	b := c.borrowed
@@ -142,7 +182,6 @@ func (c *Conn) ReadBuf() (*Buf, int, error) {
 func (c *Conn) result(pollErr error) (int, error) {
 	n, err := c.rd.n, c.rd.err
 	c.rd = ioState{}
-	c.received += int64(max(n, 0))
 	switch {
 	case pollErr != nil:
 		return 0, pollErr
@@ -275,6 +314,19 @@ func (c *Conn) hangup() {
 	c.mu.Unlock()
 	if up != nil {
 		up.Close()
+	}
+}
+
+// cut ends the connection as if the peer had left.
+func (c *Conn) cut() {
+	c.mu.Lock()
+	wake := c.wake
+	c.wake = nil
+	c.mu.Unlock()
+	c.hangup()
+	c.abort()
+	if wake != nil {
+		wake()
 	}
 }
 

@@ -32,11 +32,18 @@ func Listen(addr string, w *Watch, stall time.Duration) (*Listener, error) {
 // memory for another connection. Clients wait in the backlog meanwhile.
 const acceptPause = 20 * time.Millisecond
 
-// Accept returns the next connection, a *Conn. A connection that cannot be set
-// up is dropped, and a lack of descriptors is waited out: neither ends the
-// listener. (fasthttp v1.77.0 server.go acceptConn takes every error but a
-// timeout for the end.)
+// Accept is AcceptConn for those who want a net.Conn.
 func (l *Listener) Accept() (net.Conn, error) {
+	c, err := l.AcceptConn()
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// AcceptConn returns the next connection. One that cannot be set up is dropped,
+// and a lack of descriptors is waited out: neither ends the listener.
+func (l *Listener) AcceptConn() (*Conn, error) {
 	for {
 		tc, err := l.AcceptTCP()
 		switch {

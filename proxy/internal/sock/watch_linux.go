@@ -1,6 +1,7 @@
 package sock
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"sync"
@@ -72,7 +73,7 @@ func (w *Watch) run() {
 		}
 		for i := range events[:n] {
 			if c := w.find(&events[i]); c != nil {
-				c.hangup()
+				c.happened(events[i].Events)
 			}
 		}
 	}
@@ -129,6 +130,58 @@ func (w *Watch) enter(ep, fd int, c *Conn) error {
 	return nil
 }
 
+// AwaitReadable calls wake, once, when there is something to read: bytes, an end or
+// an error. Until then the connection needs no goroutine. wake is called by the
+// watch's own goroutine and must not block. It returns false, and will not call,
+// when this connection cannot be waited for in this way.
+func (c *Conn) AwaitReadable(wake func()) bool {
+	if c.watch == nil {
+		return false
+	}
+	c.mu.Lock()
+	c.wake = wake
+	c.mu.Unlock()
+	if c.listen(unix.EPOLLRDHUP|unix.EPOLLIN|unix.EPOLLET) == nil {
+		return true
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	called := c.wake == nil
+	c.wake = nil
+	return called
+}
+
+// listen says what the watch is to hear of. What has happened already is told at
+// once, edge-triggered or not (ep_modify in fs/eventpoll.c polls the file).
+func (c *Conn) listen(events uint32) error {
+	var setErr, modErr error
+	err := c.raw.Control(func(fd uintptr) {
+		setErr = c.watch.raw.Control(func(ep uintptr) {
+			ev := unix.EpollEvent{Events: events, Fd: c.slot.fd, Pad: int32(c.slot.gen)}
+			modErr = unix.EpollCtl(int(ep), unix.EPOLL_CTL_MOD, int(fd), &ev)
+		})
+	})
+	return errors.Join(err, setErr, modErr)
+}
+
+// happened takes an event. A connection that is read from again is not to be heard
+// of for each packet, so the watch goes back to departures first.
+func (c *Conn) happened(events uint32) {
+	c.mu.Lock()
+	wake := c.wake
+	c.wake = nil
+	c.mu.Unlock()
+	if wake != nil && events&unix.EPOLLIN != 0 {
+		c.listen(unix.EPOLLRDHUP | unix.EPOLLET) // fails on a closed connection only
+	}
+	if events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
+		c.hangup()
+	}
+	if wake != nil {
+		wake()
+	}
+}
+
 // remove must come before the descriptor is closed; closing takes it out of the
 // epoll set.
 func (w *Watch) remove(c *Conn) {
@@ -148,7 +201,6 @@ func (w *Watch) CloseAll() {
 	}
 	w.mu.Unlock()
 	for _, c := range conns {
-		c.hangup()
-		c.abort()
+		c.cut()
 	}
 }

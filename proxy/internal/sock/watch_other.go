@@ -41,10 +41,12 @@ func (w *Watch) CloseAll() {
 	conns := maps.Clone(w.conns)
 	w.mu.Unlock()
 	for c := range conns {
-		c.hangup()
-		c.abort()
+		c.cut()
 	}
 }
 
 // Arrived cannot be known on this system, so it is assumed.
 func (c *Conn) Arrived(int64) bool { return true }
+
+// AwaitReadable cannot be had on this system.
+func (c *Conn) AwaitReadable(func()) bool { return false }

@@ -1,0 +1,241 @@
+package inbound
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"lbd/proxy/internal/sock"
+)
+
+// Handler answers requests. Its methods are called by the goroutine of the
+// connection.
+type Handler interface {
+	// Serve answers the request c has read. It returns whether the connection may
+	// carry another one; if not, it is closed.
+	Serve(c *Conn) (keep bool)
+	// Refuse answers a request that could not be read, with a *Malformed or one of
+	// the errors of this package. The connection is closed afterwards.
+	Refuse(c *Conn, err error)
+}
+
+// Listener is where connections come from; *sock.Listener is one.
+type Listener interface {
+	AcceptConn() (*sock.Conn, error)
+	Close() error
+}
+
+// Server serves the connections of a listener.
+type Server struct {
+	handler  Handler
+	limits   atomic.Pointer[Limits]
+	clock    atomic.Int64 // Unix ns, to the tick
+	stopping atomic.Bool
+
+	mu    sync.Mutex
+	ln    Listener
+	conns map[*Conn]struct{}
+	idle  chan struct{} // closed when the last connection has ended, while stopping
+
+	stop chan struct{}
+	done chan struct{} // the ticker has ended
+}
+
+// NewServer starts the server's clock; Shutdown ends it.
+func NewServer(h Handler, lim Limits) *Server {
+	s := &Server{
+		handler: h, conns: map[*Conn]struct{}{}, idle: make(chan struct{}),
+		stop: make(chan struct{}), done: make(chan struct{}),
+	}
+	s.limits.Store(&lim)
+	s.clock.Store(time.Now().UnixNano())
+	go s.run()
+	return s
+}
+
+// SetLimits applies to the next request of each connection.
+func (s *Server) SetLimits(lim Limits) { s.limits.Store(&lim) }
+
+// Stopping says that every answer should end its connection.
+func (s *Server) Stopping() bool { return s.stopping.Load() }
+
+// Open returns the number of connections.
+func (s *Server) Open() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.conns)
+}
+
+// Serve accepts connections until Shutdown, which makes it return nil.
+func (s *Server) Serve(ln Listener) error {
+	s.mu.Lock()
+	s.ln = ln
+	s.mu.Unlock()
+	if s.stopping.Load() {
+		ln.Close()
+	}
+	for {
+		sc, err := ln.AcceptConn()
+		if err != nil {
+			if s.stopping.Load() {
+				return nil
+			}
+			return err
+		}
+		s.begin(sc)
+	}
+}
+
+func (s *Server) begin(sc *sock.Conn) {
+	c := &Conn{Conn: sc, srv: s}
+	s.mu.Lock()
+	s.conns[c] = struct{}{}
+	s.mu.Unlock()
+	go c.serve()
+}
+
+// end closes a connection that is over.
+func (s *Server) end(c *Conn) {
+	c.Release()
+	c.give()
+	c.Close()
+	s.forget(c)
+}
+
+func (s *Server) forget(c *Conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, ok := s.conns[c]; !ok {
+		return
+	}
+	if delete(s.conns, c); len(s.conns) == 0 && s.stopping.Load() {
+		close(s.idle)
+	}
+}
+
+// Shutdown closes the listener and the connections that wait for a request, and
+// waits for the others until ctx ends. It returns an error that wraps ctx's and
+// names the number of connections left.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.close()
+	select {
+	case <-s.idle:
+		return nil
+	case <-ctx.Done():
+	}
+	if n := s.Open(); n > 0 {
+		return fmt.Errorf("%d connections cut: %w", n, ctx.Err())
+	}
+	return nil
+}
+
+func (s *Server) close() {
+	s.mu.Lock()
+	first := !s.stopping.Swap(true)
+	ln := s.ln
+	if first && len(s.conns) == 0 {
+		close(s.idle)
+	}
+	s.mu.Unlock()
+	if !first {
+		return
+	}
+	close(s.stop)
+	<-s.done
+	if ln != nil {
+		ln.Close()
+	}
+	for _, c := range s.list() {
+		s.shut(c)
+	}
+}
+
+// shut closes a connection without a request.
+func (s *Server) shut(c *Conn) {
+	if c.shut() {
+		s.forget(c)
+	}
+}
+
+func (s *Server) list() []*Conn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	conns := make([]*Conn, 0, len(s.conns))
+	for c := range s.conns {
+		conns = append(conns, c)
+	}
+	return conns
+}
+
+// parkAfter is how long a connection waits with a goroutine of its own, whose
+// stack is most of what it costs. It is long against the pauses of a client that
+// is at work, so that such a client never pays for it.
+const parkAfter = time.Second
+
+// tick is how exact the times of waiting connections are.
+const tick = 500 * time.Millisecond
+
+func (s *Server) run() {
+	defer close(s.done)
+	t := time.NewTicker(s.period())
+	defer t.Stop()
+	for {
+		select {
+		case <-s.stop:
+			return
+		case now := <-t.C:
+			s.clock.Store(now.UnixNano())
+			s.sweep(now)
+			t.Reset(s.period())
+		}
+	}
+}
+
+// period keeps up with limits that are shorter than usual.
+func (s *Server) period() time.Duration {
+	lim, d := s.limits.Load(), tick
+	for _, l := range []time.Duration{lim.Idle, lim.Read} {
+		if l > 0 {
+			d = min(d, l/2+1)
+		}
+	}
+	return d
+}
+
+// sweep closes connections that have waited too long and parks those that have
+// waited for a while.
+func (s *Server) sweep(now time.Time) {
+	for _, c := range s.overdue(now.UnixNano(), s.limits.Load()) {
+		s.shut(c)
+	}
+}
+
+func (s *Server) overdue(now int64, lim *Limits) (over []*Conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		state := c.state.Load()
+		if state != waiting && state != parked {
+			continue
+		}
+		waited := time.Duration(now - c.since.Load())
+		switch limit := c.patience(lim); {
+		case limit > 0 && waited >= limit:
+			over = append(over, c)
+		case state == waiting && waited >= parkAfter:
+			c.kick()
+		}
+	}
+	return over
+}
+
+// patience is how long the connection may wait for a request: the first one must
+// have begun within the time for reading one, as in nginx.
+func (c *Conn) patience(lim *Limits) time.Duration {
+	if !c.begun.Load() && lim.Read > 0 {
+		return lim.Read
+	}
+	return lim.Idle
+}
