@@ -1,0 +1,31 @@
+// Package prefix guesses which replica has which prompt prefix in its KV cache,
+// from nothing but the requests that were sent there.
+//
+// A prompt is cut into blocks, 256 bytes each up to 4 KiB and 1 KiB each beyond;
+// each block's hash is chained with all before it, so one hash stands for the
+// whole prefix up to its end ([Hasher]). An [Index] notes under each hash which
+// replicas computed it and when, on a clock that counts the tokens the replica
+// had to compute since ([Owner]). An entry is alive while the clock has advanced by
+// less than the replica can hold: tokens computed since are what pushes old blocks
+// out of an LRU cache, so no list of blocks is kept.
+//
+// Invariant: a wrong entry is a wrong guess, never a wrong result. So slots are
+// single atomic words that anybody may overwrite, nothing is locked, and memory is
+// fixed by [Config].
+//
+// # What is seen as the same prefix
+//
+// The raw bytes of the value of messages, prompt or input, as the client sent
+// them, without the closing bracket or quote: a conversation that grows by
+// appended messages keeps all its blocks. Not seen: the same conversation with
+// other white space, other order of keys or other escapes; the answer of the last
+// turn, which the replica has cached too and lbd has not read; what a chat
+// template puts in front that is not in the Preamble.
+//
+//	x := prefix.New(prefix.Config{})
+//	replica := x.Owner("10.0.0.1:8000")
+//	hashes := x.Hasher("llama-8b").Prompt(nil, preamble, prompt)
+//	x.Match(hashes, &depths)         // depths[replica.ID()] blocks are likely there
+//	replica.Advance(uncached)        // what the replica computes pushes others out
+//	x.Insert(replica, hashes)        // once its first token shows that they exist
+package prefix

@@ -1,0 +1,95 @@
+package prefix
+
+import (
+	"math"
+	"sync/atomic"
+)
+
+// MaxOwners is how many replicas an index tells apart.
+const MaxOwners = 1023
+
+// An Owner is what the index knows of one replica. Its clock is the number of
+// tokens that the replica has computed: the age of an entry is what was computed
+// since, which in an LRU cache is what has pushed it towards the end (its stack
+// distance). Its methods may be called by any goroutine.
+type Owner struct {
+	clock atomic.Int64 // tokens, only ever up
+	born  atomic.Int64 // what is older than this was another process's
+	room  atomic.Int64 // tokens of cache, before trust
+	trust atomic.Uint64
+	id    uint32
+	refs  int // guarded by Index.mu
+	name  string
+}
+
+// ID is the owner's place in [Depths].
+func (o *Owner) ID() int { return int(o.id) }
+
+// Advance notes that the replica computes so many tokens.
+func (o *Owner) Advance(tokens int64) { o.clock.Add(max(tokens, 0)) }
+
+// SetRoom tells how many tokens beyond those in use the replica can hold.
+func (o *Owner) SetRoom(tokens int64) {
+	if o.room.Load() != tokens {
+		o.room.Store(tokens)
+	}
+}
+
+// Room returns what SetRoom was told, corrected by what was observed.
+func (o *Owner) Room() int64 { return int64(float64(o.room.Load()) * o.Trust()) }
+
+// Trust is the factor on room that observations have led to, 1 at first.
+func (o *Owner) Trust() float64 { return math.Float64frombits(o.trust.Load()) }
+
+// Restart forgets everything: another process is behind the replica's endpoint.
+func (o *Owner) Restart() {
+	o.born.Store(o.clock.Add(unit))
+	o.trust.Store(math.Float64bits(1))
+}
+
+// The bounds of trust, and how fast it moves: a prefix that was evicted although
+// it counted as alive costs a whole prefill, so it falls fast and rises slowly.
+// The answers of earlier turns, which are cached but not in the index, make
+// observations a little larger than predictions; the slow rise is cut off by the
+// first misses.
+const (
+	minTrust, maxTrust   = 1.0 / 32, 1.5
+	distrust, trustAgain = 0.2, 0.01
+	// observedSlack in tokens is no difference: a block of vLLM is 16 tokens, a
+	// block here about 60 or 250, and prompt lengths are estimates.
+	observedSlack = 256
+)
+
+// Observe compares the cached tokens that were predicted with those that the
+// replica reports. It may lose an update to another one; the next request brings
+// as good a one.
+func (o *Owner) Observe(predicted, cached int64) {
+	t := o.Trust()
+	switch miss := float64(predicted - cached); {
+	case miss > observedSlack && miss > float64(predicted)/8:
+		t *= 1 - distrust*miss/float64(predicted)
+	case predicted > 0 && miss <= 0:
+		t *= 1 + trustAgain
+	default:
+		return
+	}
+	o.trust.Store(math.Float64bits(min(max(t, minTrust), maxTrust)))
+}
+
+// unit is how many tokens a stamp counts at once: the block size of vLLM. The 30
+// bits of a stamp then wrap after 17e9 tokens, days at 50,000 tokens a second;
+// an entry that lives again after that is a wrong guess once.
+const (
+	unit      = 1 << unitShift
+	unitShift = 4
+)
+
+// stamp is the present on the owner's clock.
+func (o *Owner) stamp() uint64 { return uint64(o.clock.Load()>>unitShift) & stampMask }
+
+// alive says whether an entry of that stamp is likely still cached.
+func (o *Owner) alive(stamp uint64) bool {
+	now := o.clock.Load()
+	age := int64((uint64(now>>unitShift)-stamp)&stampMask) << unitShift
+	return age <= now-o.born.Load() && age < o.Room()
+}
