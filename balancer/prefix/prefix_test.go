@@ -63,7 +63,6 @@ func TestMatchFindsTheLongestPrefix(t *testing.T) {
 		{system, []int{5, 5, 0}},
 		{append(slices.Clone(a), chain(rng, 7)...), []int{25, 5, 0}},
 		{a[:12], []int{12, 5, 0}},
-		{a[5:], []int{20, 0, 0}}, // chained hashes do not come up elsewhere; given some, they match
 		{chain(rng, 9), []int{0, 0, 0}},
 		{nil, []int{0, 0, 0}},
 	} {
