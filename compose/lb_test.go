@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/compose-spec/compose-go/v2/types"
@@ -20,12 +21,20 @@ var lbs = map[string][]string{
 	"sim.yml": {"baseline-lb", "managed-lb"},
 }
 
-// lbd builds the program once for the tests that ask it.
+// build makes the program once, for all tests that ask it.
+var build = sync.OnceValues(func() (string, error) {
+	bin := filepath.Join(scratch, "lbd")
+	if out, err := exec.Command("go", "build", "-o", bin, "lbd/cmd/lbd").CombinedOutput(); err != nil {
+		return "", fmt.Errorf("go build: %w\n%s", err, out)
+	}
+	return bin, nil
+})
+
 func lbd(t *testing.T) string {
 	t.Helper()
-	bin := filepath.Join(t.TempDir(), "lbd")
-	if out, err := exec.Command("go", "build", "-o", bin, "lbd/cmd/lbd").CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
+	bin, err := build()
+	if err != nil {
+		t.Fatal(err)
 	}
 	return bin
 }

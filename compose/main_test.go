@@ -1,6 +1,7 @@
 package compose
 
 import (
+	"os"
 	"slices"
 	"strconv"
 	"testing"
@@ -10,7 +11,19 @@ import (
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// scratch is a directory for what all tests use.
+var scratch string
+
+func TestMain(m *testing.M) {
+	var err error
+	if scratch, err = os.MkdirTemp("", "compose"); err != nil {
+		panic(err)
+	}
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		os.RemoveAll(scratch)
+		os.Exit(code)
+	}))
+}
 
 // load reads a compose file as `docker compose --profile monitoring` does, with
 // these variables and no other.
