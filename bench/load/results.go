@@ -378,16 +378,16 @@ func summarize(recs []*Record, pick func(*Record) (time.Duration, bool)) Summary
 	return Summary{
 		Count: len(ms),
 		Mean:  sum / float64(len(ms)),
-		P50:   percentile(ms, .5),
-		P90:   percentile(ms, .9),
-		P99:   percentile(ms, .99),
+		P50:   Percentile(ms, .5),
+		P90:   Percentile(ms, .9),
+		P99:   Percentile(ms, .99),
 		Max:   ms[len(ms)-1],
 	}
 }
 
-// percentile interpolates between the two nearest ranks, as numpy.percentile and
+// Percentile of sorted values interpolates between the two nearest ranks, as numpy.percentile and
 // so vllm bench does by default.
-func percentile(sorted []float64, q float64) float64 {
+func Percentile(sorted []float64, q float64) float64 {
 	at := q * float64(len(sorted)-1)
 	low := math.Floor(at)
 	i := int(low)

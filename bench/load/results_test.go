@@ -52,7 +52,7 @@ func TestHistogramAgreesWithSamples(t *testing.T) {
 	slices.Sort(samples)
 	s := h.summary()
 	for _, q := range []struct{ q, got float64 }{{.5, s.P50}, {.9, s.P90}, {.99, s.P99}} {
-		if want := percentile(samples, q.q); q.got < want*.995-.001 || q.got > want*1.005+.001 {
+		if want := Percentile(samples, q.q); q.got < want*.995-.001 || q.got > want*1.005+.001 {
 			t.Errorf("quantile %v is %v, want %v", q.q, q.got, want)
 		}
 	}
@@ -64,11 +64,11 @@ func TestHistogramAgreesWithSamples(t *testing.T) {
 	}
 }
 
-// numpy.percentile([1, 2, 3, 4, 10], [0, 50, 90, 99, 100]) = 1, 3, 7.6, 9.76, 10.
+// numpy.Percentile([1, 2, 3, 4, 10], [0, 50, 90, 99, 100]) = 1, 3, 7.6, 9.76, 10.
 func TestPercentileIsNumpys(t *testing.T) {
 	samples := []float64{1, 2, 3, 4, 10}
 	for q, want := range map[float64]float64{0: 1, .5: 3, .9: 7.6, .99: 9.76, 1: 10} {
-		if got := percentile(samples, q); got < want-1e-9 || got > want+1e-9 {
+		if got := Percentile(samples, q); got < want-1e-9 || got > want+1e-9 {
 			t.Errorf("quantile %v is %v, want %v", q, got, want)
 		}
 	}

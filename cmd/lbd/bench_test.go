@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -19,7 +20,7 @@ import (
 	"lbd/bench/load"
 )
 
-// benchTarget is a server that streams what it is asked for at once.
+// benchTarget is a server that answers with the length asked for at once.
 type benchTarget struct {
 	*httptest.Server
 	mu     sync.Mutex
@@ -46,6 +47,7 @@ func (s *benchTarget) complete(w http.ResponseWriter, q *http.Request) {
 	var ask struct {
 		Model     string `json:"model"`
 		MaxTokens int    `json:"max_tokens"`
+		Stream    bool   `json:"stream"`
 	}
 	json.Unmarshal(body.Bytes(), &ask)
 	s.mu.Lock()
@@ -54,6 +56,10 @@ func (s *benchTarget) complete(w http.ResponseWriter, q *http.Request) {
 	s.mu.Unlock()
 	if s.status != http.StatusOK {
 		http.Error(w, `{"error":{"message":"full","code":"overloaded"}}`, s.status)
+		return
+	}
+	if !ask.Stream {
+		fmt.Fprintf(w, `{"choices":[{"message":{"content":"x"}}],"usage":{"prompt_tokens":1,"completion_tokens":%d}}`, ask.MaxTokens)
 		return
 	}
 	w.Header().Set("Content-Type", "text/event-stream")
@@ -73,6 +79,9 @@ func bench(t *testing.T, ctx context.Context, args ...string) result {
 		root.AddCommand(sub)
 	}
 	var stdout, stderr bytes.Buffer
+	if !slices.ContainsFunc(args, func(arg string) bool { return strings.HasPrefix(arg, "--output") || strings.HasPrefix(arg, "--results") }) {
+		args = append(args, "--results", t.TempDir())
+	}
 	root.SetArgs(append([]string{"bench"}, args...))
 	root.SetOut(&stdout)
 	root.SetErr(&stderr)
@@ -192,21 +201,34 @@ func TestBenchStartErrors(t *testing.T) {
 		code int
 		want string
 	}{
-		{"no target", load, exitUsage, "no target; want --target URL"},
-		{"no load", []string{"--target", s.URL}, exitUsage, "no load; want --rate, --concurrency or --trace"},
+		{"no target", load, exitUsage, "no target; want --env baseline, managed or a URL"},
+		{"no load", []string{"--target", s.URL}, exitUsage, "no load; want --rate, --concurrency, --workload or --trace"},
 		{"two loads", append(load, "--target", s.URL, "--concurrency=1"), exitUsage, "--rate goes neither"},
 		{"no end", []string{"--target", s.URL, "--rate=1"}, exitUsage, "no end; want --requests or --duration"},
 		{"no format", []string{"--target", s.URL, "--trace=x"}, exitUsage, "want --trace-format azure or mooncake"},
 		{"bad format", []string{"--target", s.URL, "--trace=x", "--trace-format=y"}, exitUsage, `unknown trace format "y"`},
 		{"no trace file", []string{"--target", s.URL, "--trace=none", "--trace-format=azure"}, exitUsage, "cannot open trace"},
-		{"trace flag without trace", append(load, "--target", s.URL, "--trace-speed=2"), exitUsage, "--trace-... without --trace"},
+		{"trace flag without trace", append(load, "--target", s.URL, "--trace-speed=2"), exitUsage, "--trace-speed without --trace"},
 		{"speed", []string{"--target", s.URL, "--trace=x", "--trace-format=azure", "--trace-speed=0"}, exitUsage, "--trace-speed 0; want more"},
 		{"negative", append(load, "--target", s.URL, "--warmup=-1s"), exitUsage, "--warmup below 0"},
 		{"input", append(load, "--target", s.URL, "--input-tokens=x"), exitUsage, `--input-tokens: length distribution "x"`},
 		{"output", append(load, "--target", s.URL, "--output-tokens=0"), exitUsage, `--output-tokens: length distribution "0"`},
 		{"model", []string{"--target", s.URL, "--rate=1", "--requests=1", "--model=a=0"}, exitUsage, `--model: model "a" with weight 0`},
-		{"URL", append(load, "--target=x:1"), exitUsage, `target "x:1"; want a URL like`},
+		{"URL", append(load, "--target=x:1"), exitUsage, `target "x:1"; want baseline, managed or a URL like`},
 		{"API", append(load, "--target", s.URL, "--api=x"), exitUsage, `unknown API "x"`},
+		{"two targets", append(load, "--target", s.URL, "--env=managed"), exitUsage, "--env and --target; want one of both"},
+		{"workload and trace", []string{"--env", s.URL, "--workload=x", "--trace=y"}, exitUsage, "--workload and --trace; want one of both"},
+		{"class flag with workload", []string{"--env", s.URL, "--workload=x", "--turns=2"}, exitUsage, "--turns with --workload; want it in the file"},
+		{"class flag with trace", []string{"--env", s.URL, "--trace=x", "--trace-format=azure", "--turns=2"}, exitUsage, "--turns with --trace, which has its own"},
+		{"ramp with trace", []string{"--env", s.URL, "--trace=x", "--trace-format=azure", "--ramp=2s"}, exitUsage, "--ramp with --trace, which has its own times"},
+		{"no workload file", []string{"--env", s.URL, "--workload=none.json"}, exitUsage, "cannot read workload: open none.json"},
+		{"bad workload", []string{"--env", s.URL, "--workload=../../bench/load/workload/testdata/arrival.bad.json"}, exitUsage, `arrival.bad.json:2: arrival.ramp: no "over"`},
+		{"arrival", append(load, "--env", s.URL, "--arrival=x"), exitUsage, `arrival process "x"; want poisson, constant, gamma`},
+		{"burstiness", append(load, "--env", s.URL, "--burstiness=2"), exitUsage, "burstiness 2 with poisson arrivals; want gamma"},
+		{"think time", append(load, "--env", s.URL, "--think-time=2"), exitUsage, `--think-time: think time "2"; want one like`},
+		{"half a prefix", append(load, "--env", s.URL, "--prefix-tokens=2"), exitUsage, "0 tenants with 2 prefix tokens; want both"},
+		{"limits", append(load, "--env", s.URL, "--slo=ttft"), exitUsage, `--slo: limit "ttft"; want a time above 0`},
+		{"results", append(load, "--env", s.URL, "--results=bench.go/x"), exitUsage, "cannot write results: mkdir bench.go"},
 		{"file", append(load, "--target", s.URL, "--output=none/x.json"), exitUsage, "cannot write --output"},
 		{"error rate", append(load, "--target", s.URL, "--max-error-rate=5"), exitUsage, "--max-error-rate 5; want 0 to 1"},
 		{"target gone", []string{"--target", closed.URL, "--rate=1", "--requests=1"}, exitStart, "cannot list models"},
