@@ -79,6 +79,8 @@ type Policy struct {
 	New  func(Setup) Router
 	// Tokens asks for Router.Tokens, which costs time to tell.
 	Tokens bool
-	// Holds says that Pick may return Hold.
-	Holds bool
+	// Poll is the rule's own poll period, where its project has one; 0 means the run's.
+	Poll time.Duration
+	// What says where the rule comes from and what was read into it, for tables and docs.
+	What string
 }

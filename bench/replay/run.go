@@ -60,6 +60,9 @@ func (r *run) prepare() (err error) {
 	if r.servers, err = r.cfg.servers(); err != nil {
 		return err
 	}
+	if r.cfg.Policy.Poll > 0 {
+		r.cfg.Poll = r.cfg.Policy.Poll
+	}
 	r.steps = newSteps(len(r.servers))
 	infos := make([]ReplicaInfo, len(r.servers))
 	for i, s := range r.servers {
@@ -208,6 +211,9 @@ func (r *run) hold(l *lbd, q *Query) {
 
 // release offers the held requests of an lbd again, the first lookAhead of them.
 func (r *run) release(now time.Duration, l *lbd) {
+	if len(l.held) == 0 {
+		return
+	}
 	kept := l.held[:0]
 	for _, q := range l.held {
 		n := Hold
@@ -399,4 +405,5 @@ func (r *run) poll(e event) {
 		}
 	}
 	r.agenda.add(event{at: e.at + r.cfg.Poll, kind: kindPoll, who: e.who})
+	r.release(e.at, l)
 }

@@ -12,8 +12,8 @@ import (
 
 	"lbd/balancer/strategy"
 	"lbd/bench/replay"
+	"lbd/bench/replay/rivals"
 	"lbd/bench/trace"
-	"lbd/cmd/lbd/internal/config"
 )
 
 // replayOptions are the flags of lbd replay.
@@ -170,17 +170,24 @@ func (o *replayOptions) fleets() ([]replay.Fleet, error) {
 func policies(names string) (all []replay.Policy, err error) {
 	for name := range strings.SplitSeq(names, ",") {
 		name = strings.TrimSpace(name)
-		e, ok := strategy.Lookup(name)
-		if !ok {
-			hint := ""
-			if near := config.Nearest(name, strategyNames()); near != "" {
-				hint = "; did you mean " + near + "?"
-			}
-			return nil, fmt.Errorf("--strategies: %q is unknown%s", name, hint)
+		p, err := policy(name)
+		if err != nil {
+			return nil, err
 		}
-		all = append(all, replay.Shipped(e))
+		all = append(all, p)
 	}
 	return all, nil
+}
+
+func policy(name string) (replay.Policy, error) {
+	if e, ok := strategy.Lookup(name); ok {
+		return replay.Shipped(e), nil
+	}
+	if p, ok := rivals.Lookup(name); ok {
+		return p, nil
+	}
+	known := append(strategyNames(), rivals.Names()...)
+	return replay.Policy{}, fmt.Errorf("--strategies: %q is unknown%s", name, didYouMean("", name, known))
 }
 
 // workload reads the trace for a seed.

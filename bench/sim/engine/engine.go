@@ -230,3 +230,13 @@ func (e *Engine) forget(s *sequence) {
 	s.chain = nil
 	e.idle = append(e.idle, s)
 }
+
+// Cached is how many leading blocks of a chain the prefix cache knows now.
+func (e *Engine) Cached(chain []uint64) int {
+	for i, hash := range chain {
+		if _, ok := e.pool.lookup(hash); !ok {
+			return i
+		}
+	}
+	return len(chain)
+}
