@@ -13,7 +13,8 @@ type client struct {
 	l       *loop
 	port    int
 	request []byte
-	again   bool // send the next request when an answer is complete
+	reply   int64 // bytes an answer must have; -1: chunks
+	again   bool  // send the next request when an answer is complete
 	conns   map[*cconn]struct{}
 
 	answers int64 // complete ones
@@ -213,8 +214,8 @@ func (c *cconn) begin(b []byte) []byte {
 		return nil
 	}
 	c.length, c.chunked = framing(head[:i+2])
-	if !c.chunked && c.length < 0 {
-		c.fail("answer without a length")
+	if c.chunked == (c.k.reply >= 0) || !c.chunked && c.length != c.k.reply {
+		c.fail("answer with another body than the replica's")
 		return nil
 	}
 	c.inBody, c.events, c.latest = true, 0, 0

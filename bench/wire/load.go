@@ -63,7 +63,7 @@ type load struct {
 }
 
 // loadMain is the load process: it serves two replicas on the given ports and
-// runs the tasks that come on standard input until that ends.
+// does the tasks that come on standard input until that ends.
 func loadMain(ports []int) error {
 	runtime.LockOSThread()
 	// Steady state allocates nothing; a collection in the window would be seen as
@@ -160,14 +160,17 @@ func (g *load) do(t task, o *outcome) error {
 // prepare sets both halves up for a task.
 func (g *load) prepare(t task) {
 	r, k, c := g.replica, g.client, t.Cell
-	r.interval, r.events, r.bulk = int64(c.Interval), c.Events, c.Reply
+	r.interval, r.grid, r.events, r.bulk = int64(c.Interval), int64(c.Grid), c.Events, c.Reply
 	r.whole = answer("application/json", completion(int(min(c.Reply, 1<<20))))
 	r.manner = map[kind]manner{posts: whole, bulks: bulk, streams: stream, idles: whole}[c.Kind]
 	r.late.reset()
 	k.port = t.Port
 	k.request = request(c.Ask, c.Kind == streams || c.Kind == leaves)
 	k.again = c.Kind != idles && c.Kind != leaves
-	k.perEnd = c.Events
+	k.perEnd, k.reply = c.Events, c.Reply
+	if c.Kind == streams || c.Kind == leaves {
+		k.reply = -1
+	}
 	k.errors = map[string]int{}
 	k.clear()
 }
@@ -176,6 +179,7 @@ func (g *load) prepare(t task) {
 func (g *load) finish(o *outcome) {
 	k := g.client
 	k.again = false
+	g.replica.manner = whole
 	for c := range k.conns {
 		c.drop()
 	}

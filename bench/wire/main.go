@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -44,15 +45,9 @@ func run(args []string) error {
 		case "pin":
 			return pinMain(args[1:])
 		case "load":
-			var ports []int
-			for _, a := range args[1:] {
-				port, err := strconv.Atoi(a)
-				if err != nil {
-					return fmt.Errorf("port %q: %w", a, err)
-				}
-				ports = append(ports, port)
-			}
-			return loadMain(ports)
+			return role(loadMain, args[1:])
+		case "relay":
+			return role(relayMain, args[1:])
 		}
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -72,6 +67,19 @@ func run(args []string) error {
 	return measure(ctx, o, dir)
 }
 
+// role runs a role that takes ports.
+func role(main func(ports []int) error, args []string) error {
+	var ports []int
+	for _, a := range args {
+		port, err := strconv.Atoi(a)
+		if err != nil {
+			return fmt.Errorf("port %q: %w", a, err)
+		}
+		ports = append(ports, port)
+	}
+	return main(ports)
+}
+
 // list is a flag that may be given more than once.
 type list []string
 
@@ -83,12 +91,12 @@ func parse(ctx context.Context, args []string, dir string) (options, error) {
 	var o options
 	var builds, variants list
 	names := fs.String("cells", "all", "cells to measure, of "+cellNames())
-	peers := fs.String("peers", "all", "peers, of direct,haproxy-tcp,haproxy,nginx,caddy,lbd (or the names given by -lbd)")
+	peers := fs.String("peers", "all", "peers, of direct,relay,haproxy-tcp,haproxy,nginx,caddy,lbd; lbd is every build and variant, each has its own name too")
 	fs.IntVar(&o.rounds, "rounds", 5, "rounds; each has every peer once, shuffled")
 	fs.Float64Var(&o.seconds, "seconds", 2, "measured seconds of each run")
 	fs.Float64Var(&o.warm, "warm", 0.5, "seconds before them")
-	fs.StringVar(&o.out, "o", "", "folder to write wire.md and wire.json to; empty: none")
-	fs.IntVar(&o.port, "port", 21000, "first of about 40 ports to use; below the kernel's range for outgoing connections")
+	fs.StringVar(&o.out, "o", "", "folder to write wire.md, wire.json and wire.svg to; empty: none")
+	fs.IntVar(&o.port, "port", 21000, "ports to use: a free block of 20 from here on; below the kernel's range for outgoing connections")
 	fs.IntVar(&o.loadCPU, "load-cpu", 0, "CPU of the load")
 	fs.IntVar(&o.proxyCPU, "proxy-cpu", 1, "CPU of the proxy")
 	fs.Var(&builds, "lbd", "binary of lbd, PATH or NAME=PATH; may be repeated to compare builds; default: built from this tree")
@@ -97,6 +105,7 @@ func parse(ctx context.Context, args []string, dir string) (options, error) {
 	fs.StringVar(&o.profile, "pprof", "", "write a CPU profile of each lbd's last run to this file (with cell and name put before the extension)")
 	fs.Uint64Var(&o.seed, "seed", 1, "of the shuffle")
 	fs.Float64Var(&o.quiet, "quiet", 0.05, "share of the machine others may use before a run waits or is repeated")
+	costs := fs.Bool("features", false, "what lbd's optional features cost: lbd and its variants instead of its rivals, cells post and sse256 unless told")
 	quick := fs.Bool("quick", false, "one round of half a second: does it run at all")
 	if err := fs.Parse(args); err != nil {
 		return o, err
@@ -106,6 +115,13 @@ func parse(ctx context.Context, args []string, dir string) (options, error) {
 	}
 	if *quick {
 		o.rounds, o.seconds, o.warm = 1, 0.5, 0.2
+	}
+	if *costs {
+		for _, f := range features {
+			variants = append(variants, f.Name+"="+strings.Join(f.Args, " "))
+		}
+		*names = cmp.Or(told(fs, "cells"), "post,sse256")
+		*peers = cmp.Or(told(fs, "peers"), "lbd")
 	}
 	var err error
 	if o.cells, err = chosen(*names); err != nil {
@@ -118,6 +134,16 @@ func parse(ctx context.Context, args []string, dir string) (options, error) {
 	all = append(all, rivals...)
 	o.peers, err = choosePeers(*peers, all)
 	return o, err
+}
+
+// told is the value of a flag if it was given.
+func told(fs *flag.FlagSet, name string) (value string) {
+	fs.Visit(func(f *flag.Flag) {
+		if f.Name == name {
+			value = f.Value.String()
+		}
+	})
+	return value
 }
 
 // lbds returns the builds and variants of lbd to measure.

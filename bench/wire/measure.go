@@ -55,8 +55,11 @@ func measure(ctx context.Context, o options, dir string) error {
 	if err != nil {
 		return fmt.Errorf("raise the limit of open files: %w", err)
 	}
+	if o.port, err = freePorts(o.port); err != nil {
+		return err
+	}
 	g := &rig{o: o, dir: dir, files: limit, paths: map[string]string{}}
-	rep := &report{Machine: machine(), Command: strings.Join(os.Args[1:], " "), Began: time.Now(), Versions: map[string]string{}, options: o}
+	rep := &report{Machine: machine(), Commit: commit(), Command: strings.Join(os.Args[1:], " "), Began: time.Now(), Versions: map[string]string{}, options: o}
 	for _, p := range o.peers {
 		path, version, err := p.find()
 		if err != nil {
@@ -71,10 +74,13 @@ func measure(ctx context.Context, o options, dir string) error {
 	}
 	defer g.stopLoad()
 	rng := rand.New(rand.NewPCG(o.seed, 0))
+	for i := range o.cells {
+		o.cells[i] = o.cells[i].within(limit)
+	}
 	for _, c := range o.cells {
-		c = c.within(limit)
 		if err := g.cell(ctx, c, rng, rep); err != nil {
-			return err
+			// What was measured before an interrupt is kept.
+			return errors.Join(err, rep.write(o.out))
 		}
 		rep.print(os.Stdout, c)
 	}
@@ -118,9 +124,10 @@ func (g *rig) sample(ctx context.Context, c cell, p peer, round int) (s sample, 
 			return s, nil
 		}
 		s.Outcome = o
-		all := o.Seconds * 1e9 * float64(cpus())
-		s.Others = max(0, float64(o.Busy-o.CPU-o.LoadCPU)/all)
-		if s.Noisy = s.Others > g.o.quiet && o.Seconds > 0; !s.Noisy || s.Repeats == 2 {
+		if all := o.Seconds * 1e9 * float64(cpus()); all > 0 {
+			s.Others = max(0, float64(o.Busy-o.CPU-o.LoadCPU)/all)
+		}
+		if s.Noisy = s.Others > g.o.quiet; !s.Noisy || s.Repeats == 2 {
 			return s, nil
 		}
 	}
@@ -221,7 +228,7 @@ func (g *rig) replicas() []int { return []int{g.o.port, g.o.port + 1} }
 var errLoad = errors.New("the load process failed")
 
 func (g *rig) startLoad() error {
-	self, err := os.Executable()
+	self, err := self()
 	if err != nil {
 		return err
 	}

@@ -9,40 +9,49 @@ import (
 type metric struct {
 	key   string
 	name  string // with its unit, for a table
-	kinds []kind
+	in    func(c cell) bool
 	more  bool // more is better
 	value func(o, direct *outcome) float64
 }
 
 const us = 1e3 // ns in a microsecond
 
-var metrics = []metric{
-	{key: "cpu", name: "CPU µs/request", kinds: []kind{posts}, value: func(o, _ *outcome) float64 { return per(o.CPU, o.Answers) / us }},
-	{key: "cpu", name: "CPU µs/event", kinds: []kind{streams}, value: func(o, _ *outcome) float64 { return per(o.CPU, o.Events) / us }},
-	{key: "cpu", name: "CPU ms/GiB", kinds: []kind{bulks}, value: func(o, _ *outcome) float64 { return per(o.CPU, o.Bytes) * (1 << 30) / 1e6 }},
-	{key: "rate", name: "requests/s", kinds: []kind{posts}, more: true, value: func(o, _ *outcome) float64 { return float64(o.Answers) / o.Seconds }},
-	{key: "rate", name: "events/s", kinds: []kind{streams}, more: true, value: func(o, _ *outcome) float64 { return float64(o.Events) / o.Seconds }},
-	{key: "rate", name: "MB/s", kinds: []kind{bulks}, more: true, value: func(o, _ *outcome) float64 { return float64(o.Bytes) / o.Seconds / 1e6 }},
-	{key: "p50", name: "p50 µs", kinds: []kind{posts, streams}, value: func(o, _ *outcome) float64 { return positive(o.P50) / us }},
-	{key: "p99", name: "p99 µs", kinds: []kind{posts, streams}, value: func(o, _ *outcome) float64 { return positive(o.P99) / us }},
-	{key: "added50", name: "added p50 µs", kinds: []kind{posts, streams}, value: func(o, d *outcome) float64 { return added(o, d, func(o *outcome) int64 { return o.P50 }) }},
-	{key: "added99", name: "added p99 µs", kinds: []kind{posts, streams}, value: func(o, d *outcome) float64 { return added(o, d, func(o *outcome) int64 { return o.P99 }) }},
-	{key: "first50", name: "first byte p50 µs", kinds: []kind{streams}, value: func(o, _ *outcome) float64 { return positive(o.FirstP50) / us }},
-	{key: "first99", name: "first byte p99 µs", kinds: []kind{streams}, value: func(o, _ *outcome) float64 { return positive(o.FirstP99) / us }},
-	{key: "full50", name: "first byte p50 µs, full", kinds: []kind{streams}, value: func(o, _ *outcome) float64 { return positive(o.FullP50) / us }},
-	{key: "full99", name: "first byte p99 µs, full", kinds: []kind{streams}, value: func(o, _ *outcome) float64 { return positive(o.FullP99) / us }},
-	{key: "memory", name: "KiB/stream", kinds: []kind{streams}, value: memory},
-	{key: "memory", name: "KiB/connection", kinds: []kind{idles}, value: memory},
-	{key: "mute", name: "ms, before the first byte", kinds: []kind{leaves}, value: func(o, _ *outcome) float64 { return noticed(o.LeaveMute) }},
-	{key: "stall", name: "ms, in a silent stream", kinds: []kind{leaves}, value: func(o, _ *outcome) float64 { return noticed(o.LeaveStall) }},
-	{key: "stream", name: "ms, between events", kinds: []kind{leaves}, value: func(o, _ *outcome) float64 { return noticed(o.LeaveStream) }},
-	{key: "errors", name: "errors", kinds: []kind{posts, streams, bulks, idles, leaves}, value: func(o, _ *outcome) float64 { return float64(o.failures()) }},
+// of tells of a cell whether it is of a kind.
+func of(kinds ...kind) func(c cell) bool {
+	return func(c cell) bool { return slices.Contains(kinds, c.Kind) }
 }
 
-// metricsOf returns the figures of a kind of cell.
-func metricsOf(k kind) (out []metric) {
+func probed(c cell) bool { return c.Probes }
+
+// metrics are the figures of all cells; the first one of a cell is the one its
+// ratios are of.
+var metrics = []metric{
+	{key: "cpu", name: "CPU µs/req", in: of(posts), value: func(o, _ *outcome) float64 { return per(o.CPU, o.Answers) / us }},
+	{key: "cpu", name: "CPU µs/event", in: of(streams), value: func(o, _ *outcome) float64 { return per(o.CPU, o.Events) / us }},
+	{key: "cpu", name: "CPU ms/GiB", in: of(bulks), value: func(o, _ *outcome) float64 { return per(o.CPU, o.Bytes) * (1 << 30) / 1e6 }},
+	{key: "rate", name: "req/s", in: of(posts), more: true, value: func(o, _ *outcome) float64 { return float64(o.Answers) / o.Seconds }},
+	{key: "rate", name: "events/s", in: of(streams), more: true, value: func(o, _ *outcome) float64 { return float64(o.Events) / o.Seconds }},
+	{key: "rate", name: "MB/s", in: of(bulks), more: true, value: func(o, _ *outcome) float64 { return float64(o.Bytes) / o.Seconds / 1e6 }},
+	{key: "p50", name: "p50 µs", in: of(posts, streams), value: func(o, _ *outcome) float64 { return positive(o.P50) / us }},
+	{key: "p99", name: "p99 µs", in: of(posts, streams), value: func(o, _ *outcome) float64 { return positive(o.P99) / us }},
+	{key: "added50", name: "+p50 µs", in: of(posts, streams), value: func(o, d *outcome) float64 { return added(o, d, func(o *outcome) int64 { return o.P50 }) }},
+	{key: "added99", name: "+p99 µs", in: of(posts, streams), value: func(o, d *outcome) float64 { return added(o, d, func(o *outcome) int64 { return o.P99 }) }},
+	{key: "first50", name: "first byte p50 µs", in: probed, value: func(o, _ *outcome) float64 { return positive(o.FirstP50) / us }},
+	{key: "first99", name: "first byte p99 µs", in: of(streams), value: func(o, _ *outcome) float64 { return positive(o.FirstP99) / us }},
+	{key: "full50", name: "full p50 µs", in: probed, value: func(o, _ *outcome) float64 { return positive(o.FullP50) / us }},
+	{key: "full99", name: "full p99 µs", in: probed, value: func(o, _ *outcome) float64 { return positive(o.FullP99) / us }},
+	{key: "memory", name: "KiB/stream", in: of(streams), value: memory},
+	{key: "memory", name: "KiB/conn", in: of(idles), value: memory},
+	{key: "mute", name: "before first byte ms", in: of(leaves), value: func(o, _ *outcome) float64 { return noticed(o.LeaveMute) }},
+	{key: "stall", name: "silent stream ms", in: of(leaves), value: func(o, _ *outcome) float64 { return noticed(o.LeaveStall) }},
+	{key: "stream", name: "between events ms", in: of(leaves), value: func(o, _ *outcome) float64 { return noticed(o.LeaveStream) }},
+	{key: "errors", name: "errors", in: func(cell) bool { return true }, value: func(o, _ *outcome) float64 { return float64(o.failures()) }},
+}
+
+// metricsOf returns the figures of a cell.
+func metricsOf(c cell) (out []metric) {
 	for _, m := range metrics {
-		if slices.Contains(m.kinds, k) {
+		if m.in(c) {
 			out = append(out, m)
 		}
 	}

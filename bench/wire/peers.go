@@ -37,6 +37,7 @@ const direct = "direct"
 // rivals are the peers beside lbd, in the order of the tables.
 var rivals = []peer{
 	{name: direct},
+	{name: "relay", binary: "/proc/self/exe", command: relay},
 	{name: "haproxy-tcp", binary: "haproxy", command: haproxy("tcp"), version: []string{"-v"}},
 	{name: "haproxy", binary: "haproxy", command: haproxy("http"), version: []string{"-v"}},
 	{name: "nginx", binary: "nginx", command: nginx, version: []string{"-v"}},
@@ -142,7 +143,7 @@ func caddy(p place) ([]string, error) {
 	admin off
 	auto_https off
 }
-http://127.0.0.1:%d {
+http://:%d {
 	bind 127.0.0.1
 	reverse_proxy%s {
 		flush_interval -1
@@ -163,6 +164,10 @@ var versionNumber = regexp.MustCompile(`v?\d+\.\d+(\.\d+)?[-+.\w]*`)
 func (p peer) find() (path, version string, err error) {
 	if p.binary == "" {
 		return "", "", nil
+	}
+	if p.binary == "/proc/self/exe" {
+		path, err = self()
+		return path, "own", err
 	}
 	if path, err = exec.LookPath(p.binary); err != nil {
 		return "", "", errors.Unwrap(err)

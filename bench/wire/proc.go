@@ -72,7 +72,7 @@ type proc struct {
 
 // start runs a program on some CPUs with its output in a file.
 func start(name, cpus, dir string, stdin io.Reader, stdout io.Writer, argv ...string) (*proc, error) {
-	self, err := os.Executable()
+	self, err := self()
 	if err != nil {
 		return nil, err
 	}
@@ -148,8 +148,32 @@ func try(port int, ask []byte) error {
 		return err
 	}
 	line, _, _ := bytes.Cut(b[:n], []byte("\r\n"))
-	if !bytes.HasPrefix(line, []byte("HTTP/1.1 200")) {
-		return fmt.Errorf("it answers %q", line)
+	// A proxy that answers for itself is not ready, whatever it says.
+	if !bytes.HasPrefix(line, []byte("HTTP/1.1 200")) || !bytes.Contains(b[:n], []byte("chatcmpl-")) {
+		return fmt.Errorf("it answers %q, not with a completion", line)
 	}
 	return nil
+}
+
+// freePorts returns the first of a block of ports nobody listens on, from a
+// number on: two rigs may run beside each other.
+func freePorts(first int) (int, error) {
+	const step, blocks = 20, 20
+	for base := first; base < first+step*blocks; base += step {
+		if free(base, base+1, base+10, base+11) {
+			return base, nil
+		}
+	}
+	return 0, fmt.Errorf("no free ports from %d to %d", first, first+step*blocks)
+}
+
+func free(ports ...int) bool {
+	for _, port := range ports {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err != nil {
+			return false
+		}
+		_ = l.Close()
+	}
+	return true
 }

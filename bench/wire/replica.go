@@ -28,6 +28,7 @@ type replica struct {
 	manner   manner
 	whole    []byte
 	interval int64 // ns between the events of a stream
+	grid     int64 // ns; events fall on its multiples
 	events   int   // of one stream; 0 = without end
 	bulk     int64 // bytes
 
@@ -40,7 +41,7 @@ type replica struct {
 }
 
 func newReplica(l *loop) *replica {
-	return &replica{l: l, conns: map[*rconn]struct{}{}, seed: 1}
+	return &replica{l: l, manner: whole, whole: answer("application/json", completion(300)), conns: map[*rconn]struct{}{}, seed: 1}
 }
 
 var (
@@ -77,6 +78,14 @@ func (r *replica) random(below int64) int64 {
 	r.seed ^= r.seed >> 7
 	r.seed ^= r.seed << 17
 	return int64(r.seed % uint64(below))
+}
+
+// onGrid is the next time of the grid.
+func (r *replica) onGrid(t int64) int64 {
+	if r.grid == 0 {
+		return t
+	}
+	return (t + r.grid - 1) / r.grid * r.grid
 }
 
 // rconn is one connection of a proxy to a replica.
@@ -202,7 +211,7 @@ func (c *rconn) respond() {
 		if r.events > 0 {
 			c.left = r.events - 1
 		}
-		due := nanos() + 1 + r.random(r.interval)
+		due := r.onGrid(nanos() + 1 + r.random(r.interval))
 		r.l.timers.add(due, func(now int64) int64 {
 			if c.gone {
 				return 0

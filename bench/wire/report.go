@@ -6,8 +6,10 @@ import (
 	"io"
 	"math"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -16,6 +18,7 @@ import (
 // report is everything that was measured and where.
 type report struct {
 	Machine  string            `json:"machine"`
+	Commit   string            `json:"commit"`
 	Command  string            `json:"command"`
 	Began    time.Time         `json:"began"`
 	Versions map[string]string `json:"versions"`
@@ -38,6 +41,15 @@ func machine() string {
 	}
 	kernel, _ := os.ReadFile("/proc/sys/kernel/osrelease")
 	return fmt.Sprintf("%d x %s, Linux %s, %s", cpus(), model, strings.TrimSpace(string(kernel)), runtime.Version())
+}
+
+// commit is the tree lbd is built from, with a mark when it has changes.
+func commit() string {
+	out, err := exec.Command("git", "describe", "--always", "--dirty", "--abbrev=12").Output()
+	if err != nil {
+		return "unknown"
+	}
+	return strings.TrimSpace(string(out))
 }
 
 // rounds returns the runs of a peer in a cell by round; nil where one failed.
@@ -65,42 +77,80 @@ func (r *report) values(c cell, peer string, m metric) []float64 {
 	return out
 }
 
-// print writes the table of a cell: medians, spreads, and ratios to each rival.
+// measured are the peers that were found.
+func (r *report) measured() (out []string) {
+	for _, p := range r.options.peers {
+		if _, ok := r.Versions[p.name]; ok {
+			out = append(out, p.name)
+		}
+	}
+	return out
+}
+
+// yardsticks are the peers that ratios are taken against: the floor, the rivals,
+// and the first lbd where there are several.
+func (r *report) yardsticks() (out []string) {
+	all := r.measured()
+	for _, name := range []string{"relay", "haproxy-tcp", "haproxy", "nginx"} {
+		if slices.Contains(all, name) {
+			out = append(out, name)
+		}
+	}
+	if own := r.own(); len(own) > 1 {
+		out = append(out, own[0])
+	}
+	return out
+}
+
+// own are the builds and variants of lbd that were measured.
+func (r *report) own() (out []string) {
+	for _, p := range r.options.peers {
+		if _, ok := r.Versions[p.name]; ok && p.lbd {
+			out = append(out, p.name)
+		}
+	}
+	return out
+}
+
+// rows is the table of a cell: medians, the spread of the first figure, and its
+// ratios, each the median of the ratios within the rounds.
+func (r *report) rows(c cell) [][]string {
+	ms, sticks := metricsOf(c), r.yardsticks()
+	head := []string{"peer", ms[0].name, "min..max"}
+	for _, s := range sticks {
+		head = append(head, "/ "+s)
+	}
+	for _, m := range ms[1:] {
+		head = append(head, m.name)
+	}
+	table := [][]string{append(head, "others %")}
+	for _, p := range r.measured() {
+		v := r.values(c, p, ms[0])
+		low, high := spread(v)
+		row := []string{p, number(median(v)), number(low) + ".." + number(high)}
+		for _, s := range sticks {
+			row = append(row, number(median(ratios(v, r.values(c, s, ms[0])))))
+		}
+		for _, m := range ms[1:] {
+			row = append(row, number(median(r.values(c, p, m))))
+		}
+		table = append(table, append(row, r.noise(c, p)))
+	}
+	return table
+}
+
+// print writes the table of a cell for a terminal.
 func (r *report) print(w io.Writer, c cell) {
 	_, _ = fmt.Fprintf(w, "\n%s: %s; %d rounds\n", c.Name, c.What, r.options.rounds)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	defer func() { _ = t.Flush() }()
-	ms := metricsOf(c.Kind)
-	_, _ = fmt.Fprint(t, "peer\t")
-	for i, m := range ms {
-		_, _ = fmt.Fprintf(t, "%s\t", m.name)
-		if i == 0 {
-			_, _ = fmt.Fprint(t, "spread\tvs haproxy-tcp\tvs haproxy\tvs nginx\t")
-		}
+	for _, row := range r.rows(c) {
+		_, _ = fmt.Fprintln(t, strings.Join(row, "\t")+"\t")
 	}
-	_, _ = fmt.Fprintln(t, "others %\t")
-	for _, p := range r.options.peers {
-		if _, ok := r.Versions[p.name]; !ok {
-			continue
-		}
-		_, _ = fmt.Fprintf(t, "%s\t", p.name)
-		for i, m := range ms {
-			v := r.values(c, p.name, m)
-			_, _ = fmt.Fprintf(t, "%s\t", number(median(v)))
-			if i == 0 {
-				low, high := spread(v)
-				_, _ = fmt.Fprintf(t, "%s..%s\t", number(low), number(high))
-				for _, rival := range []string{"haproxy-tcp", "haproxy", "nginx"} {
-					_, _ = fmt.Fprintf(t, "%s\t", number(median(ratios(v, r.values(c, rival, m)))))
-				}
-			}
-		}
-		_, _ = fmt.Fprintf(t, "%s\t\n", r.noise(c, p.name))
-	}
+	_ = t.Flush()
 }
 
-// noise is how much others used the machine, with a mark for runs that stayed
-// disturbed.
+// noise is how much others used the machine, with a mark for each run that
+// stayed disturbed.
 func (r *report) noise(c cell, peer string) string {
 	var v []float64
 	mark := ""
@@ -131,13 +181,25 @@ func number(v float64) string {
 	}
 }
 
+// write puts the results into a folder.
 func (r *report) write(dir string) error {
 	if dir == "" {
 		return nil
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
 	}
 	b, err := json.MarshalIndent(r, "", " ")
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(dir, "wire.json"), append(b, '\n'), 0o644)
+	for _, f := range []struct {
+		name string
+		text []byte
+	}{{"wire.json", append(b, '\n')}, {"wire.md", []byte(r.markdown())}, {"wire.svg", []byte(r.picture())}} {
+		if err := os.WriteFile(filepath.Join(dir, f.name), f.text, 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -29,33 +29,53 @@ type cell struct {
 	Ask      int           // bytes of a request's body
 	Reply    int64         // bytes of an answer's body
 	Interval time.Duration // between the events of a stream
+	Grid     time.Duration // events fall on multiples of it; 0: each alone
 	Events   int           // of one stream before the next begins; 0 = without end
 	Cores    int           // of the proxy
 	Seconds  float64       // measured; 0 = as the flag says
 	Probes   bool          // while all streams run, open further ones for their first byte
 }
 
-// cells is the work, in the order it is done and shown.
+// cells is the work, in the order it is done and shown. A vLLM replica writes to
+// all its streams after each step of the engine, so events come in bursts. On a
+// grid of 1 ms 256 streams make bursts of 13, about what several replicas give
+// together; lone256 and step256 are the extremes.
 var cells = []cell{
 	{Name: "post", What: "JSON POST, 300 B in, 300 B out, 64 keep-alive connections", Kind: posts, Conns: 64, Ask: 300, Reply: 300, Cores: 1},
 	{Name: "post1", What: "JSON POST, 200 B in, 300 B out, one connection", Kind: posts, Conns: 1, Ask: 200, Reply: 300, Cores: 1},
 	{Name: "post10k", What: "JSON POST, 10 KB in, 300 B out, 64 keep-alive connections", Kind: posts, Conns: 64, Ask: 10_000, Reply: 300, Cores: 1},
 	{Name: "post100k", What: "JSON POST, 100 KB in, 300 B out, 16 keep-alive connections", Kind: posts, Conns: 16, Ask: 100_000, Reply: 300, Cores: 1},
-	{Name: "sse256", What: "256 SSE streams, an event per 20 ms each", Kind: streams, Conns: 256, Ask: 300, Interval: 20 * time.Millisecond, Cores: 1},
-	{Name: "sse1000", What: "1,000 SSE streams, an event per 20 ms each", Kind: streams, Conns: 1000, Ask: 300, Interval: 20 * time.Millisecond, Cores: 1},
-	{Name: "ends", What: "256 SSE streams of 50 events at 20 ms, one after the other", Kind: streams, Conns: 256, Ask: 300, Interval: 20 * time.Millisecond, Events: 50, Cores: 1},
-	{Name: "sse10k", What: "10,000 SSE streams, an event per second each", Kind: streams, Conns: 10_000, Ask: 300, Interval: time.Second, Cores: 2, Probes: true},
+	{Name: "sse256", What: "256 SSE streams, an event per 20 ms each", Kind: streams, Conns: 256, Ask: 300, Interval: 20 * time.Millisecond, Grid: time.Millisecond, Cores: 1},
+	{Name: "sse1000", What: "1,000 SSE streams, an event per 20 ms each", Kind: streams, Conns: 1000, Ask: 300, Interval: 20 * time.Millisecond, Grid: time.Millisecond, Cores: 1},
+	{Name: "lone256", What: "as sse256, no two events at the same time", Kind: streams, Conns: 256, Ask: 300, Interval: 20 * time.Millisecond, Cores: 1},
+	{Name: "step256", What: "as sse256, all events at the same time", Kind: streams, Conns: 256, Ask: 300, Interval: 20 * time.Millisecond, Grid: 20 * time.Millisecond, Cores: 1},
+	{Name: "ends", What: "256 SSE streams of 50 events at 20 ms, one after the other", Kind: streams, Conns: 256, Ask: 300, Interval: 20 * time.Millisecond, Grid: time.Millisecond, Events: 50, Cores: 1},
+	{Name: "sse10k", What: "10,000 SSE streams, an event per second each, two cores", Kind: streams, Conns: 10_000, Ask: 300, Interval: time.Second, Cores: 2, Probes: true},
 	{Name: "idle", What: "4,000 idle keep-alive connections that carried one request", Kind: idles, Conns: 4000, Ask: 300, Reply: 300, Cores: 1},
 	{Name: "bulk", What: "64 MiB body with Content-Length, one connection", Kind: bulks, Conns: 1, Ask: 300, Reply: 64 << 20, Cores: 1},
 	{Name: "leave", What: "client goes away; the replica's connection is closed", Kind: leaves, Ask: 300, Interval: 20 * time.Millisecond, Cores: 1},
-	{Name: "post2c", What: "as post, the proxy on two cores (the load on one of them)", Kind: posts, Conns: 64, Ask: 300, Reply: 300, Cores: 2},
-	{Name: "sse2c", What: "as sse256, the proxy on two cores (the load on one of them)", Kind: streams, Conns: 256, Ask: 300, Interval: 20 * time.Millisecond, Cores: 2},
+	{Name: "post2c", What: "as post, the proxy on two cores, one of them the load's", Kind: posts, Conns: 64, Ask: 300, Reply: 300, Cores: 2},
+	{Name: "sse2c", What: "as sse256, the proxy on two cores, one of them the load's", Kind: streams, Conns: 256, Ask: 300, Interval: 20 * time.Millisecond, Grid: time.Millisecond, Cores: 2},
+}
+
+// variant is lbd with something optional: what a feature costs.
+type variant struct {
+	Name, What string
+	Args       []string
+}
+
+// features are the variants of the flag -features, beside lbd as it is.
+var features = []variant{
+	{"lbd+log", "access log, every request", []string{"--access-log"}},
+	{"lbd+log100", "access log, one request in 100", []string{"--access-log", "--access-log-sample=100"}},
+	{"lbd-headers", "no X-Lbd-Replica, X-Lbd-Strategy", []string{"--response-headers=false"}},
+	{"lbd-cycle", "strategy cycle", []string{"--strategy=cycle"}},
 }
 
 // chosen returns the cells a flag names, in the order of the table.
 func chosen(names string) ([]cell, error) {
 	if names == "all" {
-		return cells, nil
+		return slices.Clone(cells), nil
 	}
 	var out []cell
 	want := strings.Split(names, ",")

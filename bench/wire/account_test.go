@@ -1,0 +1,99 @@
+package main
+
+import (
+	"os"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestSchedstat(t *testing.T) {
+	ran, waited, err := schedstat([]byte("123456789 42 7\n"))
+	if ran != 123456789 || waited != 42 || err != nil {
+		t.Errorf("got %d, %d, %v", ran, waited, err)
+	}
+	for _, bad := range []string{"", "1 2", "1 2 3 4", "x 2 3", "1 y 3"} {
+		if _, _, err := schedstat([]byte(bad)); err == nil {
+			t.Errorf("%q is accepted", bad)
+		}
+	}
+}
+
+// The clock by number is the one the kernel gives the process itself.
+func TestCPUOfThisProcess(t *testing.T) {
+	var before, after unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_PROCESS_CPUTIME_ID, &before); err != nil {
+		t.Fatal(err)
+	}
+	got, err := cpuOf(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.ClockGettime(unix.CLOCK_PROCESS_CPUTIME_ID, &after); err != nil {
+		t.Fatal(err)
+	}
+	if got < before.Nano() || got > after.Nano() {
+		t.Errorf("%d; want it from %d to %d", got, before.Nano(), after.Nano())
+	}
+	if _, err := cpuOf(1 << 22); err == nil {
+		t.Error("a process that is not there has a clock")
+	}
+}
+
+func TestBusy(t *testing.T) {
+	got, err := busyOf([]byte("cpu  10 20 30 1000 5 1 2 3 99 99\ncpu0 1 1 1 1 1 1 1 1 0 0\n"))
+	if want := int64(66 * time.Second / userHZ); got != want || err != nil {
+		t.Errorf("%d, %v; want %d: user, nice, system, irq, softirq and stolen, not idle, iowait, guest", got, err, want)
+	}
+	for _, bad := range []string{"", "cpu 1 2 3", "cpu 1 2 3 4 5 6 7 x", "intr 1 2 3 4 5 6 7 8"} {
+		if _, err := busyOf([]byte(bad)); err == nil {
+			t.Errorf("%q is accepted", bad)
+		}
+	}
+	if a, err := machineBusy(); err != nil || a <= 0 {
+		t.Errorf("this machine: %d, %v", a, err)
+	}
+}
+
+func TestResident(t *testing.T) {
+	const rollup = "00400000-7ffd rollup\nRss:               23456 kB\nPss:                1 kB\n"
+	if got := resident([]byte(rollup)); got != 23456 {
+		t.Errorf("%d; want 23456", got)
+	}
+	if got := residentOf(os.Getpid()); got < 1000 {
+		t.Errorf("this process: %d KiB", got)
+	}
+}
+
+// A child of a child belongs to the family.
+func TestFamily(t *testing.T) {
+	p, err := start("tree", "0", t.TempDir(), nil, nil, "/bin/sh", "-c", "sh -c 'sleep 60 & wait' & wait")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid := p.cmd.Process.Pid
+	for range 200 {
+		if len(family(pid)) == 3 {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	all := family(pid)
+	if len(all) != 3 || all[0] != pid {
+		t.Errorf("family %v; want the shell, its shell and sleep", all)
+	}
+	p.stop()
+	for _, child := range all[1:] {
+		for range 200 {
+			if syscall.Kill(child, 0) != nil {
+				break
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		if b, err := os.ReadFile("/proc/" + itoa(child) + "/cmdline"); err == nil && len(b) > 0 {
+			t.Errorf("%d is left: %q", child, b)
+		}
+	}
+}

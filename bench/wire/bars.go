@@ -1,0 +1,130 @@
+package main
+
+import (
+	"fmt"
+	"math"
+)
+
+// bar is what lbd must reach in a cell: a figure against a rival's of the same
+// round, against lbd's own in another cell, or against a number.
+type bar struct {
+	cell, metric string
+	rival        string // empty: the limit is a figure, not a ratio
+	base         string // cell of lbd's own to compare with, instead of a rival
+	limit        float64
+	text         string
+}
+
+// bars are the figures the design promises (its section 6; issue 3).
+var bars = []bar{
+	{cell: "post", metric: "cpu", rival: "nginx", limit: 1, text: "CPU per request, of nginx's"},
+	{cell: "post", metric: "cpu", rival: "haproxy", limit: 1, text: "CPU per request, of HAProxy's"},
+	{cell: "post", metric: "rate", rival: "nginx", limit: 1, text: "throughput, of nginx's"},
+	{cell: "post", metric: "rate", rival: "haproxy", limit: 1, text: "throughput, of HAProxy's"},
+	{cell: "post1", metric: "added50", rival: "nginx", limit: 1.1, text: "added p50, of nginx's"},
+	{cell: "sse256", metric: "cpu", rival: "nginx", limit: 1, text: "CPU per event, of nginx's"},
+	{cell: "sse256", metric: "cpu", rival: "haproxy", limit: 1, text: "CPU per event, of HAProxy's"},
+	{cell: "sse256", metric: "added50", rival: "nginx", limit: 1.25, text: "added p50, of nginx's"},
+	{cell: "sse256", metric: "added99", rival: "nginx", limit: 1.25, text: "added p99, of nginx's"},
+	{cell: "sse1000", metric: "cpu", rival: "nginx", limit: 1, text: "CPU per event, of nginx's"},
+	{cell: "sse1000", metric: "cpu", rival: "haproxy", limit: 1, text: "CPU per event, of HAProxy's"},
+	{cell: "sse1000", metric: "added50", rival: "nginx", limit: 1.25, text: "added p50, of nginx's"},
+	{cell: "sse1000", metric: "added99", rival: "nginx", limit: 1.25, text: "added p99, of nginx's"},
+	{cell: "sse10k", metric: "errors", limit: 0, text: "errors"},
+	{cell: "sse10k", metric: "memory", rival: "nginx", limit: 1, text: "memory per stream, of nginx's"},
+	{cell: "sse10k", metric: "memory", limit: 17, text: "KiB per stream"},
+	{cell: "idle", metric: "memory", limit: 8, text: "KiB per idle connection"},
+	{cell: "bulk", metric: "rate", rival: "haproxy", limit: 0.95, text: "throughput, of HAProxy's"},
+	{cell: "bulk", metric: "cpu", rival: "haproxy", limit: 1, text: "CPU per GiB, of HAProxy's"},
+	{cell: "leave", metric: "mute", limit: 5, text: "ms until the replica knows, before the first byte"},
+	{cell: "leave", metric: "stall", limit: 5, text: "ms until the replica knows, in a silent stream"},
+	{cell: "leave", metric: "stream", limit: 5, text: "ms until the replica knows, between events"},
+	// On a machine of two cores the load takes a share of both, so throughput says
+	// nothing. Twice the cores give 1.8 times the work where a request costs no
+	// more than 2/1.8 of what it does on one.
+	{cell: "post2c", metric: "cpu", base: "post", limit: 2 / 1.8, text: "CPU per request on two cores, of that on one"},
+	{cell: "sse2c", metric: "cpu", base: "sse256", limit: 2 / 1.8, text: "CPU per event on two cores, of that on one"},
+}
+
+// verdict is how a build of lbd stands to a bar.
+type verdict struct {
+	bar
+	value, low, high float64 // median and spread of the ratios, or of the figure
+	more             bool
+}
+
+// met tells whether the median is on the right side.
+func (v verdict) met() bool {
+	if v.more {
+		return v.value >= v.limit
+	}
+	return v.value <= v.limit
+}
+
+func (v verdict) String() string {
+	switch {
+	case math.IsNaN(v.value):
+		return "not measured"
+	case v.met():
+		return "met"
+	}
+	return "not met"
+}
+
+// want is the limit as words.
+func (v verdict) want() string {
+	if v.more {
+		return "≥ " + number(v.limit)
+	}
+	return "≤ " + number(v.limit)
+}
+
+// close tells that rounds disagree about the verdict.
+func (v verdict) close() bool {
+	return v.low <= v.limit && v.limit <= v.high && v.low != v.high
+}
+
+// verdicts judges one build of lbd.
+func (r *report) verdicts(peer string) (out []verdict) {
+	for _, b := range bars {
+		c, ok := cellOf(r.options.cells, b.cell)
+		if !ok {
+			continue
+		}
+		m := metricOf(c, b.metric)
+		values := r.values(c, peer, m)
+		switch {
+		case b.rival != "":
+			values = ratios(values, r.values(c, b.rival, m))
+		case b.base != "":
+			base, ok := cellOf(r.options.cells, b.base)
+			if !ok {
+				continue
+			}
+			values = ratios(values, r.values(base, peer, m))
+		}
+		v := verdict{bar: b, value: median(values), more: m.more}
+		v.low, v.high = spread(values)
+		out = append(out, v)
+	}
+	return out
+}
+
+func cellOf(cells []cell, name string) (cell, bool) {
+	for _, c := range cells {
+		if c.Name == name {
+			return c, true
+		}
+	}
+	return cell{}, false
+}
+
+// metricOf returns the figure of a cell by its key.
+func metricOf(c cell, key string) metric {
+	for _, m := range metricsOf(c) {
+		if m.key == key {
+			return m
+		}
+	}
+	panic(fmt.Sprintf("BUG: cell %q has no metric %q", c.Name, key))
+}

@@ -1,0 +1,201 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+// The rig starts itself in roles; in a test that is the test's own program.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 {
+		switch os.Args[1] {
+		case "pin", "load", "relay":
+			if err := run(os.Args[1:]); err != nil {
+				_, _ = os.Stderr.WriteString(err.Error() + "\n")
+				os.Exit(1)
+			}
+			os.Exit(0)
+		}
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// The whole rig, lbd between replica and client, for tenths of a second. What it
+// measures is not judged here, only that it measures.
+func TestSmoke(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts processes")
+	}
+	dir := t.TempDir()
+	out := filepath.Join(dir, "out")
+	o, err := parse(t.Context(), []string{"-cells", "post,sse256,ends,idle,bulk,leave", "-peers", "lbd,relay,direct", "-rounds", "1",
+		"-seconds", "0.2", "-warm", "0.1", "-quiet", "100", "-port", "21500", "-o", out, "-proxy-cpu", "0"}, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range o.cells {
+		o.cells[i].Conns = min(o.cells[i].Conns, 50)
+		o.cells[i].Interval = min(o.cells[i].Interval, 5*time.Millisecond)
+		o.cells[i].Reply = min(o.cells[i].Reply, 1<<20)
+		o.cells[i].Events = min(o.cells[i].Events, 10)
+	}
+	if err := measure(t.Context(), o, dir); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(filepath.Join(out, "wire.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var rep report
+	if err := json.Unmarshal(b, &rep); err != nil {
+		t.Fatal(err)
+	}
+	rep.options = o
+	for _, c := range o.cells {
+		for _, p := range []string{"lbd", "relay"} {
+			for _, m := range metricsOf(c) {
+				if v := median(rep.values(c, p, m)); m.key == "errors" && v != 0 || v != v {
+					t.Errorf("%s, %s: %s is %v: %v", c.Name, p, m.name, v, rep.Samples)
+				}
+			}
+		}
+	}
+	for _, name := range []string{"wire.md", "wire.svg"} {
+		if b, err := os.ReadFile(filepath.Join(out, name)); err != nil || !bytes.Contains(b, []byte("relay")) {
+			t.Errorf("%s: %v, %d bytes; want the relay in it", name, err, len(b))
+		}
+	}
+}
+
+// Nothing that was started outlives an interrupt.
+func TestInterrupt(t *testing.T) {
+	dir := t.TempDir()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	o, err := parse(ctx, []string{"-lbd", "unused", "-cells", "post", "-peers", "relay", "-seconds", "30", "-quiet", "100", "-port", "21500"}, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := measure(ctx, o, dir); err == nil || ctx.Err() == nil {
+		t.Fatalf("measure: %v; want the context's error", err)
+	}
+	for _, pid := range family(os.Getpid())[1:] {
+		b, _ := os.ReadFile("/proc/" + itoa(pid) + "/cmdline")
+		t.Errorf("process %d (%q) is left", pid, b)
+	}
+}
+
+// A peer that cannot start is a failure with its own words, not an end of all.
+func TestPeerFails(t *testing.T) {
+	dir := t.TempDir()
+	o, err := parse(t.Context(), []string{"-lbd", "broken=/bin/false", "-lbd", "talker=/bin/echo", "-cells", "post", "-peers", "lbd,relay", "-rounds", "1",
+		"-seconds", "0.1", "-warm", "0", "-quiet", "100", "-port", "21500", "-o", dir}, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := measure(t.Context(), o, dir); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(filepath.Join(dir, "wire.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"broken failed in round 1: broken ended: exit status 1", "talker failed"} {
+		if !strings.Contains(string(b), want) {
+			t.Errorf("wire.md lacks %q:\n%s", want, b)
+		}
+	}
+}
+
+func TestMissingPeerIsNamed(t *testing.T) {
+	dir := t.TempDir()
+	o := options{peers: []peer{{name: "absent", binary: "no-such-proxy-here"}}, rounds: 1, port: 21500, out: dir}
+	if err := measure(t.Context(), o, dir); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(filepath.Join(dir, "wire.md"))
+	if err != nil || !strings.Contains(string(b), "**skipped**: absent (no-such-proxy-here") {
+		t.Errorf("wire.md: %v\n%s\nwant the absent peer named", err, b)
+	}
+}
+
+func TestFlags(t *testing.T) {
+	parsed := func(args ...string) options {
+		t.Helper()
+		o, err := parse(t.Context(), args, "")
+		if err != nil {
+			t.Fatalf("%q: %v", args, err)
+		}
+		return o
+	}
+	names := func(o options) string {
+		var s []string
+		for _, p := range o.peers {
+			s = append(s, p.name)
+		}
+		return strings.Join(s, " ")
+	}
+	if got := names(parsed("-lbd", "old=/bin/a", "-lbd", "new=/bin/b", "-peers", "lbd,nginx")); got != "old new nginx" {
+		t.Errorf("two builds: %q", got)
+	}
+	if got := names(parsed("-lbd", "/bin/a", "-variant", "quiet=--log-level=error", "-peers", "nginx,quiet")); got != "nginx quiet" {
+		t.Errorf("a variant: %q", got)
+	}
+	if o := parsed("-lbd", "/bin/a", "-features"); len(o.peers) != 1+len(features) || len(o.cells) != 2 {
+		t.Errorf("-features: peers %q, %d cells", names(o), len(o.cells))
+	}
+	if o := parsed("-lbd", "/bin/a", "-features", "-cells", "post1"); len(o.cells) != 1 || o.cells[0].Name != "post1" {
+		t.Errorf("-features -cells post1: %v", o.cells)
+	}
+	for _, args := range [][]string{{"-cells", "nope"}, {"-peers", "nope"}, {"stray"}} {
+		if _, err := parse(t.Context(), append([]string{"-lbd", "/bin/a"}, args...), ""); err == nil {
+			t.Errorf("%q is accepted", args)
+		}
+	}
+}
+
+func itoa(n int) string { b, _ := json.Marshal(n); return string(b) }
+
+// run the peers' own checks over the configurations made for them.
+func TestConfigurationsAreValid(t *testing.T) {
+	for name, check := range map[string]func(args []string) []string{
+		"nginx":       func(args []string) []string { return append([]string{"-t"}, args...) },
+		"haproxy":     func(args []string) []string { return append([]string{"-c"}, args...) },
+		"haproxy-tcp": func(args []string) []string { return append([]string{"-c"}, args...) },
+		"caddy":       func(args []string) []string { return append([]string{"validate"}, args[1:]...) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, p := range rivals {
+				if p.name != name {
+					continue
+				}
+				path, _, err := p.find()
+				if err != nil {
+					t.Skip(err)
+				}
+				args, err := p.command(place{dir: t.TempDir(), port: 21990, replicas: []int{21991, 21992}, cores: 2, files: 10_000})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if out, err := exec.Command(path, check(args)...).CombinedOutput(); err != nil {
+					t.Errorf("%v\n%s", err, out)
+				}
+				text, _ := os.ReadFile(args[len(args)-1])
+				for _, want := range []string{"127.0.0.1:21991", "127.0.0.1:21992", ":21990"} {
+					if !strings.Contains(string(text), want) {
+						t.Errorf("the configuration lacks %q:\n%s", want, text)
+					}
+				}
+			}
+		})
+	}
+}

@@ -1,0 +1,125 @@
+package main
+
+import (
+	"encoding/xml"
+	"io"
+	"math"
+	"strings"
+	"testing"
+)
+
+func TestMedianAndSpread(t *testing.T) {
+	nan := math.NaN()
+	for _, c := range []struct {
+		v              []float64
+		mid, low, high float64
+	}{
+		{[]float64{3, 1, 2}, 2, 1, 3},
+		{[]float64{4, 1, 2, 3}, 2.5, 1, 4},
+		{[]float64{nan, 5}, 5, 5, 5},
+		{[]float64{math.Inf(1), 1, math.Inf(1)}, math.Inf(1), 1, math.Inf(1)},
+	} {
+		low, high := spread(c.v)
+		if got := median(c.v); got != c.mid || low != c.low || high != c.high {
+			t.Errorf("%v: %v, %v..%v; want %v, %v..%v", c.v, got, low, high, c.mid, c.low, c.high)
+		}
+	}
+	if !math.IsNaN(median(nil)) || !math.IsNaN(median([]float64{nan})) {
+		t.Error("the median of nothing is a number")
+	}
+}
+
+func TestRatiosStayInTheirRound(t *testing.T) {
+	got := ratios([]float64{2, math.NaN(), 6, 8}, []float64{1, 2, 0, 4})
+	if got[0] != 2 || !math.IsNaN(got[1]) || !math.IsNaN(got[2]) || got[3] != 2 {
+		t.Errorf("%v; want 2 NaN NaN 2", got)
+	}
+}
+
+// sampled is a report of made-up figures: lbd in 10 and 30 µs where nginx takes
+// 20, so that rounds disagree.
+func sampled(t *testing.T) *report {
+	t.Helper()
+	post, _ := cellOf(cells, "post")
+	leave, _ := cellOf(cells, "leave")
+	one := func(cell, peer string, round int, cpu int64) sample {
+		return sample{Cell: cell, Peer: peer, Round: round, Outcome: &outcome{Seconds: 2, Answers: 1000, CPU: cpu * 1e6, P50: 1e6, P99: 2e6, Busy: 1}}
+	}
+	return &report{
+		Machine: "2 x <CPU>", Commit: "abc", Versions: map[string]string{"lbd": "devel", "nginx": "1.2"}, Skipped: []string{"haproxy (haproxy: not found)"},
+		options: options{cells: []cell{post, leave}, peers: []peer{{name: "lbd", lbd: true}, {name: "nginx"}, {name: "haproxy"}}, rounds: 3, seconds: 2},
+		Samples: []sample{
+			one("post", "lbd", 1, 10), one("post", "nginx", 1, 20),
+			one("post", "lbd", 2, 30), one("post", "nginx", 2, 20),
+			one("post", "lbd", 3, 15), {Cell: "post", Peer: "nginx", Round: 3, Failed: "nginx ended: exit status 1\nits log"},
+			{Cell: "leave", Peer: "lbd", Round: 1, Outcome: &outcome{LeaveMute: []float64{0.2, 0.3, 0.4}, LeaveStall: []float64{-1, -1, -1}, LeaveStream: []float64{1}}},
+		},
+	}
+}
+
+func TestReport(t *testing.T) {
+	r := sampled(t)
+	got := r.markdown()
+	for _, want := range []string{
+		"- **skipped**: haproxy (haproxy: not found)",
+		"| peer | CPU µs/req | min..max | / nginx | req/s |",
+		"| lbd | 15 | 10..30 | 1 | 500 |",
+		"| nginx | 20 | 20..20 | 1 | 500 |",
+		"nginx failed in round 3: nginx ended: exit status 1\n",
+		"| post | CPU per request, of nginx's | ≤ 1 | 1 | 0.50..1.50 | met (rounds disagree) |",
+		"| post | CPU per request, of HAProxy's | ≤ 1 | - | -..- | not measured |",
+		"| leave | ms until the replica knows, before the first byte | ≤ 5 | 0.30 | 0.30..0.30 | met |",
+		"| leave | ms until the replica knows, in a silent stream | ≤ 5 | never | never..never | not met |",
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("the report lacks %q:\n%s", want, got)
+		}
+	}
+}
+
+func TestPictureIsXML(t *testing.T) {
+	r := sampled(t)
+	d := xml.NewDecoder(strings.NewReader(r.picture()))
+	rects := 0
+	for {
+		tok, err := d.Token()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e, ok := tok.(xml.StartElement); ok && e.Name.Local == "rect" {
+			rects++
+		}
+	}
+	if rects != 3 {
+		t.Errorf("%d bars; want one of each proxy measured in post, one in leave", rects)
+	}
+}
+
+func TestNumber(t *testing.T) {
+	for v, want := range map[float64]string{0.1234: "0.12", 12.34: "12.3", 1234.5: "1234", 5: "5", 0: "0", math.Inf(1): "never"} {
+		if got := number(v); got != want {
+			t.Errorf("%v: %q; want %q", v, got, want)
+		}
+	}
+}
+
+// Every bar is about a cell and a figure there are; metricOf panics otherwise.
+func TestBarsNameCells(t *testing.T) {
+	r := &report{options: options{cells: cells, rounds: 1}}
+	if got := len(r.verdicts("lbd")); got != len(bars) {
+		t.Errorf("%d verdicts for %d bars", got, len(bars))
+	}
+}
+
+func TestWithin(t *testing.T) {
+	c, _ := cellOf(cells, "sse10k")
+	if got := c.within(65536); got.Conns != 10_000 || got.What != c.What {
+		t.Errorf("with files enough: %d, %q", got.Conns, got.What)
+	}
+	if got := c.within(20_000); got.Conns != 9800 || !strings.Contains(got.What, "9800 of them") {
+		t.Errorf("with 20,000 files: %d, %q", got.Conns, got.What)
+	}
+}
