@@ -53,9 +53,12 @@ var arrows = []arrow{
 		"replay runs the real strategies in virtual time: proxy, fleet and metrics have no part in it"},
 	{"bench/wire", []string{unix}, "what measures the wire stands beside it: system calls, and processes it starts"},
 	{"bench/...", []string{"bench/..."}, "tools around the benchmarks read results, not lbd"},
-	{"cmd/lbd/internal/config", []string{"balancer", "github.com/knadh/koanf", "github.com/spf13/pflag", "go.yaml.in/yaml"},
+	{"cmd/lbd/internal/config", []string{"balancer", "access/...", "github.com/knadh/koanf", "github.com/spf13/pflag", "go.yaml.in/yaml"},
 		"only daemon turns the configuration into the parts of each package"},
 	{"compose", nil, "the environments are files; only their tests are Go"},
+	{"deploy", nil, "what is installed is files; only their tests are Go"},
+	{"scripts", nil, "scripts are shell; only their tests are Go"},
+	{"scripts/bom", nil, "it reads what a release is made of, and is no part of it"},
 	{"cmd/...", []string{"..."}, ""},
 }
 

@@ -1,0 +1,80 @@
+#!/usr/bin/env bash
+# Builds what a release is made of, and refuses to if a check fails:
+#
+#   scripts/release.sh [DIR]      default: ./dist
+#
+#   DIR/lbd-linux-amd64, -arm64   static binaries
+#   DIR/lbd.cdx.json              what is in them (CycloneDX)
+#   DIR/THIRD_PARTY.md            licences
+#   DIR/SHA256SUMS
+#
+# VERSION=v1.2.3 names the release; the commit otherwise. It needs Go and git only.
+#
+# Each binary is built twice, the second time from a copy of the commit in another
+# directory and with an empty build cache, and the two must not differ in a bit.
+# govulncheck wants the database at vuln.go.dev: where that cannot be reached the
+# release says so and goes on, for every other failure it ends.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+GO=${GO:-go}
+OUT=$(realpath -m "${1:-dist}")
+VERSION=${VERSION:-$(git describe --tags --always --dirty)}
+PLATFORMS=${PLATFORMS:-linux/amd64 linux/arm64}
+GOVULNCHECK=golang.org/x/vuln/cmd/govulncheck@v1.9.0
+
+say() { echo "release: $*"; }
+fail() { say "$*" >&2; exit 1; }
+
+tmp=$(mktemp -d)
+trap 'chmod -R u+w "$tmp"; rm -rf "$tmp"' EXIT
+
+# build GOOS/GOARCH FILE: the build of the Makefile. -buildvcs=false, since a copy
+# without .git would differ; the version says which commit it is.
+build() {
+	GOOS=${1%/*} GOARCH=${1#*/} CGO_ENABLED=0 $GO build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$VERSION" -o "$2" ./cmd/lbd
+}
+
+vulnerabilities() {
+	local code=0
+	$GO run "$GOVULNCHECK" ./cmd/lbd >"$tmp/vuln" 2>&1 || code=$?
+	if [ "$code" -eq 0 ]; then
+		say "govulncheck: nothing known"
+	elif grep -qiE 'no such host|could not resolve|dial tcp|i/o timeout|connection refused|403 Forbidden|404 Not Found|proxyconnect' "$tmp/vuln" && ! grep -q 'Vulnerability #' "$tmp/vuln"; then
+		say "WARNING: govulncheck could not reach the vulnerability database; NOT CHECKED for known vulnerabilities:"
+		tail -n 2 "$tmp/vuln" | sed 's/^/  /'
+	else
+		cat "$tmp/vuln" >&2
+		fail "govulncheck found something"
+	fi
+}
+
+[ -n "$(git status --porcelain)" ] && say "WARNING: the working tree differs from the commit; only the commit is rebuilt for comparison"
+
+$GO mod verify
+$GO mod tidy -diff || fail "go.mod is not tidy"
+vulnerabilities
+
+$GO run ./scripts/bom licences >"$tmp/THIRD_PARTY.md"
+cmp -s "$tmp/THIRD_PARTY.md" THIRD_PARTY.md || fail "THIRD_PARTY.md is stale; want go run ./scripts/bom licences > THIRD_PARTY.md"
+
+mkdir -p "$OUT" "$tmp/elsewhere/a-longer-path"
+git archive HEAD | tar -x -C "$tmp/elsewhere/a-longer-path"
+for p in $PLATFORMS; do
+	file=$OUT/lbd-${p/\//-}
+	build "$p" "$file"
+	(cd "$tmp/elsewhere/a-longer-path" && GOCACHE=$tmp/cache build "$p" "$tmp/again")
+	if cmp -s "$file" "$tmp/again"; then
+		say "$p: reproducible"
+	elif [ -n "$(git status --porcelain)" ]; then
+		say "$p: differs from the commit, as the working tree does"
+	else
+		fail "$p: two builds of one commit differ"
+	fi
+done
+
+first=${PLATFORMS%% *}
+$GO run ./scripts/bom cyclonedx "$OUT/lbd-${first/\//-}" >"$OUT/lbd.cdx.json"
+cp THIRD_PARTY.md "$OUT/"
+(cd "$OUT" && sha256sum lbd-* lbd.cdx.json THIRD_PARTY.md >SHA256SUMS)
+say "$VERSION is in $OUT"
