@@ -9,6 +9,7 @@ import (
 const (
 	streamRouter = iota + 101
 	streamStepError
+	streamSessions
 	saltFrontEnd
 	saltLBD
 	saltStream

@@ -11,8 +11,8 @@ import (
 	"os"
 )
 
-// maxLine bounds one line. The longest line of the traces read here, a prompt of
-// 126,195 tokens as 247 Mooncake block ids, has about 2 KiB.
+// maxLine bounds one line. The longest line of the traces read here, a
+// conversation of 561 requests with its blocks, has 131 KiB.
 const maxLine = 1 << 20
 
 // maxTokens bounds a token count; larger ones are taken for a damaged file. The
@@ -23,6 +23,8 @@ const maxTokens = 1 << 26
 const (
 	FormatAzure    = "azure"
 	FormatMooncake = "mooncake"
+	// FormatAccessLog is lbd's own access log.
+	FormatAccessLog = "access-log"
 )
 
 // Open reads a trace file in the given format. The file is opened at once, so
@@ -63,8 +65,10 @@ func reader(format string, seed uint64) (func(io.Reader) *Trace, error) {
 		return Azure, nil
 	case FormatMooncake:
 		return func(r io.Reader) *Trace { return Mooncake(r, seed, MooncakeQuantum) }, nil
+	case FormatAccessLog:
+		return AccessLog, nil
 	}
-	return nil, fmt.Errorf("unknown trace format %q; want %s or %s", format, FormatAzure, FormatMooncake)
+	return nil, fmt.Errorf("unknown trace format %q; want %s, %s or %s", format, FormatAzure, FormatMooncake, FormatAccessLog)
 }
 
 // line is one line of a file, without its end.

@@ -2,6 +2,7 @@ package trace
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"time"
 )
@@ -23,6 +24,9 @@ type Synthetic struct {
 	// Rate is the mean number of arrivals per second of a Poisson process. 0 puts
 	// every arrival at time 0, for closed-loop use.
 	Rate float64
+	// CV is the coefficient of variation of the gaps between arrivals; 0 means 1, a Poisson process. Others are drawn
+	// lognormal: code completion traffic has some 13.
+	CV float64
 	// Requests and Duration end the trace, whichever comes first; 0 means no such
 	// end.
 	Requests int
@@ -59,6 +63,9 @@ func (s Synthetic) validate() error {
 	if s.Rate != 0 && !(s.Rate >= 1e-3 && s.Rate <= 1e6) {
 		return fmt.Errorf("rate %v; want 0, or 0.001 to 1e6 requests per second", s.Rate)
 	}
+	if s.CV != 0 && !(s.CV >= .01 && s.CV <= 100) {
+		return fmt.Errorf("coefficient of variation %v; want 0, or 0.01 to 100", s.CV)
+	}
 	if s.Requests < 0 || s.Duration < 0 {
 		return fmt.Errorf("requests %d and duration %v; want neither below 0", s.Requests, s.Duration)
 	}
@@ -84,7 +91,7 @@ func (s Synthetic) generate(yield func(Arrival, error) bool) {
 	var at float64 // seconds
 	for n := 0; s.Requests == 0 || n < s.Requests; n++ {
 		if s.Rate > 0 {
-			at += arrival.ExpFloat64() / s.Rate
+			at += s.gap(arrival) / s.Rate
 		}
 		a := Arrival{
 			At:           time.Duration(at * float64(time.Second)),
@@ -102,6 +109,16 @@ func (s Synthetic) generate(yield func(Arrival, error) bool) {
 			return
 		}
 	}
+}
+
+// gap draws the time to the next arrival, of mean 1. A lognormal one has the mean exp(mu+sigma²/2) and the squared
+// coefficient of variation exp(sigma²)-1.
+func (s Synthetic) gap(r *rand.Rand) float64 {
+	if s.CV == 0 || s.CV == 1 {
+		return r.ExpFloat64()
+	}
+	variance := math.Log(1 + s.CV*s.CV)
+	return math.Exp(math.Sqrt(variance)*r.NormFloat64() - variance/2)
 }
 
 // addPrefix puts the tenant's whole blocks before the arrival's own ones. The

@@ -222,7 +222,7 @@ func TestOpen(t *testing.T) {
 	if _, err := Open("testdata/none", FormatAzure, 1); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("error %v, want not found", err)
 	}
-	if _, err := Open("testdata/azure.csv", "csv", 1); err == nil || !strings.Contains(err.Error(), `"csv"; want azure or mooncake`) {
+	if _, err := Open("testdata/azure.csv", "csv", 1); err == nil || !strings.Contains(err.Error(), `"csv"; want azure, mooncake or access-log`) {
 		t.Errorf("error %v", err)
 	}
 	tr, _ = Open("testdata/azure.csv", FormatMooncake, 1)
