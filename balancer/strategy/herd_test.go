@@ -92,10 +92,14 @@ func (s *herdSim) run(length time.Duration) {
 
 func (s *herdSim) at(when time.Duration, do func()) { heap.Push(&s.events, event{when, do}) }
 
+// time is the virtual one; it does not begin at the zero time, which is unknown.
+func (s *herdSim) time() time.Time { return time.Unix(1, 0).Add(s.now) }
+
 func (s *herdSim) place() {
 	l := s.lbds[s.rng.IntN(len(s.lbds))]
-	r := l.picker.Pick(&balancer.Request{}, l.replicas)
-	j := &job{arrived: s.now, own: r.Reserve()}
+	res := place(l.picker, &balancer.Request{Stream: true, Now: s.time()}, l.replicas)
+	r := res.Replica()
+	j := &job{arrived: s.now, own: res}
 	for l.replicas[j.server] != r {
 		j.server++
 	}
@@ -114,8 +118,9 @@ func (s *herdSim) serve(v *server) {
 		v.running++
 		s.waits = append(s.waits, (s.now - j.arrived).Seconds())
 		j.own.FirstByte()
+		j.own.FirstToken(s.time())
 		s.at(s.now+serviceTime, func() {
-			j.own.Done()
+			j.own.End(balancer.Finished, s.time())
 			v.running--
 			s.serve(v)
 		})
@@ -128,7 +133,7 @@ func (s *herdSim) poll() {
 		total, largest = total+s.period[i], max(largest, s.period[i])
 		s.period[i] = 0
 		for _, l := range s.lbds {
-			pollAt(l.replicas[i], time.Unix(0, int64(s.now)), float64(len(v.queue)), float64(v.running))
+			pollAt(l.replicas[i], s.time(), float64(len(v.queue)), float64(v.running))
 		}
 	}
 	if total > 0 {

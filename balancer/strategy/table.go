@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 
 	"lbd/balancer"
+	"lbd/balancer/prefix"
 )
 
 // Options is what strategies are made with.
@@ -11,6 +12,10 @@ type Options struct {
 	// Uint64 is the source of randomness, safe for concurrent use. The default, math/rand/v2's top-level function, keeps its
 	// state per processor: picks on different cores share nothing. Tests and replays give a seeded one.
 	Uint64 func() uint64
+	// Prefixes is the index of prompt prefixes, for all models one; nil makes one per model.
+	Prefixes *prefix.Index
+	// LeastCost are knobs for experiments.
+	LeastCost LeastCostOptions
 }
 
 func (o Options) uint64() func() uint64 {
@@ -38,6 +43,8 @@ var Table = []Entry{
 	{"least-inflight", "picks the replica with the fewest requests in flight from here", "weight, own load", newLeastInflight},
 	{"least-waiting", "picks the replica with the fewest requests waiting, then the fewest running",
 		"weight, own and foreign load, `vllm:num_requests_waiting`, `vllm:num_requests_running`", newLeastWaiting},
+	{"least-cost", "picks the replica where the request costs least time, its own and that of others",
+		"lengths, prompt prefixes, own and foreign load, weight, `vllm:num_requests_waiting`, `vllm:num_requests_running`, `vllm:kv_cache_usage_perc`, `vllm:cache_config_info`, `vllm:prefix_cache_{queries,hits}_total`", newLeastCost},
 }
 
 // Lookup finds a strategy by its name.

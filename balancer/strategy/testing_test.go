@@ -63,6 +63,16 @@ func forEach(t *testing.T, test func(t *testing.T, e Entry)) {
 	}
 }
 
+// place picks and reserves, as balancer.Model.Pick does.
+func place(p balancer.Picker, q *balancer.Request, rs []*balancer.Replica) balancer.Reservation {
+	m := balancer.Model{Picker: p, Available: rs}
+	res, err := m.Pick(q, nil)
+	if err != nil {
+		panic(err)
+	}
+	return res
+}
+
 // share is how many of n picks each of rs gets, by position, while inflight requests are always under way: each pick
 // reserves, and ends the oldest. Every replica takes equally long.
 func share(t *testing.T, p balancer.Picker, rs []*balancer.Replica, inflight, n int) []float64 {
@@ -74,13 +84,12 @@ func share(t *testing.T, p balancer.Picker, rs []*balancer.Replica, inflight, n 
 	counts := make([]float64, len(rs))
 	var open []balancer.Reservation
 	for range n {
-		r := p.Pick(&balancer.Request{}, rs)
-		i, ok := index[r]
+		res := place(p, &balancer.Request{}, rs)
+		i, ok := index[res.Replica()]
 		if !ok {
-			t.Fatalf("picked %v, which is no candidate", r)
+			t.Fatalf("picked %v, which is no candidate", res.Replica())
 		}
 		counts[i] += 1 / float64(n)
-		res := r.Reserve()
 		open = append(open, res)
 		if len(open) >= inflight {
 			open[0].Done()

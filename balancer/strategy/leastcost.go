@@ -1,0 +1,341 @@
+package strategy
+
+import (
+	"math"
+	"sync"
+	"sync/atomic"
+
+	"lbd/balancer"
+	"lbd/balancer/prefix"
+)
+
+// leastCost sends a request where it costs least time: its own until the first
+// token and, the busier the fleet is, that of its decoding and the delay that it
+// inflicts on what runs there. Everything is in milliseconds, so that a prefix in a
+// cache, a queue, a slow device and a full KV cache can be weighed against each
+// other without weights. See costOf for the terms.
+type leastCost struct {
+	opt    LeastCostOptions
+	prior  Coefficients
+	uint64 func() uint64
+	index  *prefix.Index
+
+	known atomic.Pointer[map[*balancer.Replica]*costState]
+	view  atomic.Pointer[costView]
+	hash  atomic.Pointer[prefix.Hasher] // of the model, named by the first request
+
+	model         learner
+	outputs       [lengthBuckets]mean // tokens
+	promptMean    mean                // tokens
+	bytesPerToken mean
+
+	mu     sync.Mutex // guards who is known
+	states map[string]*costState
+}
+
+func newLeastCost(o Options) balancer.Picker {
+	p := &leastCost{opt: o.LeastCost.filled(), uint64: o.uint64(), states: make(map[string]*costState)}
+	p.prior = *p.opt.Prior
+	if !p.opt.NoPrefixes {
+		if p.index = o.Prefixes; p.index == nil {
+			p.index = prefix.New(prefix.Config{})
+		}
+	}
+	p.model.reset(vec{1, 1, 1}, vec{1, 1, 1})
+	known := make(map[*balancer.Replica]*costState)
+	p.known.Store(&known)
+	return p
+}
+
+// What is assumed of lengths before anything was seen. Chat prompts in public
+// traces have a median of 500 to 1,000 tokens and answers of 100 to 250 (Azure
+// 2023); English is 4 to 5 bytes a token, and JSON adds its own.
+const (
+	usualPrompt = 700.0
+	usualOutput = 200.0
+	usualBytes  = 4.2
+)
+
+// The scales of the rule, in routing.md's terms; README.md says how they were
+// found. LoadFrom and loadSpan: below 40 % load only the request's own first token
+// counts, from 90 % on what it costs others counts in full. prefillScale is the
+// outstanding prefill that means 100 % load. stepBudget is max_num_batched_tokens of
+// vLLM V1 on devices of 70 GiB and more.
+const (
+	loadFrom, loadSpan = 0.4, 0.5
+	prefillScale       = 1e9 // a second
+	stepBudget         = 8192
+	// kvUsable is how much of the KV cache can be filled before requests wait: vLLM
+	// preempts when it is full, and what grows fills it.
+	kvUsable = 0.9
+	// kvGuard in ms is what a nearly full shared pool costs, fullPool the use from
+	// which on it is: its neighbours may be the ones that fill it.
+	kvGuard, fullPool = 1000, 0.95
+	// slowStep in ms is what each request beyond those of the slow start costs.
+	slowStep = 50
+	// evenMs and evenPart are differences that mean nothing: a tie.
+	evenMs, evenPart = 1, 0.01
+)
+
+// Pick is the dry run of Place.
+func (p *leastCost) Pick(q *balancer.Request, candidates []*balancer.Replica) *balancer.Replica {
+	if len(candidates) == 0 {
+		return nil
+	}
+	w := workspaces.Get().(*workspace)
+	defer workspaces.Put(w)
+	p.look(w, q, candidates)
+	return candidates[p.best(w)]
+}
+
+// Place picks and reserves. Picks at the same instant do not see each other's
+// reservations; one that finds more than a step of prefill added beside its own
+// looks once more.
+func (p *leastCost) Place(q *balancer.Request, candidates []*balancer.Replica) balancer.Reservation {
+	if len(candidates) == 0 {
+		return balancer.Reservation{}
+	}
+	w := workspaces.Get().(*workspace)
+	defer workspaces.Put(w)
+	p.look(w, q, candidates)
+	i := p.best(w)
+	v := p.reserve(w, i, q, candidates[i])
+	if grown := candidates[i].PrefillTokens() - w.sights[i].ownPrefill - int64(w.costs[i].uncached); grown > p.opt.Budget {
+		v.Done()
+		p.look(w, q, candidates)
+		i = p.best(w)
+		v = p.reserve(w, i, q, candidates[i])
+	}
+	return v
+}
+
+// workspace is what one pick works in.
+type workspace struct {
+	hashes []uint64
+	depths prefix.Depths
+	// matched says that depths are not all zero.
+	matched bool
+	sights  []costSight
+	costs   []cost
+
+	asked asked
+	load  float64 // U
+	w     float64
+}
+
+var workspaces = sync.Pool{New: func() any { return &workspace{hashes: make([]uint64, 0, prefix.MaxBlocks)} }}
+
+// asked is what is known of the request.
+type asked struct {
+	now         int64 // Unix nanoseconds, 0 is unknown
+	prompt      float64
+	output      float64
+	text        float64 // bytes, 0 when there is no text
+	blockTokens float64 // of given blocks
+	bucket      int
+}
+
+// ask estimates lengths and finds who has the prompt's prefix.
+func (p *leastCost) ask(w *workspace, q *balancer.Request) {
+	a := asked{bucket: lengthBucket(q.MaxTokens), output: float64(q.OutputTokens), prompt: float64(q.PromptTokens)}
+	if !q.Now.IsZero() {
+		a.now = q.Now.UnixNano()
+	}
+	if a.output <= 0 {
+		a.output = p.outputs[a.bucket].or(p.outputs[0].or(usualOutput))
+		if q.MaxTokens > 0 {
+			a.output = min(a.output, float64(q.MaxTokens))
+		}
+	}
+	if len(q.Prompt) > 0 {
+		a.text = textBytes(q.Prompt)
+	}
+	if a.prompt <= 0 {
+		if a.prompt = p.promptMean.or(usualPrompt); a.text > 0 {
+			a.prompt = a.text / p.bytesPerToken.or(usualBytes)
+		}
+	}
+	a.prompt = max(a.prompt, 1)
+	w.asked = a
+	p.match(w, q)
+}
+
+// match fills hashes and depths.
+func (p *leastCost) match(w *workspace, q *balancer.Request) {
+	w.hashes = w.hashes[:0]
+	if w.matched {
+		clear(w.depths[:])
+		w.matched = false
+	}
+	if p.index == nil || len(q.Blocks) == 0 && len(q.Prompt) == 0 {
+		return
+	}
+	h := p.hash.Load()
+	if h == nil {
+		made := p.index.Hasher(q.Model)
+		h = &made
+		p.hash.Store(h)
+	}
+	if len(q.Blocks) > 0 {
+		w.asked.blockTokens = float64(q.BlockTokens)
+		w.hashes = h.Blocks(w.hashes, q.Blocks)
+	} else {
+		w.hashes = h.Prompt(w.hashes, q.Preamble, q.Prompt)
+	}
+	w.matched = p.index.Match(w.hashes, &w.depths) > 0
+}
+
+// cached is how many tokens of the prompt a replica has that has so many of its
+// blocks: whole blocks of vLLM, and never all of it, for the last one is computed.
+func (p *leastCost) cached(a *asked, depth int) float64 {
+	if depth == 0 {
+		return 0
+	}
+	tokens := float64(depth) * a.blockTokens
+	if a.blockTokens == 0 {
+		// The same bytes per token as the whole prompt, however it was estimated.
+		tokens = a.prompt * float64(prefix.BlockBytes(depth)) / max(a.text, 1)
+	}
+	return math.Floor(min(tokens, a.prompt-1)/vllmBlock) * vllmBlock
+}
+
+// vllmBlock is block_size, 16 unless configured.
+const vllmBlock = 16
+
+// costSight is what one candidate shows, read once per pick.
+type costSight struct {
+	st       *costState
+	told     bool
+	requests float64 // own and foreign
+	// Prefill that no first token has ended, in tokens and pairs.
+	tokens, pairs float64
+	ownPrefill    int64
+	resident      float64 // tokens in the KV cache
+	capacity      float64 // tokens, 0 is unknown
+	foreign       float64 // requests
+	// Of the replicas on the same device: outstanding prefill in ms, requests, and
+	// what their decode steps take.
+	devicePrefill, deviceRequests, deviceStep float64
+	full                                      bool // the pool it shares
+	prefillPart                               prefillPart
+}
+
+type prefillPart struct {
+	overhead, token, pair float64 // ms
+	step, sequence, held  float64
+	trust                 float64
+	work                  float64 // PreWork in ms, without trust
+	left                  float64 // the part of it that is still to be done
+}
+
+// look reads everything a pick depends on.
+func (p *leastCost) look(w *workspace, q *balancer.Request, candidates []*balancer.Replica) {
+	p.ask(w, q)
+	w.sights, w.costs = w.sights[:0], w.costs[:0]
+	v := p.view.Load()
+	if v == nil || len(v.replicas) < len(candidates) {
+		v = p.meet(candidates)
+	}
+	var told, foreign, tokens, resident float64
+	for i, r := range candidates {
+		st := p.stateOf(v, i, r)
+		if st == nil {
+			v = p.meet(candidates)
+			st = v.states[i]
+		}
+		w.sights = append(w.sights, costSight{})
+		s := &w.sights[i]
+		p.see(s, st, r, q)
+		if s.told {
+			told += st.weight.load()
+			foreign += s.foreign
+			tokens += s.tokens - float64(s.ownPrefill)
+			resident += s.resident - float64(r.Resident())
+		}
+	}
+	// A replica that does not tell has what is typical of those that do.
+	if told > 0 {
+		for i := range w.sights {
+			if s := &w.sights[i]; !s.told {
+				k := s.st.weight.load() / told
+				s.requests += foreign * k
+				s.tokens += tokens * k
+				s.resident += resident * k
+			}
+		}
+	}
+	p.price(w)
+}
+
+// see fills one sight.
+func (p *leastCost) see(s *costSight, st *costState, r *balancer.Replica, q *balancer.Request) {
+	if st.unseen.earliest.Load() != 0 && !q.Now.IsZero() {
+		st.unseen.expire(q.Now)
+	}
+	s.st = st
+	s.ownPrefill = r.PrefillTokens()
+	s.requests, s.tokens, s.pairs, s.resident = float64(r.InFlight()), float64(s.ownPrefill), float64(r.PrefillPairs()), float64(r.Resident())
+	if polled := r.Polled(); polled != nil {
+		if st.polled.Load() != polled {
+			p.observe(st, r, polled)
+		}
+		p.seePolled(s, polled)
+	}
+	if n := r.Neighbours(); n != nil {
+		p.seeDevice(s, r, n)
+	}
+	st.coefficients(&s.prefillPart, &p.prior)
+}
+
+// seePolled adds what others do there. What of theirs waits has its prefill before
+// it; what runs holds its tokens.
+func (p *leastCost) seePolled(s *costSight, polled *balancer.Polled) {
+	if polled.Stale {
+		return
+	}
+	if polled.KVTokens.Known && !polled.Elastic {
+		s.capacity = polled.KVTokens.Value
+	}
+	s.full = polled.Elastic && polled.KVUsage.Known && polled.KVUsage.Value >= fullPool
+	if !polled.ForeignKnown() {
+		return
+	}
+	s.told = true
+	if s.foreign = float64(polled.Foreign); s.foreign == 0 {
+		return
+	}
+	s.requests += s.foreign
+	prompt := p.promptMean.or(usualPrompt)
+	// The gauge does not say whose requests wait.
+	waiting := polled.Waiting.Value / max(polled.Waiting.Value+polled.Running.Value, 1) * s.foreign
+	s.tokens += waiting * prompt
+	s.pairs += waiting * prompt * prompt / 2
+	if polled.ForeignTokens.Known {
+		s.resident += polled.ForeignTokens.Value
+	} else {
+		s.resident += (s.foreign - waiting) * (prompt + p.outputs[0].or(usualOutput)/2)
+	}
+}
+
+// seeDevice adds the replicas, of whatever model, that share the device: they take
+// turns on it, so that their prefill comes before ours as our own does, and their
+// decode steps come between ours.
+func (p *leastCost) seeDevice(s *costSight, r *balancer.Replica, on []*balancer.Replica) {
+	for _, o := range on {
+		if o.ID == r.ID {
+			continue
+		}
+		s.devicePrefill += milliseconds(o.PrefillTime())
+		if n := float64(o.Requests()); n > 0 {
+			s.deviceRequests += n
+			s.deviceStep += p.prior.Step + p.prior.PerSequence*n + p.prior.PerResident*float64(o.Resident())
+		}
+	}
+}
+
+// coefficients are those of the replica as learned so far.
+func (st *costState) coefficients(c *prefillPart, prior *Coefficients) {
+	c.overhead, c.token, c.pair = prior.Overhead*st.prefill[0].load(), prior.PerToken*st.prefill[1].load(), prior.PerPair*st.prefill[2].load()
+	c.step, c.sequence, c.held = prior.Step*st.decode[0].load(), prior.PerSequence*st.decode[1].load(), prior.PerResident*st.decode[2].load()
+	c.trust = st.trust.load()
+}

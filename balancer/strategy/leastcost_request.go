@@ -1,0 +1,288 @@
+package strategy
+
+import (
+	"math/bits"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"lbd/balancer"
+)
+
+// costTicket is one request that least-cost has placed.
+type costTicket struct {
+	balancer.Placement
+	p      *leastCost
+	st     *costState
+	hashes []uint64
+	stream bool
+
+	sent        time.Time
+	incarnation uint64
+	bucket      int     // of output lengths
+	text        float64 // bytes of text in the prompt
+	predicted   int64   // cached tokens
+	features    vec     // of the time to first token, times the prior
+	ahead       float64 // ms of the prediction that are not of the features
+	expected    float64 // ms of prefill, as predicted
+	total       float64 // ms to the first token, as predicted without trust
+
+	first     time.Time
+	generated int
+	usage     balancer.Usage
+	last      time.Time // of the window of decode steps
+	done      float64
+
+	expiry int64
+	next   *costTicket // of expiries
+	queued bool
+}
+
+var ticketPool = sync.Pool{New: func() any { return &costTicket{} }}
+
+// FirstToken ends the prefill and says how long it took.
+func (t *costTicket) FirstToken(now time.Time) {
+	if !t.first.IsZero() {
+		return
+	}
+	t.first, t.last = now, now
+	t.generated = 1
+	t.endPrefill(now)
+	t.st.unseen.drop(t)
+	t.learnFirst(now)
+	t.done = t.st.done.load()
+	if n := t.st.slow.Load(); n > 0 && n < slowStartUntil {
+		t.st.slow.CompareAndSwap(n, 2*n)
+	} else if n > 0 {
+		t.st.slow.CompareAndSwap(n, 0)
+	}
+}
+
+// slowStartUntil is how many requests at a time end the slow start.
+const slowStartUntil = 64
+
+// endPrefill credits the replica with the prompt: its blocks exist now. It may come
+// from another goroutine, for answers that do not stream.
+func (t *costTicket) endPrefill(now time.Time) {
+	if !t.EndPrefill() {
+		return
+	}
+	st := t.st
+	if !now.IsZero() {
+		st.since.Store(now.UnixNano())
+	}
+	st.done.store(st.done.load() + t.expected) // may lose one to another: only learning reads it
+	t.remember()
+}
+
+func (t *costTicket) remember() {
+	if t.st.owner != nil && len(t.hashes) > 0 && t.incarnation == t.Replica().Incarnation() {
+		t.p.index.Insert(t.st.owner, t.hashes)
+	}
+}
+
+func (t *costTicket) learnFirst(now time.Time) {
+	if t.sent.IsZero() || now.IsZero() || t.p.opt.Frozen {
+		return
+	}
+	seen := milliseconds(now.Sub(t.sent))
+	t.st.correct(seen, t.total)
+	y := seen - t.ahead
+	if y <= 0 {
+		return
+	}
+	m, w := &t.p.model, t.st.weight.load()
+	center := scaled(load(&m.prefill), 1/w)
+	t.st.learn(&t.st.prefills, &t.st.prefill, t.features, y, center, replicaRange, now)
+	m.learn(&m.prefills, &m.prefill, t.features, y*w, vec{1, 1, 1}, modelRange, now)
+}
+
+// The range and the pace of trust: a twentieth per first token follows a replica
+// that slows down within seconds under load.
+const (
+	minTrust, maxTrust = 0.5, 3
+	trustStep          = 0.05
+)
+
+func (st *costState) correct(seen, total float64) {
+	ratio := min(max(seen/max(total, 1), minTrust/2), maxTrust*2)
+	st.trust.store(min(max(st.trust.load()+trustStep*(ratio-st.trust.load()), minTrust), maxTrust))
+}
+
+// Tokens grows the request in the cache, and learns from the window of decode
+// steps since the last call.
+func (t *costTicket) Tokens(n int, now time.Time) {
+	t.generated += n
+	t.Grow(int64(n))
+	if t.last.IsZero() || now.IsZero() || t.p.opt.Frozen {
+		return
+	}
+	st, r := t.st, t.Replica()
+	took, done := milliseconds(now.Sub(t.last)), st.done.load()
+	stretched := done - t.done
+	t.last, t.done = now, done
+	if took <= 0 || stretched > took/2 {
+		return // mostly the prefill of others
+	}
+	p := &t.p.prior
+	x := vec{p.Step, p.PerSequence * float64(r.Requests()), p.PerResident * float64(r.Resident())}
+	y := (took - stretched) / float64(n)
+	m, w := &t.p.model, st.weight.load()
+	st.learn(&st.steps, &st.decode, x, y, scaled(load(&m.decode), 1/w), replicaRange, now)
+	m.learn(&m.steps, &m.decode, x, y*w, vec{1, 1, 1}, modelRange, now)
+}
+
+// Usage is the last word on lengths.
+func (t *costTicket) Usage(u balancer.Usage) { t.usage = u }
+
+// Done takes everything back and learns lengths from what finished.
+func (t *costTicket) Done(e balancer.Ending, now time.Time) {
+	st := t.st
+	t.st.unseen.drop(t)
+	switch e {
+	case balancer.Finished:
+		t.finished(now)
+	case balancer.Failed:
+		if !now.IsZero() {
+			st.failed(now)
+		}
+	}
+	if st.owner != nil {
+		st.owner.Advance(max(t.Resident()-t.Work().Prompt, 0))
+	}
+	st.free(t.Resident(), now)
+	t.Placement.Done()
+	if st.owner != nil {
+		st.owner.SetRoom(cacheRoom(t.Replica()))
+	}
+	t.recycle()
+}
+
+func (t *costTicket) finished(now time.Time) {
+	t.endPrefill(now) // it ran, streamed or not
+	t.st.penalty.store(0)
+	completion := t.generated
+	if t.usage.Completion > 0 {
+		t.Grow(int64(t.usage.Completion - completion))
+		completion = t.usage.Completion
+	}
+	if completion > 0 && !t.p.opt.Frozen {
+		t.p.outputs[t.bucket].add(float64(completion))
+	}
+	if t.usage.Prompt > 0 {
+		t.p.promptMean.add(float64(t.usage.Prompt))
+		if t.text >= minText {
+			t.p.bytesPerToken.add(t.text / float64(t.usage.Prompt))
+		}
+	}
+	if t.usage.Cached >= 0 && t.usage.Prompt > 0 && t.st.owner != nil {
+		t.st.hits.told.Store(true)
+		t.st.owner.Observe(t.predicted, int64(t.usage.Cached))
+	}
+}
+
+// minText is the least prompt, in bytes, that says how long a token is: in shorter
+// ones the chat template's own tokens count too much.
+const minText = 500
+
+func (t *costTicket) recycle() {
+	h := t.hashes[:0]
+	*t = costTicket{hashes: h}
+	ticketPool.Put(t)
+}
+
+// freeSpan is over how long the rate of freed tokens is taken.
+const freeSpan = 10 * time.Second
+
+// free counts tokens that leave the KV cache.
+func (st *costState) free(tokens int64, now time.Time) {
+	if now.IsZero() {
+		return
+	}
+	at := now.UnixNano()
+	age := max(at-st.freedAt.Swap(at), 0)
+	st.freed.store(st.freed.load()*halved(float64(age)/float64(freeSpan)) + float64(tokens)/milliseconds(freeSpan))
+}
+
+// lengthBucket sorts requests by their token limit: clients that set one expect
+// answers of that order.
+func lengthBucket(maxTokens int) int {
+	if maxTokens <= 0 {
+		return 0
+	}
+	return min(bits.Len(uint(maxTokens)), lengthBuckets-1)
+}
+
+const lengthBuckets = 20
+
+// expiries are requests that do not stream: their first token is not seen, so that
+// their prefill ends when it was predicted to. They are in the order in which they
+// were sent, which is nearly that of their expiry: a replica works first come,
+// first served.
+type expiries struct {
+	mu         sync.Mutex
+	head, tail *costTicket
+	earliest   atomic.Int64 // expiry of the head; 0 is none
+}
+
+func (x *expiries) add(t *costTicket) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	t.queued, t.next = true, nil
+	if x.tail == nil {
+		x.head = t
+		x.earliest.Store(t.expiry)
+	} else {
+		x.tail.next = t
+	}
+	x.tail = t
+}
+
+// expire ends prefills that are due, unless somebody else does it now.
+func (x *expiries) expire(now time.Time) {
+	at := x.earliest.Load()
+	if at == 0 || now.UnixNano() < at || !x.mu.TryLock() {
+		return
+	}
+	defer x.mu.Unlock()
+	for x.head != nil && x.head.expiry <= now.UnixNano() {
+		t := x.head
+		t.endPrefill(now)
+		x.pop(nil, t)
+	}
+}
+
+// drop takes a request out that has ended, or shown a token after all.
+func (x *expiries) drop(t *costTicket) {
+	if t.stream {
+		return
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if !t.queued {
+		return
+	}
+	var before *costTicket
+	for c := x.head; c != t; c = c.next {
+		before = c
+	}
+	x.pop(before, t)
+}
+
+func (x *expiries) pop(before, t *costTicket) {
+	if before == nil {
+		x.head = t.next
+	} else {
+		before.next = t.next
+	}
+	if x.tail == t {
+		x.tail = before
+	}
+	t.queued, t.next = false, nil
+	x.earliest.Store(0)
+	if x.head != nil {
+		x.earliest.Store(x.head.expiry)
+	}
+}
+
+func milliseconds(d time.Duration) float64 { return float64(d) / 1e6 }

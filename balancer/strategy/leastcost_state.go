@@ -1,0 +1,254 @@
+package strategy
+
+import (
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"lbd/balancer"
+	"lbd/balancer/prefix"
+)
+
+// costState is what least-cost keeps of one replica for one model. It outlives
+// snapshots, reloads and ejections.
+type costState struct {
+	id     string
+	owner  *prefix.Owner // nil when there are too many replicas
+	weight number        // relative to the mean of the model's
+
+	learner
+	// trust is observed over predicted time to first token, a fast correction
+	// beside the slow coefficients.
+	trust number
+	// done is the prefill that own first tokens have ended, in ms: what decode
+	// steps in between were stretched by.
+	done number
+	// since is when the prefill under way began, Unix nanoseconds; 0 is unknown.
+	since atomic.Int64
+	// freed is tokens per ms that leave the KV cache, freedAt when it was counted.
+	freed   number
+	freedAt atomic.Int64
+
+	penalty     number // ms, of failures; halves every penaltyHalfLife
+	penaltyAt   atomic.Int64
+	slow        atomic.Int64 // slow start: requests at a time, 0 when it is over
+	incarnation atomic.Uint64
+
+	polled atomic.Pointer[balancer.Polled] // the last one that was looked at
+	hits   hitCheck
+	unseen expiries
+	_      [64]byte
+}
+
+// costView is the candidates of a snapshot beside what is kept of them.
+type costView struct {
+	replicas []*balancer.Replica
+	states   []*costState
+}
+
+// stateOf finds the state of the i-th candidate: nearly always where the last
+// snapshot has it.
+func (p *leastCost) stateOf(v *costView, i int, r *balancer.Replica) *costState {
+	if v != nil && i < len(v.replicas) && v.replicas[i] == r {
+		return v.states[i]
+	}
+	return (*p.known.Load())[r]
+}
+
+// meet makes states for replicas that were never candidates before, and the view
+// of these candidates. It is the only part of a pick that allocates and locks; it
+// runs when the fleet changes.
+func (p *leastCost) meet(candidates []*balancer.Replica) *costView {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	known := maps.Clone(*p.known.Load())
+	p.forget(known, candidates)
+	v := &costView{replicas: slices.Clone(candidates)}
+	fresh := len(p.states) == 0
+	for _, r := range candidates {
+		st := p.states[r.ID]
+		if st == nil {
+			st = p.newState(r)
+			if !fresh {
+				st.slow.Store(1)
+			}
+			p.states[r.ID] = st
+		}
+		known[r] = st
+		v.states = append(v.states, st)
+	}
+	p.weigh(v)
+	p.known.Store(&known)
+	p.view.Store(v)
+	return v
+}
+
+// keepUnseen is how many replicas are remembered that are no candidates now, beside
+// as many as there are candidates: ejected and draining ones come back, those that
+// a deployment has replaced do not.
+const keepUnseen = 64
+
+// forget drops replicas that are no candidates, once they are many.
+func (p *leastCost) forget(known map[*balancer.Replica]*costState, candidates []*balancer.Replica) {
+	if len(known) <= 2*len(candidates)+keepUnseen {
+		return
+	}
+	for r, st := range known {
+		if r.InFlight() == 0 && !slices.ContainsFunc(candidates, func(c *balancer.Replica) bool { return c.ID == r.ID }) {
+			delete(known, r)
+			if p.states[r.ID] == st {
+				delete(p.states, r.ID)
+				if st.owner != nil {
+					p.index.Release(st.owner)
+				}
+			}
+		}
+	}
+}
+
+func (p *leastCost) newState(r *balancer.Replica) *costState {
+	st := &costState{id: r.ID}
+	if p.index != nil {
+		if st.owner = p.index.Owner(r.ID); st.owner != nil {
+			st.owner.SetRoom(cacheRoom(r))
+		}
+	}
+	st.weight.store(1)
+	st.incarnation.Store(r.Incarnation())
+	st.reset(load(&p.model.prefill), load(&p.model.decode))
+	st.trust.store(1)
+	return st
+}
+
+// weigh takes the configured weight for the speed that a replica has relative to
+// the others, until its own requests show it.
+func (p *leastCost) weigh(v *costView) {
+	total := 0.0
+	for _, r := range v.replicas {
+		total += float64(r.Weight)
+	}
+	for i, st := range v.states {
+		w := float64(v.replicas[i].Weight) * float64(len(v.states)) / total
+		if old := st.weight.load(); old != w {
+			st.weight.store(w)
+			st.reset(scaled(load(&st.prefill), old/w), scaled(load(&st.decode), old/w))
+		}
+	}
+}
+
+func scaled(v vec, by float64) vec { return vec{v[0] * by, v[1] * by, v[2] * by} }
+
+// What a replica keeps of prompts, in tokens, where nobody tells: kvcached's
+// default KVCACHED_MAX_CACHED_TOKENS for a pool that is shared, and a quarter of
+// what an 80 GB device holds of an 8B model for one that tells nothing.
+const (
+	elasticCache = 16_000
+	unknownCache = 100_000
+)
+
+// cacheRoom is how many tokens of prompts the replica can keep beyond those in use.
+func cacheRoom(r *balancer.Replica) int64 {
+	p := r.Polled()
+	switch {
+	case r.CacheTokens > 0:
+		return r.CacheTokens
+	case p == nil:
+		return unknownCache
+	case p.Elastic:
+		return elasticCache
+	case p.KVTokens.Known:
+		return max(int64(p.KVTokens.Value+0.5)-r.Resident()-int64(p.ForeignTokens.Value), 0)
+	}
+	return unknownCache
+}
+
+// restarted drops what the process before has had.
+func (st *costState) restarted(incarnation uint64) {
+	old := st.incarnation.Load()
+	if old == incarnation || !st.incarnation.CompareAndSwap(old, incarnation) {
+		return
+	}
+	if st.owner != nil {
+		st.owner.Restart()
+	}
+	st.trust.store(max(st.trust.load(), newTrust))
+	st.slow.Store(1)
+	st.since.Store(0)
+}
+
+// newTrust is how much longer a replica that has just started is taken to need:
+// its first requests meet cold caches and kernels that are compiled on use.
+const newTrust = 1.5
+
+// observe looks at a poll once.
+func (p *leastCost) observe(st *costState, r *balancer.Replica, polled *balancer.Polled) {
+	old := st.polled.Load()
+	if old == polled || !st.polled.CompareAndSwap(old, polled) {
+		return
+	}
+	st.restarted(r.Incarnation())
+	if st.owner != nil {
+		st.owner.SetRoom(cacheRoom(r))
+		st.hits.poll(st.owner, polled)
+	}
+}
+
+// hitCheck compares the hits that were predicted for a replica with what its
+// counters say, for replicas that do not tell it per request
+// (--enable-prompt-tokens-details is off by default).
+type hitCheck struct {
+	asked, predicted atomic.Int64 // tokens since the last comparison
+	told             atomic.Bool  // the replica tells it per request
+
+	mu            sync.Mutex
+	queries, hits float64 // the counters then
+}
+
+// checkAfter is how many tokens a comparison needs. Requests that are counted here
+// and not there yet, or the other way round, are few among them.
+const checkAfter = 50_000
+
+func (c *hitCheck) poll(o *prefix.Owner, p *balancer.Polled) {
+	if !p.PrefixQueries.Known || !p.PrefixHits.Known || !c.mu.TryLock() {
+		return
+	}
+	defer c.mu.Unlock()
+	asked := c.asked.Load()
+	if queries := p.PrefixQueries.Value - c.queries; asked >= checkAfter || queries < 0 {
+		predicted := c.predicted.Load()
+		// When others ask too, the counters say nothing about us.
+		if ours := queries > 0 && queries < 1.2*float64(asked) && queries > 0.5*float64(asked); ours && !c.told.Load() {
+			hits := (p.PrefixHits.Value - c.hits) * float64(asked) / queries
+			o.Observe(predicted, int64(hits))
+		}
+		c.asked.Add(-asked)
+		c.predicted.Add(-predicted)
+		c.queries, c.hits = p.PrefixQueries.Value, p.PrefixHits.Value
+	}
+}
+
+// penaltyHalfLife is how fast a failure is forgotten. Ejection is health's affair;
+// this keeps requests from the replica for as long as that takes.
+const (
+	penaltyHalfLife = 5 * time.Second
+	firstPenalty    = 200.0    // ms
+	maxPenalty      = 30_000.0 // ms
+)
+
+// failed makes a replica dearer, twice as much with every failure: one that fails
+// at once looks idle (Prequal calls it sinkholing).
+func (st *costState) failed(now time.Time) {
+	st.penalty.store(min(max(2*st.penaltyNow(now.UnixNano()), firstPenalty), maxPenalty))
+	st.penaltyAt.Store(now.UnixNano())
+}
+
+func (st *costState) penaltyNow(now int64) float64 {
+	v := st.penalty.load()
+	if v == 0 {
+		return 0
+	}
+	age := time.Duration(max(now-st.penaltyAt.Load(), 0))
+	return v * halved(float64(age)/float64(penaltyHalfLife))
+}
