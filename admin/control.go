@@ -45,13 +45,26 @@ const (
 
 // newClient makes a connection per call: calls are rare, and uvicorn closes idle
 // connections after 5 s, under a request that must not be sent twice.
-func newClient() *http.Client {
+func newClient(dialTLS func(ctx context.Context, network, addr string) (net.Conn, error)) *http.Client {
 	return &http.Client{
 		Transport: &http.Transport{
 			DialContext:       (&net.Dialer{Timeout: connectTimeout}).DialContext,
+			DialTLSContext:    withTimeout(dialTLS),
 			DisableKeepAlives: true, DisableCompression: true,
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+}
+
+// withTimeout bounds connect and handshake.
+func withTimeout(dial func(ctx context.Context, network, addr string) (net.Conn, error)) func(ctx context.Context, network, addr string) (net.Conn, error) {
+	if dial == nil {
+		return nil
+	}
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+		defer cancel()
+		return dial(ctx, network, addr)
 	}
 }
 
@@ -87,7 +100,11 @@ func (s *Server) control(w http.ResponseWriter, r *http.Request, path string, do
 
 // send makes the call at one replica. The caller closes the body.
 func (s *Server) send(ctx context.Context, rep *balancer.Replica, c *call) (*http.Response, error) {
-	url := "http://" + rep.Endpoint.Addr + rep.Endpoint.BasePath + "/" + c.path
+	scheme := "http://"
+	if rep.Endpoint.TLS {
+		scheme = "https://"
+	}
+	url := scheme + rep.Endpoint.Addr + rep.Endpoint.BasePath + "/" + c.path
 	if c.query != "" {
 		url += "?" + c.query
 	}
@@ -98,11 +115,22 @@ func (s *Server) send(ctx context.Context, rep *balancer.Replica, c *call) (*htt
 	req.Host = rep.Endpoint.Host
 	setHeader(req.Header, "Content-Type", c.contentType)
 	setHeader(req.Header, "Accept", c.accept)
-	if key := *s.apiKey.Load(); key != "" {
-		req.Header.Set("Authorization", "Bearer "+key)
-	}
+	setHeader(req.Header, "Authorization", s.authorization(rep.ID))
 	req.Header.Set("User-Agent", "lbd/"+s.opt.Version)
 	return s.client.Do(req)
+}
+
+// authorization is what a replica is shown; the operator's own token never is.
+func (s *Server) authorization(id string) string {
+	if s.opt.ReplicaKey != nil {
+		if v := s.opt.ReplicaKey(id); v != "" {
+			return v
+		}
+	}
+	if key := *s.apiKey.Load(); key != "" {
+		return "Bearer " + key
+	}
+	return ""
 }
 
 func setHeader(h http.Header, name, value string) {

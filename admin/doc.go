@@ -67,14 +67,16 @@
 //
 // # Who may call
 //
-// Everyone who reaches the listener: there is no authentication yet, so it belongs
-// on loopback (a warning is logged elsewhere) or behind something that asks who
-// comes. Web pages are kept out: requests whose Host is a name this listener does
-// not go by are refused (DNS rebinding), as are requests that change something and
-// come from a page of another origin; no CORS header is ever sent.
+// Whoever shows the token, as Authorization: Bearer TOKEN or as the password of
+// HTTP's Basic scheme, and the certificate of a client where TLS wants one. Without
+// a token everybody who reaches the listener, so on any address but loopback it
+// does not start without one of the two. Web pages are kept out: requests whose Host
+// is a name this listener does not go by are refused (DNS rebinding), as are
+// requests that change something and come from a page of another origin; no CORS
+// header is ever sent.
 //
-// Invariants: a GET changes nothing; no body and no key is ever logged; Stop
-// leaves no handler and no call to a replica behind.
+// Invariants: a GET changes nothing; no body, key or token is ever logged, and the
+// operator's token never reaches a replica; Stop leaves no handler and no call to a replica behind.
 //
 //	s := admin.New(admin.Options{Fleet: f, Explain: p.Explain, Reload: d.Reload, Log: log})
 //	err := s.Start("127.0.0.1:9901")

@@ -3,6 +3,7 @@ package admin
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -123,18 +124,39 @@ func TestStopWaitsForCallsThatFinishInTime(t *testing.T) {
 	wantContains(t, <-body, `"slept"`)
 }
 
-func TestWarnsWhenOthersCanReachIt(t *testing.T) {
-	for addr, want := range map[string]bool{"127.0.0.1:0": false, "0.0.0.0:0": true, "localhost:0": false} {
+// An address that others can reach is not listened on without a token or a
+// certificate, and a token in plain text is warned of.
+func TestExposedListenerWantsProof(t *testing.T) {
+	mutual := &tls.Config{ClientAuth: tls.RequireAndVerifyClientCert}
+	for _, c := range []struct {
+		addr, token string
+		tls         *tls.Config
+		refused     bool
+		warned      bool
+	}{
+		{"127.0.0.1:0", "", nil, false, false}, {"localhost:0", "", nil, false, false}, {"[::1]:0", "", nil, false, false},
+		{"0.0.0.0:0", "", nil, true, false}, {":0", "", nil, true, false}, {"0.0.0.0:0", "", &tls.Config{}, true, false},
+		{"0.0.0.0:0", "t", nil, false, true}, {":0", "t", &tls.Config{}, false, false}, {"0.0.0.0:0", "", mutual, false, false},
+	} {
 		log := &logBuffer{}
-		s := New(Options{Fleet: newFleet(t), Log: zerolog.New(log)})
-		if err := s.Start(addr); err != nil {
-			t.Fatal(err)
+		s := New(Options{Fleet: newFleet(t), Log: zerolog.New(log), Token: c.token, TLS: c.tls})
+		err := s.Start(c.addr)
+		if errors.Is(err, ErrExposed) != c.refused || (err != nil) != c.refused {
+			t.Errorf("%+v: %v", c, err)
+		}
+		if c.refused && s.Addr() != nil {
+			t.Errorf("%+v: it listens", c)
+		}
+		if got := strings.Contains(log.String(), `"level":"warn"`); got != c.warned {
+			t.Errorf("%+v: log %s", c, log.String())
+		}
+		if err == nil && c.addr == "0.0.0.0:0" && c.tls == nil {
+			if err := s.SetToken(""); !errors.Is(err, ErrExposed) {
+				t.Errorf("the token was taken away: %v", err)
+			}
 		}
 		if err := s.Stop(context.Background()); err != nil {
 			t.Error(err)
-		}
-		if got := strings.Contains(log.String(), `"level":"warn"`); got != want {
-			t.Errorf("%s: log %s", addr, log.String())
 		}
 	}
 }

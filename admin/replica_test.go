@@ -78,7 +78,9 @@ func TestDrainOfAReplicaThatJustLeft(t *testing.T) {
 func snapshotOf(ids ...string) *balancer.Snapshot {
 	var states []balancer.ReplicaState
 	for _, id := range ids {
-		states = append(states, balancer.ReplicaState{Replica: &balancer.Replica{ID: id}})
+		r := balancer.NewReplica(balancer.Endpoint{}, "", 1)
+		r.ID = id
+		states = append(states, balancer.ReplicaState{Replica: r})
 	}
 	return balancer.NewSnapshot(1, states, nil)
 }

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"log"
 	"net"
@@ -45,8 +46,22 @@ type Options struct {
 	MaxPickBody int64
 	// Hosts are further names that clients may use for this listener.
 	Hosts []string
-	Log   zerolog.Logger
+	// Token is asked for as "Authorization: Bearer TOKEN", unless empty.
+	Token string
+	// TLS is spoken, unless nil. It may want certificates of operators.
+	TLS *tls.Config
+	// ReplicaKey returns the value of Authorization for one replica and beats
+	// ReplicaAPIKey, unless it is empty; nil = none.
+	ReplicaKey func(id string) string
+	// DialTLS connects to replicas with an https URL; nil = with the system's
+	// authorities.
+	DialTLS func(ctx context.Context, network, addr string) (net.Conn, error)
+	Log     zerolog.Logger
 }
+
+// ErrExposed is returned by Start and SetToken when other machines would get in
+// without proof of who they are.
+var ErrExposed = errors.New("the admin listener is reachable from other machines; want admin_token or admin_tls_client_ca_file, or listen on 127.0.0.1")
 
 // A request is read within these, its body included, whether a page wants it or
 // not; net/http lifts the limit with the last byte. Nothing limits the answer,
@@ -63,6 +78,7 @@ type Server struct {
 	opt    Options
 	began  time.Time
 	apiKey atomic.Pointer[string]
+	token  atomic.Pointer[digest] // nil = none is asked for
 	client *http.Client
 	http   *http.Server
 	routes []route
@@ -74,6 +90,7 @@ type Server struct {
 	handlers sync.WaitGroup
 
 	mu       sync.Mutex // guards the rest, and joining handlers
+	exposed  bool       // other machines can connect
 	listener net.Listener
 	stopped  bool
 }
@@ -86,8 +103,9 @@ func New(o Options) *Server {
 	if o.MaxPickBody == 0 {
 		o.MaxPickBody = 64 << 20
 	}
-	s := &Server{opt: o, began: time.Now(), client: newClient(), served: make(chan struct{})}
+	s := &Server{opt: o, began: time.Now(), client: newClient(o.DialTLS), served: make(chan struct{})}
 	s.SetReplicaAPIKey(o.ReplicaAPIKey)
+	s.token.Store(digestOf(o.Token))
 	s.routes = s.table()
 	ctx, cancel := context.WithCancel(context.Background())
 	s.cancel = cancel
@@ -124,17 +142,30 @@ func (s *Server) Start(addr string) error {
 	if err != nil {
 		return err
 	}
-	if a, ok := ln.Addr().(*net.TCPAddr); ok && !a.IP.IsLoopback() {
-		s.opt.Log.Warn().Stringer("address", a).
-			Msg("admin listener is reachable from other machines and has no authentication; listen on 127.0.0.1 instead")
+	a, ok := ln.Addr().(*net.TCPAddr)
+	s.exposed = ok && !a.IP.IsLoopback()
+	if s.exposed && s.token.Load() == nil && !s.wantsCertificates() {
+		ln.Close()
+		return ErrExposed
+	}
+	if s.exposed && s.opt.TLS == nil {
+		s.opt.Log.Warn().Stringer("address", a).Msg("the admin listener's token travels in plain text; want admin_tls_cert_file and admin_tls_key_file")
+	}
+	if s.opt.TLS != nil {
+		ln = tls.NewListener(ln, s.opt.TLS)
 	}
 	s.start(ln, addr)
 	return nil
 }
 
+// wantsCertificates says that operators prove who they are by a certificate.
+func (s *Server) wantsCertificates() bool {
+	return s.opt.TLS != nil && s.opt.TLS.ClientAuth == tls.RequireAndVerifyClientCert
+}
+
 func (s *Server) start(ln net.Listener, addr string) {
 	s.listener = ln
-	s.http.Handler = s.joined(newGuard(addr, s.opt.Hosts).wrap(s.mux()))
+	s.http.Handler = s.joined(newGuard(addr, s.opt.Hosts).wrap(s.authenticated(s.mux())))
 	go s.serve(ln)
 }
 

@@ -17,36 +17,47 @@ type Endpoint struct {
 	// BasePath is put in front of every request path; empty or "/prefix"
 	// without a trailing slash.
 	BasePath string
+	// TLS says that the replica is spoken to in TLS: an https URL.
+	TLS bool
 }
 
-// ParseEndpoint reads the base URL of a replica. Only plain HTTP is spoken to
-// replicas; a path becomes a prefix, and user info, query and fragment are
-// refused because nothing would be done with them.
+// ParseEndpoint reads the base URL of a replica, http or https. A path becomes a
+// prefix, and user info, query and fragment are refused because nothing would be
+// done with them.
 func ParseEndpoint(raw string) (Endpoint, error) {
 	u, err := url.Parse(raw)
 	switch {
 	case err != nil:
 		return Endpoint{}, fmt.Errorf("endpoint %q is not a URL; want http://host:port", raw)
-	case u.Scheme != "http":
+	case u.Scheme != "http" && u.Scheme != "https":
 		return Endpoint{}, fmt.Errorf("endpoint %q has scheme %q; want http://host:port", raw, u.Scheme)
 	case u.Hostname() == "":
 		return Endpoint{}, fmt.Errorf("endpoint %q has no host; want http://host:port", raw)
 	case u.User != nil || u.RawQuery != "" || u.Fragment != "":
 		return Endpoint{}, fmt.Errorf("endpoint %q carries user info, a query or a fragment; want http://host:port[/prefix]", u.Redacted())
 	}
-	port := u.Port()
-	if port == "" {
+	port, tls := u.Port(), u.Scheme == "https"
+	switch {
+	case port == "" && tls:
+		port = "443"
+	case port == "":
 		port = "80"
 	}
 	return Endpoint{
 		Addr:     net.JoinHostPort(u.Hostname(), port),
 		Host:     u.Host,
 		BasePath: strings.TrimRight(u.EscapedPath(), "/"),
+		TLS:      tls,
 	}, nil
 }
 
 // String returns the endpoint as a URL.
-func (e Endpoint) String() string { return "http://" + e.Host + e.BasePath }
+func (e Endpoint) String() string {
+	if e.TLS {
+		return "https://" + e.Host + e.BasePath
+	}
+	return "http://" + e.Host + e.BasePath
+}
 
 // Replica is one vLLM server that serves one or more models. Its identity never
 // changes; its load is live and shared by every snapshot it appears in, so a
@@ -83,5 +94,13 @@ func NewReplica(e Endpoint, device string, weight int) *Replica {
 func (r *Replica) With(device string, weight int) *Replica {
 	c := *r
 	c.Device, c.Weight = device, int64(max(weight, 1))
+	return &c
+}
+
+// At returns the replica under another spelling of its endpoint, https for http say,
+// for a reload that changes it. The ID stays, and both share one load.
+func (r *Replica) At(e Endpoint) *Replica {
+	c := *r
+	c.Endpoint = e
 	return &c
 }

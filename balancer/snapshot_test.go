@@ -70,13 +70,15 @@ func TestParseEndpoint(t *testing.T) {
 		"http://[::1]:8000/":    {Addr: "[::1]:8000", Host: "[::1]:8000"},
 		"http://a:8000/base/":   {Addr: "a:8000", Host: "a:8000", BasePath: "/base"},
 		"http://a:8000/b%20c/d": {Addr: "a:8000", Host: "a:8000", BasePath: "/b%20c/d"},
+		"https://a/base":        {Addr: "a:443", Host: "a", BasePath: "/base", TLS: true},
+		"https://a:8000":        {Addr: "a:8000", Host: "a:8000", TLS: true},
 	} {
 		if got, err := ParseEndpoint(raw); err != nil || got != want {
 			t.Errorf("%s: %+v, %v; want %+v", raw, got, err, want)
 		}
 	}
 	for _, raw := range []string{
-		"", "a:8000", "https://a", "http://", "http://u:secret@a", "http://a?x", "http://a/#f", "ftp://a", "http://a b", "://",
+		"", "a:8000", "wss://a", "https://", "http://", "http://u:secret@a", "http://a?x", "http://a/#f", "ftp://a", "http://a b", "://",
 	} {
 		_, err := ParseEndpoint(raw)
 		if err == nil {

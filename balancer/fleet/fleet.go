@@ -154,6 +154,9 @@ func (f *Fleet) join(n planned) *member {
 	if r == nil {
 		r = balancer.NewReplica(n.endpoint, n.device, n.weight)
 	}
+	if r.Endpoint != n.endpoint {
+		r = r.At(n.endpoint)
+	}
 	delete(f.retired, n.id)
 	now := f.opts.Now()
 	f.opts.OnEvent(Event{Kind: ReplicaAdded, Replica: n.id})
@@ -168,6 +171,10 @@ func (f *Fleet) change(m *member, n planned) {
 			Old: fmt.Sprintf("device %q, weight %d", r.Device, r.Weight),
 			New: fmt.Sprintf("device %q, weight %d", n.device, n.weight),
 		})
+	}
+	if r := m.replica; r.Endpoint != n.endpoint {
+		m.replica = r.At(n.endpoint)
+		f.opts.OnEvent(Event{Kind: ReplicaChanged, Replica: n.id, Old: r.Endpoint.String(), New: n.endpoint.String()})
 	}
 	m.pinned = n.pinned
 	f.compare(m)

@@ -336,7 +336,7 @@ func TestRefusedConfigurationChangesNothing(t *testing.T) {
 		Config
 	}{
 		{"url", "not a URL", Config{Strategy: "cycle", Replicas: replicas("http://a:b:c")}},
-		{"scheme", "https", Config{Strategy: "cycle", Replicas: replicas("https://a")}},
+		{"scheme", "ftp", Config{Strategy: "cycle", Replicas: replicas("ftp://a")}},
 		{"default strategy", `"nope"`, Config{Strategy: "nope", Replicas: a}},
 		{"model strategy", `model "m": strategy "nope"`, Config{Strategy: "cycle", Replicas: a, Models: []ModelConfig{{Name: "m", Strategy: "nope"}}}},
 		{"two descriptions", "device", Config{Strategy: "cycle", Replicas: []ReplicaConfig{{URL: "http://a", Device: "x"}, {URL: "http://a:80"}}}},
@@ -490,5 +490,24 @@ func TestSnapshotDoesNotAllocate(t *testing.T) {
 		v.Done()
 	}); n != 0 {
 		t.Errorf("%v allocations per pick, want 0", n)
+	}
+}
+
+// A replica that is spoken to in TLS from a reload on is the same replica: its load
+// stays, and so does what a request that runs holds of it.
+func TestEndpointChangesItsScheme(t *testing.T) {
+	f, _ := newFleet(t, Config{Replicas: replicas("http://a:1"), Strategy: "cycle"})
+	f.SetModels("a:1", infos("m"))
+	old := f.Snapshot().Replica("a:1").Replica
+	res := old.Reserve()
+	if err := f.Configure(Config{Replicas: replicas("https://a:1"), Strategy: "cycle"}); err != nil {
+		t.Fatal(err)
+	}
+	now := f.Snapshot().Replica("a:1")
+	if !now.Endpoint.TLS || now.InFlight() != 1 || len(now.Models) != 1 || old.Endpoint.TLS {
+		t.Errorf("%+v, %d in flight, models %v", now.Endpoint, now.InFlight(), now.Models)
+	}
+	if res.Done(); now.InFlight() != 0 {
+		t.Errorf("%d in flight after the end", now.InFlight())
 	}
 }

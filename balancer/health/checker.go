@@ -3,6 +3,7 @@ package health
 import (
 	"context"
 	"math/rand/v2"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,7 +23,12 @@ type Options struct {
 	// fleet was told.
 	OnEvent func(Event)
 	Prober  Prober
-	Now     func() time.Time
+	// DialTLS connects to replicas with an https URL; nil = with the system's
+	// authorities. Authorization returns what a replica is shown in that header field;
+	// nil = nothing. Neither is asked with a Prober.
+	DialTLS       func(ctx context.Context, network, addr string) (net.Conn, error)
+	Authorization func(id string) string
+	Now           func() time.Time
 	// Rand returns a number in [0,1).
 	Rand func() float64
 }
@@ -83,7 +89,7 @@ func New(cfg Config, fleet Fleet, opts Options) *Checker {
 		opts.OnEvent = func(Event) {}
 	}
 	if opts.Prober == nil {
-		opts.Prober = newHTTPProber()
+		opts.Prober = newHTTPProber(opts)
 	}
 	if opts.Now == nil {
 		opts.Now = time.Now

@@ -22,13 +22,16 @@ type Prober interface {
 // httpProber makes a new connection for each probe: that a replica accepts is
 // part of the question, and no idle connection can be closed under it (uvicorn
 // closes them after 5 s).
-type httpProber struct{ client *http.Client }
+type httpProber struct {
+	client        *http.Client
+	authorization func(id string) string
+}
 
-func newHTTPProber() *httpProber {
+func newHTTPProber(o Options) *httpProber {
 	return &httpProber{&http.Client{
-		Transport:     &http.Transport{DisableKeepAlives: true, DisableCompression: true},
+		Transport:     &http.Transport{DisableKeepAlives: true, DisableCompression: true, DialTLSContext: o.DialTLS},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}}
+	}, o.Authorization}
 }
 
 // Probe implements [Prober]: only 2xx is well. A 404 is not: then the path is
@@ -37,6 +40,11 @@ func (p *httpProber) Probe(ctx context.Context, r *balancer.Replica, path string
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.Endpoint.String()+"/"+strings.TrimPrefix(path, "/"), nil)
 	if err != nil {
 		return balancer.BadResponse, err
+	}
+	if p.authorization != nil {
+		if v := p.authorization(r.ID); v != "" {
+			req.Header.Set("Authorization", v)
+		}
 	}
 	resp, err := p.client.Do(req)
 	if err != nil {

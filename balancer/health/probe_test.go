@@ -94,7 +94,7 @@ func TestProbeOutcomes(t *testing.T) {
 		}), balancer.Reset, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			got, err := newHTTPProber().Probe(t.Context(), replicaAt(t, tt.url), "/health")
+			got, err := newHTTPProber(Options{}).Probe(t.Context(), replicaAt(t, tt.url), "/health")
 			if got != tt.want || (err == nil) != (tt.want == balancer.Answered) {
 				t.Fatalf("outcome %v, error %v, want %v", got, err, tt.want)
 			}
@@ -110,7 +110,7 @@ func TestProbeOfAHangingReplicaTimesOut(t *testing.T) {
 	url := raw(t, func(net.Conn) { <-release })
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
-	got, err := newHTTPProber().Probe(ctx, replicaAt(t, url), "health")
+	got, err := newHTTPProber(Options{}).Probe(ctx, replicaAt(t, url), "health")
 	close(release)
 	if got != balancer.Timeout || err == nil {
 		t.Errorf("outcome %v, error %v, want timeout", got, err)

@@ -5,6 +5,8 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
+
+	"lbd/cmd/lbd/internal/daemon"
 )
 
 func newCheckCommand() *cobra.Command {
@@ -12,7 +14,7 @@ func newCheckCommand() *cobra.Command {
 		Use:   "check --config FILE",
 		Short: "Validate a configuration file",
 		Long: `Validate a configuration file together with the environment, as lbd would start
-with it. Prints "FILE: ok", or every mistake with its line, key and what was
+with it, and the files it names: keys, tokens and certificates. Prints "FILE: ok", or every mistake with its line, key and what was
 wanted, and exits with 1.`,
 		Example: "  lbd check --config lbd.yml",
 		Args:    cobra.NoArgs,
@@ -22,6 +24,9 @@ wanted, and exits with 1.`,
 			}
 			cfg, err := loadConfig(cmd)
 			if err != nil {
+				return err
+			}
+			if err := daemon.Check(cfg); err != nil {
 				return err
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "%s: ok\n", cfg.File)

@@ -10,6 +10,7 @@ var subcommands = []func() *cobra.Command{
 	newStrategiesCommand,
 	newVersionCommand,
 	newHealthCommand,
+	newKeyCommand,
 	newDemoCommand,
 	newSimCommand,
 	newBenchCommand,

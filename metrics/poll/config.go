@@ -1,6 +1,7 @@
 package poll
 
 import (
+	"maps"
 	"time"
 
 	"lbd/balancer"
@@ -15,6 +16,25 @@ type Config struct {
 	// APIKey is what replicas were started with (--api-key); it is sent to
 	// /v1/models only, since vLLM does not ask for it on /metrics.
 	APIKey string
+	// APIKeys are those of single replicas, by ID; they beat APIKey, also where they
+	// are empty.
+	APIKeys map[string]string
+	// KeyOnMetrics sends the key to /metrics as well: something other than vLLM may
+	// stand in front of it.
+	KeyOnMetrics bool
+}
+
+// key is what a replica is shown.
+func (c Config) key(id string) string {
+	if k, own := c.APIKeys[id]; own {
+		return k
+	}
+	return c.APIKey
+}
+
+// sameKeys says whether every replica is shown the same as with o.
+func (c Config) sameKeys(o Config) bool {
+	return c.APIKey == o.APIKey && maps.Equal(c.APIKeys, o.APIKeys)
 }
 
 // DefaultConfig returns the defaults.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -34,9 +35,10 @@ type Fetcher interface {
 
 type httpFetcher struct{ client *http.Client }
 
-func newHTTPFetcher() *httpFetcher {
+func newHTTPFetcher(dialTLS func(ctx context.Context, network, addr string) (net.Conn, error)) *httpFetcher {
 	return &httpFetcher{&http.Client{
 		Transport: &http.Transport{
+			DialTLSContext:      dialTLS,
 			DisableCompression:  true,
 			IdleConnTimeout:     idleTimeout,
 			MaxIdleConnsPerHost: 2, // metrics and models

@@ -71,7 +71,11 @@ func (p *Poller) read(ctx context.Context, t *target, r *balancer.Replica, cheap
 }
 
 func (p *Poller) fetchPage(ctx context.Context, t *target, r *balancer.Replica, path string) (status int, err error) {
-	status, t.buf, err = p.opts.Fetcher.Fetch(ctx, r, path, "", t.buf[:0])
+	key := ""
+	if cfg := p.config.Load(); cfg.KeyOnMetrics {
+		key = cfg.key(r.ID)
+	}
+	status, t.buf, err = p.opts.Fetcher.Fetch(ctx, r, path, key, t.buf[:0])
 	return status, err
 }
 

@@ -44,7 +44,7 @@ func (p *Poller) startLearn(t *target, cfg *Config, unlearned, atOnce bool) {
 	m.underWay, m.wanted, m.began = true, false, now
 	r := t.replica
 	p.wg.Go(func() {
-		p.slot(cfg.Timeout, func(ctx context.Context) { p.learn(ctx, t, r, cfg.APIKey) })
+		p.slot(cfg.Timeout, func(ctx context.Context) { p.learn(ctx, t, r, cfg.key(r.ID)) })
 		t.mu.Lock()
 		t.models.underWay = false
 		t.mu.Unlock()
@@ -77,7 +77,7 @@ func (p *Poller) readModels(ctx context.Context, r *balancer.Replica, key string
 	case err != nil:
 		return nil, err
 	case status == http.StatusUnauthorized:
-		return nil, refusal{errors.New(modelsPath + ": status 401; want the replica's API key as replica_api_key")}
+		return nil, refusal{errors.New(modelsPath + ": status 401; want the replica's API key as upstream_api_key or replica_api_key")}
 	case status >= 500:
 		return nil, fmt.Errorf("%s: status %d", modelsPath, status) // it may be loading
 	case status != http.StatusOK:

@@ -2,6 +2,7 @@ package poll
 
 import (
 	"context"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -13,6 +14,9 @@ type Options struct {
 	// the poller it may call Failures, ModelFailures and Age.
 	OnEvent func(Event)
 	Fetcher Fetcher
+	// DialTLS connects to replicas with an https URL; nil = with the system's
+	// authorities. It is not asked with a Fetcher.
+	DialTLS func(ctx context.Context, network, addr string) (net.Conn, error)
 	Now     func() time.Time
 }
 
@@ -42,7 +46,7 @@ func New(cfg Config, fleet Fleet, opts Options) *Poller {
 		opts.OnEvent = func(Event) {}
 	}
 	if opts.Fetcher == nil {
-		opts.Fetcher = newHTTPFetcher()
+		opts.Fetcher = newHTTPFetcher(opts.DialTLS)
 	}
 	if opts.Now == nil {
 		opts.Now = time.Now
@@ -82,7 +86,7 @@ func (p *Poller) Stop() {
 // SetConfig applies a reload. A new key or a new replica is tried at once.
 func (p *Poller) SetConfig(cfg Config) {
 	cfg = cfg.filled()
-	if old := p.config.Swap(&cfg); old.APIKey != cfg.APIKey {
+	if old := p.config.Swap(&cfg); !old.sameKeys(cfg) {
 		for _, t := range *p.targets.Load() {
 			t.want()
 		}

@@ -139,7 +139,7 @@ func TestBothGenerationsOverHTTP(t *testing.T) {
 }
 
 func TestConnectionsEndBeforeUvicornEndsThem(t *testing.T) {
-	tr := newHTTPFetcher().client.Transport.(*http.Transport)
+	tr := newHTTPFetcher(nil).client.Transport.(*http.Transport)
 	if tr.IdleConnTimeout <= 0 || tr.IdleConnTimeout >= 5*time.Second || !tr.DisableCompression || tr.Proxy != nil {
 		t.Errorf("transport %+v", tr)
 	}
@@ -311,7 +311,7 @@ func TestFailureSaysWhy(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.Close()
-	f := newHTTPFetcher()
+	f := newHTTPFetcher(nil)
 	defer f.close()
 	_, _, err = f.Fetch(t.Context(), balancer.NewReplica(e, "", 1), cheapPath, "", nil)
 	if err == nil || strings.Contains(err.Error(), "name%5B") || !strings.Contains(err.Error(), "refused") {

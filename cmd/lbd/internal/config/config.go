@@ -17,10 +17,32 @@ type Config struct {
 	Listen      string
 	AdminListen string // empty = no admin listener
 
+	// TLS of the two listeners; empty paths = plain HTTP, empty CA = no client
+	// certificate wanted.
+	TLSCertFile, TLSKeyFile, TLSClientCAFile                string
+	AdminTLSCertFile, AdminTLSKeyFile, AdminTLSClientCAFile string
+	AdminToken                                              Secret
+	AdminTokenFile                                          string
+
+	APIKeys            Secret // entries, see lbd/access/keys
+	APIKeysFile        string
+	MetricsAccess      string // open, key or off: of /metrics on the main listener
+	CORSAllowedOrigins []string
+	ForwardedHeaders   string // a forwarded.Mode
+	TrustedProxies     []string
+
 	Endpoints     []balancer.Endpoint // models learned from /v1/models
 	Models        []Model             // models described in the file
 	Strategy      string
 	ReplicaAPIKey Secret
+
+	UpstreamAPIKey                Secret
+	UpstreamAPIKeyFile            string
+	UpstreamTLSCAFile             string
+	UpstreamTLSCertFile           string
+	UpstreamTLSKeyFile            string
+	UpstreamTLSServerName         string
+	UpstreamTLSInsecureSkipVerify bool
 
 	MetricsPollInterval time.Duration
 	// MetricsPollTimeout is never 0: the 0 a user may write is replaced by
@@ -57,6 +79,20 @@ type Config struct {
 	origins map[string]Origin
 }
 
+// ReplicaAccess is what one replica is shown instead of what all are. Empty fields
+// are as for all.
+type ReplicaAccess struct {
+	APIKeyFile string
+	APIKeyEnv  string // the name of a variable
+	APIKey     Secret // its value
+
+	TLSCAFile               string
+	TLSCertFile, TLSKeyFile string
+	TLSServerName           string
+	// TLSSkipVerify is "true" or "false", or "" where the replica does not say.
+	TLSSkipVerify string
+}
+
 // Model is one entry of the key models.
 type Model struct {
 	Name    string
@@ -75,6 +111,7 @@ type Replica struct {
 	// share it.
 	Device string
 	Weight int // relative capacity, at least 1
+	Access ReplicaAccess
 }
 
 // Origins returns where the value of each key came from, by key.

@@ -148,6 +148,11 @@ func (p *fileParser) value(k *key, n *yaml.Node) (any, bool) {
 			return nil, false
 		}
 		value, ok = p.endpoints(k, n)
+	case *[]string:
+		if isNull(n) {
+			return nil, false
+		}
+		value, ok = p.list(k, n)
 	default:
 		var text string
 		if text, ok = p.l.scalar(n, k.name, k.secret()); ok {
@@ -165,13 +170,23 @@ func (p *fileParser) endpoints(k *key, n *yaml.Node) (any, bool) {
 	if n.Kind == yaml.ScalarNode {
 		return p.l.read(k, n.Value, p.l.at(n))
 	}
-	var parts []located
+	return p.l.readEndpoints(k, p.elements(k, n))
+}
+
+func (p *fileParser) list(k *key, n *yaml.Node) (any, bool) {
+	if n.Kind == yaml.ScalarNode {
+		return p.l.read(k, n.Value, p.l.at(n))
+	}
+	return p.l.checkList(k, p.elements(k, n))
+}
+
+func (p *fileParser) elements(k *key, n *yaml.Node) (parts []located) {
 	p.l.sequence(n, k.name, func(path string, item *yaml.Node) {
 		if text, ok := p.l.scalar(item, path, false); ok {
 			parts = append(parts, located{strings.TrimSpace(text), p.l.at(item)})
 		}
 	})
-	return p.l.readEndpoints(k, parts)
+	return parts
 }
 
 func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.Tag == "!!null" }

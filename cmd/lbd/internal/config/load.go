@@ -104,6 +104,8 @@ func (l *loader) read(k *key, text string, o Origin) (any, bool) {
 			}
 		}
 		return l.readEndpoints(k, parts)
+	case *[]string:
+		return l.readList(k, text, o)
 	}
 	value, err := k.parse(text)
 	if err == nil && k.name == "strategy" && o.Source != FromDefault {
@@ -153,6 +155,30 @@ func (l *loader) readEndpoints(k *key, parts []located) (any, bool) {
 		}
 	}
 	return endpoints, ok
+}
+
+// readList reads a list with commas between its elements.
+func (l *loader) readList(k *key, text string, o Origin) (any, bool) {
+	var parts []located
+	for part := range strings.SplitSeq(text, ",") {
+		if part = strings.TrimSpace(part); part != "" {
+			parts = append(parts, located{part, o})
+		}
+	}
+	return l.checkList(k, parts)
+}
+
+func (l *loader) checkList(k *key, parts []located) (any, bool) {
+	list, ok := []string(nil), true
+	for _, p := range parts {
+		text, err := k.check(p.text)
+		if err != nil {
+			l.failKey(k, p.at, "%s", err)
+			ok = false
+		}
+		list = append(list, text)
+	}
+	return list, ok
 }
 
 // loadFile reads the file that the flag or else the variable names.

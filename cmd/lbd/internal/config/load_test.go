@@ -67,6 +67,8 @@ func TestDefaults(t *testing.T) {
 		Endpoints: []balancer.Endpoint{{Addr: "r.example.org:8000", Host: "r.example.org:8000"}},
 		Strategy:  "least-waiting",
 
+		MetricsAccess: "open", ForwardedHeaders: "set",
+
 		MetricsPollInterval: time.Second, MetricsPollTimeout: time.Second, ModelsPollInterval: 5 * time.Second,
 		MaxRequestBodySize: 64 << 20, MaxRequestHeaderSize: 32 << 10,
 
@@ -103,6 +105,29 @@ var otherValues = map[string][3]string{
 	"access_log":              {"true", "0", "1"},
 	"access_log_sample":       {"5", "6", "7"},
 	"response_headers":        {"false", "true", "0"},
+
+	"tls_cert_file":            {"a.crt", "b.crt", "c.crt"},
+	"tls_key_file":             {"a.key", "b.key", "c.key"},
+	"tls_client_ca_file":       {"a.ca", "b.ca", "c.ca"},
+	"admin_tls_cert_file":      {"a.crt", "b.crt", "c.crt"},
+	"admin_tls_key_file":       {"a.key", "b.key", "c.key"},
+	"admin_tls_client_ca_file": {"a.ca", "b.ca", "c.ca"},
+	"admin_token":              {"0123", "token-env", "token-flag"},
+	"admin_token_file":         {"a.token", "b.token", "c.token"},
+	"api_keys_file":            {"a.keys", "b.keys", "c.keys"},
+	"api_keys":                 {"a sha256:1", "b sha256:2", "c sha256:3"},
+	"metrics_access":           {"key", "off", "open"},
+	"cors_allowed_origins":     {"https://a.example.org", "none", "https://a.example.org, http://localhost:3000"},
+	"forwarded_headers":        {"pass", "drop", "set"},
+	"trusted_proxies":          {"10.0.0.0/8", "::1", "10.0.0.1,fd00::/8"},
+
+	"upstream_api_key":                  {"0123", "sk-env", "sk-flag"},
+	"upstream_api_key_file":             {"a.key", "b.key", "c.key"},
+	"upstream_tls_ca_file":              {"a.ca", "b.ca", "c.ca"},
+	"upstream_tls_cert_file":            {"a.crt", "b.crt", "c.crt"},
+	"upstream_tls_key_file":             {"a.key", "b.key", "c.key"},
+	"upstream_tls_server_name":          {"a", "b", "c"},
+	"upstream_tls_insecure_skip_verify": {"true", "0", "1"},
 }
 
 // TestPrecedence goes through every scalar key and every set of layers that

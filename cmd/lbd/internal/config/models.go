@@ -1,6 +1,8 @@
 package config
 
 import (
+	"fmt"
+	"strconv"
 	"strings"
 	"unicode"
 
@@ -9,7 +11,10 @@ import (
 
 var (
 	modelKeys   = []string{"name", "aliases", "strategy", "replicas"}
-	replicaKeys = []string{"url", "device", "weight"}
+	replicaKeys = []string{
+		"url", "device", "weight",
+		"api_key_file", "api_key_env", "tls_ca_file", "tls_cert_file", "tls_key_file", "tls_server_name", "tls_insecure_skip_verify",
+	}
 )
 
 // weightKey gives weight the parser and the range of a table row.
@@ -117,6 +122,8 @@ func (l *loader) replicas(n *yaml.Node, path string, hardware map[string]Replica
 		case known && (before.Device != r.Device || before.Weight != r.Weight):
 			l.fail(l.at(item), path, "%q has device %q and weight %d here, but device %q and weight %d in line %d; want the same",
 				r.Endpoint.String(), r.Device, r.Weight, before.Device, before.Weight, l.pinned[key])
+		case known && (before.Access != r.Access || before.Endpoint.TLS != r.Endpoint.TLS):
+			l.fail(l.at(item), path, "%q has another key or TLS here than in line %d; want the same", r.Endpoint.String(), l.pinned[key])
 		default:
 			seen[key], hardware[key] = item.Line, r
 			if l.pinned[key] == 0 {
@@ -147,6 +154,8 @@ func (l *loader) replica(n *yaml.Node, path string) (Replica, bool) {
 			r.Device = text
 		case "weight":
 			r.Weight, err = weightKey.parseInt(text)
+		default:
+			err = l.replicaAccess(&r.Access, name, text)
 		}
 		if err != nil {
 			l.fail(l.at(v), path, "%s", err)
@@ -156,4 +165,36 @@ func (l *loader) replica(n *yaml.Node, path string) (Replica, bool) {
 		l.fail(l.at(n), path, "has no url; want http://host:port[/prefix]")
 	}
 	return r, len(l.errs) == before
+}
+
+// replicaAccess sets what one replica is shown instead of what all are.
+func (l *loader) replicaAccess(a *ReplicaAccess, name, text string) error {
+	switch name {
+	case "api_key_file":
+		a.APIKeyFile = text
+	case "api_key_env":
+		a.APIKeyEnv = text
+		value := strings.TrimSpace(lookup(l.Environ, text))
+		if value == "" {
+			return fmt.Errorf("the variable %q is not set; want it to hold the key of this replica", text)
+		}
+		secret, err := parseSecret(value)
+		if err != nil {
+			return fmt.Errorf("the variable %q %w", text, err)
+		}
+		a.APIKey = secret
+	case "tls_ca_file":
+		a.TLSCAFile = text
+	case "tls_cert_file":
+		a.TLSCertFile = text
+	case "tls_key_file":
+		a.TLSKeyFile = text
+	case "tls_server_name":
+		a.TLSServerName = text
+	case "tls_insecure_skip_verify":
+		skip, err := parseBool(text)
+		a.TLSSkipVerify = strconv.FormatBool(skip)
+		return err
+	}
+	return nil
 }

@@ -80,6 +80,8 @@ func plain(field any) any {
 			urls[i] = e.String()
 		}
 		return urls
+	case *[]string:
+		return append([]string{}, *v...)
 	case *[]Model:
 		return plainModels(*v)
 	default:
@@ -99,6 +101,14 @@ type plainReplica struct {
 	URL    string `json:"url" yaml:"url"`
 	Device string `json:"device,omitempty" yaml:"device,omitempty"`
 	Weight int    `json:"weight" yaml:"weight"`
+
+	APIKeyFile    string `json:"api_key_file,omitempty" yaml:"api_key_file,omitempty"`
+	APIKeyEnv     string `json:"api_key_env,omitempty" yaml:"api_key_env,omitempty"`
+	TLSCAFile     string `json:"tls_ca_file,omitempty" yaml:"tls_ca_file,omitempty"`
+	TLSCertFile   string `json:"tls_cert_file,omitempty" yaml:"tls_cert_file,omitempty"`
+	TLSKeyFile    string `json:"tls_key_file,omitempty" yaml:"tls_key_file,omitempty"`
+	TLSServerName string `json:"tls_server_name,omitempty" yaml:"tls_server_name,omitempty"`
+	TLSSkipVerify string `json:"tls_insecure_skip_verify,omitempty" yaml:"tls_insecure_skip_verify,omitempty"`
 }
 
 func plainModels(models []Model) []plainModel {
@@ -106,10 +116,19 @@ func plainModels(models []Model) []plainModel {
 	for i, m := range models {
 		out[i] = plainModel{Name: m.Name, Aliases: m.Aliases, Strategy: m.Strategy}
 		for _, r := range m.Replicas {
-			out[i].Replicas = append(out[i].Replicas, plainReplica{r.Endpoint.String(), r.Device, r.Weight})
+			out[i].Replicas = append(out[i].Replicas, plainReplicaOf(r))
 		}
 	}
 	return out
+}
+
+func plainReplicaOf(r Replica) plainReplica {
+	a := &r.Access
+	return plainReplica{
+		URL: r.Endpoint.String(), Device: r.Device, Weight: r.Weight, APIKeyFile: a.APIKeyFile, APIKeyEnv: a.APIKeyEnv,
+		TLSCAFile: a.TLSCAFile, TLSCertFile: a.TLSCertFile, TLSKeyFile: a.TLSKeyFile, TLSServerName: a.TLSServerName,
+		TLSSkipVerify: a.TLSSkipVerify,
+	}
 }
 
 func valueNode(field any) *yaml.Node {

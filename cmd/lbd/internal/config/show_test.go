@@ -60,6 +60,34 @@ func TestSecret(t *testing.T) {
 	}
 }
 
+// TestSecretsOfAccess: the keys and tokens of the other listeners and replicas are
+// shown no more than that one, a replica's own included.
+func TestSecretsOfAccess(t *testing.T) {
+	const secret = "hunter2"
+	c := input{
+		file: "models: [{name: m, replicas: [{url: http://a, api_key_env: KEY_OF_A}]}]\n",
+		env:  []string{"LBD_API_KEYS=alice " + secret, "LBD_ADMIN_TOKEN=" + secret, "LBD_UPSTREAM_API_KEY=" + secret, "KEY_OF_A=" + secret},
+	}.mustLoad(t)
+	for _, s := range []Secret{c.APIKeys, c.AdminToken, c.UpstreamAPIKey, c.Models[0].Replicas[0].Access.APIKey} {
+		if !strings.HasSuffix(s.Reveal(), secret) {
+			t.Fatalf("Reveal() = %q", s.Reveal())
+		}
+	}
+	var printed bytes.Buffer
+	if err := c.Print(&printed); err != nil {
+		t.Fatal(err)
+	}
+	marshalled, err := json.Marshal(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []string{printed.String(), string(marshalled), fmt.Sprintf("%+v", c), fmt.Sprintf("%#v", *c), fmt.Sprintf("%v", c.Models)} {
+		if strings.Contains(s, secret) {
+			t.Errorf("secret in %s", s)
+		}
+	}
+}
+
 // TestSecretInErrors: whatever is wrong with a secret, it is not quoted.
 func TestSecretInErrors(t *testing.T) {
 	for _, in := range []input{
@@ -119,6 +147,8 @@ func TestChanged(t *testing.T) {
 	}
 	needRestart := map[string]bool{
 		"listen": true, "admin_listen": true, "log_format": true, "max_request_header_size": true,
+		"tls_cert_file": true, "tls_key_file": true, "tls_client_ca_file": true,
+		"admin_tls_cert_file": true, "admin_tls_key_file": true, "admin_tls_client_ca_file": true,
 		"client_idle_timeout": true, "client_read_timeout": true, "client_write_timeout": true,
 	}
 	for _, k := range keys {

@@ -3,6 +3,8 @@ package config
 import (
 	"fmt"
 	"net"
+
+	"lbd/access/cors"
 )
 
 // validate checks what no single value shows. Each error is put at the place of
@@ -10,6 +12,9 @@ import (
 func (l *loader) validate(c *Config) {
 	l.validateReplicas(c)
 	l.validateListeners(c)
+	if _, err := cors.New(c.CORSAllowedOrigins); err != nil && !l.failed["cors_allowed_origins"] {
+		l.fail(c.origins["cors_allowed_origins"], "cors_allowed_origins", "%s", err)
+	}
 	if err := l.checkStrategy(c.Strategy); err != nil && !l.failed["strategy"] {
 		l.fail(c.origins["strategy"], "strategy", "%s", err)
 	}

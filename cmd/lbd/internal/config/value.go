@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"lbd/access/cors"
+	"lbd/access/forwarded"
 	"lbd/balancer"
 )
 
@@ -194,6 +196,17 @@ func checkAdminListen(text string) (string, error) {
 	return checkListen(text)
 }
 
+// checkOrigin and checkNetwork are for elements of lists.
+func checkOrigin(text string) (string, error) {
+	_, err := cors.New([]string{text})
+	return text, err
+}
+
+func checkNetwork(text string) (string, error) {
+	_, err := forwarded.ParseNetwork(text)
+	return text, err
+}
+
 func checkPath(text string) (string, error) {
 	if !strings.HasPrefix(text, "/") || strings.ContainsFunc(text, func(r rune) bool {
 		return r <= ' ' || r >= 0x7f || r == '?' || r == '#'
@@ -211,10 +224,8 @@ func parseEndpoint(text string) (balancer.Endpoint, error) {
 	}
 	u, err := url.Parse(text)
 	switch {
-	case err == nil && u.Scheme == "https":
-		return balancer.Endpoint{}, fmt.Errorf("%q: https is not supported; want http://host:port (lbd speaks plain HTTP to replicas)", text)
-	case err != nil || u.Scheme != "http" || u.Hostname() == "":
-		return balancer.Endpoint{}, fmt.Errorf("%q is not an endpoint; want http://host:port[/prefix]", text)
+	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "":
+		return balancer.Endpoint{}, fmt.Errorf("%q is not an endpoint; want http://host:port[/prefix] or https://", text)
 	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || strings.Contains(text, "#"):
 		return balancer.Endpoint{}, fmt.Errorf("%q carries a query or a fragment; want http://host:port[/prefix]", text)
 	}

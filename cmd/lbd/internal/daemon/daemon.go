@@ -14,6 +14,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/rs/zerolog"
 
+	"lbd/access/certs"
+	"lbd/access/keys"
+	"lbd/access/outward"
 	"lbd/admin"
 	"lbd/balancer"
 	"lbd/balancer/fleet"
@@ -50,6 +53,10 @@ type Daemon struct {
 	proxy    *proxy.Server
 	admin    *admin.Server
 
+	keys              *keys.Keys
+	outward           *outward.Outward
+	mainTLS, adminTLS *certs.Listener // nil = plain HTTP
+
 	reload  sync.Mutex
 	stopped atomic.Bool
 	done    chan struct{}
@@ -60,18 +67,21 @@ type Daemon struct {
 func New(cfg *config.Config, o Options) (*Daemon, error) {
 	d := &Daemon{opt: o, registry: prometheus.NewRegistry(), done: make(chan struct{})}
 	d.cfg.Store(cfg)
+	a, err := d.newAccess(cfg)
+	if err != nil {
+		return nil, err
+	}
 	d.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	d.metrics = metrics.New(d.registry, o.Version)
 	d.fleet = fleet.New(fleet.Options{NewPicker: newPicker, OnEvent: d.fleetEvent})
 	if err := d.fleet.Configure(fleetConfig(cfg)); err != nil {
 		return nil, err
 	}
-	d.health = health.New(healthConfig(cfg), d.fleet, health.Options{OnEvent: d.healthEvent})
-	d.poller = poll.New(pollConfig(cfg), d.fleet, poll.Options{OnEvent: d.pollEvent})
+	d.health = health.New(healthConfig(cfg), d.fleet, health.Options{OnEvent: d.healthEvent, DialTLS: d.dialTLS, Authorization: d.outward.Authorization})
+	d.poller = poll.New(d.pollConfig(cfg, a), d.fleet, poll.Options{OnEvent: d.pollEvent, DialTLS: d.dialTLS})
 	d.registry.MustRegister(metrics.NewFleetCollector(d.fleet.Snapshot, func(id string) uint64 {
 		return d.poller.Failures(id) + d.poller.ModelFailures(id)
-	}))
-	var err error
+	}), metrics.NewKeyCollector(d.keyUsage))
 	d.proxy, err = proxy.New(proxy.Options{
 		Config: proxyConfig(cfg), Fleet: d.fleet, Health: d.health, Models: d.poller, Metrics: d.metrics,
 		Gatherer: d.registry, Log: d.log("proxy").Hook(quotesRequests{}), Version: o.Version,
@@ -80,9 +90,25 @@ func New(cfg *config.Config, o Options) (*Daemon, error) {
 		return nil, err
 	}
 	if cfg.AdminListen != "" {
-		d.admin = admin.New(d.adminOptions(cfg))
+		d.admin = admin.New(d.adminOptions(cfg, a))
 	}
 	return d, nil
+}
+
+// newAccess reads keys and certificates.
+func (d *Daemon) newAccess(cfg *config.Config) (*access, error) {
+	a, err := readAccess(cfg)
+	if err != nil {
+		return nil, err
+	}
+	if d.mainTLS, d.adminTLS, err = listenerTLS(cfg); err != nil {
+		return nil, err
+	}
+	if d.outward, err = outward.New(a.outward); err != nil {
+		return nil, err
+	}
+	d.keys = keys.New()
+	return a, d.applyAccess(a)
 }
 
 func newPicker(name string) (balancer.Picker, error) {
@@ -97,11 +123,12 @@ func (d *Daemon) log(component string) zerolog.Logger {
 	return d.opt.Log.With().Str("component", component).Logger()
 }
 
-func (d *Daemon) adminOptions(cfg *config.Config) admin.Options {
+func (d *Daemon) adminOptions(cfg *config.Config, a *access) admin.Options {
 	return admin.Options{
 		Fleet: d.fleet, Explain: d.proxy.Explain, Config: func() any { return d.cfg.Load() }, Reload: d.Reload,
 		Metrics: promhttp.HandlerFor(d.registry, promhttp.HandlerOpts{}), Version: d.opt.Version,
 		ReplicaAPIKey: cfg.ReplicaAPIKey.Reveal(), MaxPickBody: int64(cfg.MaxRequestBodySize), Log: d.log("admin"),
+		Token: a.adminToken, TLS: tlsConfig(d.adminTLS), ReplicaKey: d.outward.Authorization, DialTLS: d.dialTLS,
 	}
 }
 
@@ -114,6 +141,7 @@ func (d *Daemon) Start() error {
 		d.Stop(context.Background())
 		return err
 	}
+	d.warnOfAccess(cfg)
 	d.health.Start()
 	d.poller.Start()
 	d.wg.Add(1)

@@ -62,7 +62,7 @@ func (d *Daemon) pollEvent(e poll.Event) {
 }
 
 // housekeepingInterval is how soon series and connections of replicas and models
-// that have left are dropped.
+// that have left are dropped, and renewed certificates are read: a stat of each file.
 const housekeepingInterval = 2 * time.Second
 
 func (d *Daemon) housekeeping() {
@@ -71,6 +71,7 @@ func (d *Daemon) housekeeping() {
 	defer t.Stop()
 	for {
 		d.forget(d.fleet.Snapshot())
+		d.refreshFiles()
 		select {
 		case <-d.done:
 			return

@@ -90,11 +90,20 @@ func lbd(t *testing.T, endpoints []string, settings ...string) *proxied {
 // lbdLater is lbd without the wait.
 func lbdLater(t *testing.T, endpoints []string, settings ...string) *proxied {
 	t.Helper()
-	cfg := load(t, endpoints, settings...)
+	return lbdFrom(t, func() (*config.Config, error) { return tryLoad(endpoints, settings...) })
+}
+
+// lbdFrom starts an lbd with a configuration that load returns, now and at each
+// reload.
+func lbdFrom(t *testing.T, load func() (*config.Config, error)) *proxied {
+	t.Helper()
+	cfg, err := load()
+	if err != nil {
+		t.Fatal(err)
+	}
 	log := &syncLog{}
 	d, err := daemon.New(cfg, daemon.Options{
-		Log: zerolog.New(log).With().Timestamp().Logger(), Version: "test",
-		Load: func() (*config.Config, error) { return tryLoad(endpoints, settings...) },
+		Log: zerolog.New(log).With().Timestamp().Logger(), Version: "test", Load: load,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -32,15 +32,24 @@ func (d *Daemon) tryReload() error {
 	}
 	applied, restart := config.Changed(d.cfg.Load(), next)
 	next = config.Reloaded(d.cfg.Load(), next)
+	a, err := readAccess(next)
+	if err != nil {
+		return err
+	}
+	if err := d.applyAccess(a); err != nil {
+		return err
+	}
 	if err := d.fleet.Configure(fleetConfig(next)); err != nil {
 		return err
 	}
 	d.proxy.SetConfig(proxyConfig(next))
 	d.health.SetConfig(healthConfig(next))
-	d.poller.SetConfig(pollConfig(next))
+	d.poller.SetConfig(d.pollConfig(next, a))
 	if d.admin != nil {
 		d.admin.SetReplicaAPIKey(next.ReplicaAPIKey.Reveal())
 	}
+	d.refreshFiles()
+	d.warnOfAccess(next)
 	setLevel(next.LogLevel)
 	d.cfg.Store(next)
 	ev := d.opt.Log.Info().Strs("applied", applied)

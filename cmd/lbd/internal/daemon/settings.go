@@ -33,10 +33,11 @@ func healthConfig(c *config.Config) health.Config {
 	}
 }
 
-func pollConfig(c *config.Config) poll.Config {
+func (d *Daemon) pollConfig(c *config.Config, a *access) poll.Config {
+	key, byID := d.pollKeys(c, a.outward)
 	return poll.Config{
 		Interval: c.MetricsPollInterval, Timeout: c.MetricsPollTimeout, ModelsInterval: c.ModelsPollInterval,
-		APIKey: c.ReplicaAPIKey.Reveal(),
+		APIKey: key, APIKeys: byID, KeyOnMetrics: d.outward.Replaces(),
 	}
 }
 
