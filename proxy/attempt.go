@@ -105,10 +105,16 @@ func (x *exchange) exchange() (v verdict, stale bool) {
 		return clientLeft, false
 	}
 	x.up.Begin()
-	x.send()
+	b, n, err := x.send()
+	if errors.Is(err, sock.ErrNotQuiet) {
+		return verdict{}, true
+	}
 	// A replica may answer before it has read everything, so the answer is
 	// looked for even if the request could not be written whole.
-	rest, err := x.readHead()
+	var rest []byte
+	if err == nil {
+		rest, err = x.readHead(b, n)
+	}
 	if err != nil {
 		if _, sendErr := x.uploaded(); sendErr != nil && !errors.Is(err, relay.ErrBadHead) {
 			err = sendErr
@@ -129,20 +135,28 @@ func deadline(d time.Duration) time.Time {
 // system call. It fits into the socket's buffer.
 const smallBody = 64 << 10
 
-// send sends the request. A larger body is sent beside reading: a replica may
-// answer before it has read everything, and then read no further. release waits
-// for that goroutine.
-func (x *exchange) send() {
+// send sends the request and waits for the first bytes of the answer. A larger
+// body is sent beside reading: a replica may answer before it has read everything,
+// and then read no further. release waits for that goroutine.
+func (x *exchange) send() (b *sock.Buf, n int, err error) {
 	x.out = x.head.appendTo(x.out[:0], &x.replica.Endpoint, len(x.body))
 	if len(x.body) <= smallBody {
 		x.out = append(x.out, x.body...)
-		x.sendErr = x.up.Send(x.out)
 		x.up.WaitUntil(x.answerBy())
-		return
+		x.sendErr, b, n, err = x.up.Ask(x.out)
+		if x.sendErr == nil || errors.Is(err, sock.ErrNotQuiet) {
+			return b, n, err
+		}
+		x.up.SetReadDeadline(x.answerBy())
+		return x.up.ReadBuf()
+	}
+	if x.up.Reused && !x.up.Quiet() {
+		return nil, 0, sock.ErrNotQuiet
 	}
 	x.up.SetReadDeadline(time.Time{}) // the write's own limit holds meanwhile
 	x.sent = make(chan struct{})
 	go x.upload()
+	return x.up.ReadBuf()
 }
 
 func (x *exchange) upload() {
@@ -179,13 +193,9 @@ func (x *exchange) uploaded() (over bool, err error) {
 	}
 }
 
-// readHead reads up to the end of the response head into x.first and returns the
-// body bytes that came with it. No buffer is held while nothing has come.
-func (x *exchange) readHead() (rest []byte, err error) {
-	b, n, err := x.up.ReadBuf()
-	if err != nil {
-		return nil, err
-	}
+// readHead reads up to the end of the response head into b, which holds n bytes of
+// it, and returns the body bytes that came with it.
+func (x *exchange) readHead(b *sock.Buf, n int) (rest []byte, err error) {
 	x.first = b
 	for interim := 0; ; {
 		size, err := x.answer.Parse(b.B[:n])

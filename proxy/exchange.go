@@ -249,15 +249,21 @@ func (x *exchange) countTokens() {
 // keepBuffer is the largest buffer that is kept for the next request.
 const keepBuffer = 64 << 10
 
-// free gives the exchange back. Nothing may use it afterwards.
+// free gives the exchange back. Nothing may use it afterwards. Field by field: it
+// is large, and most of it is not used by most requests.
 func (x *exchange) free() {
 	x.sniff.Reset(false, nil)
 	x.stream.Reset()
 	clear(x.tried)
-	clear(x.head.fields)
-	*x = exchange{
-		head: requestHead{fields: x.head.fields[:0]}, out: x.out[:0], reply: x.reply[:0], kept: x.kept[:0], tried: x.tried[:0],
-		answer: relay.Head{Fields: x.answer.Fields[:0]}, stream: x.stream, sniff: x.sniff,
-	}
+	x.s, x.cfg, x.client = nil, nil, nil
+	x.want, x.req = want{}, balancer.Request{}
+	x.head.clear()
+	x.body, x.out, x.reply, x.kept, x.tried = nil, x.out[:0], x.reply[:0], x.kept[:0], x.tried[:0]
+	x.minor, x.isHead, x.keep, x.begun = 0, false, false, false
+	x.model, x.picks, x.pair, x.replica, x.pool = nil, 0, nil, nil, nil
+	x.res = balancer.Reservation{}
+	x.up, x.sent, x.sendErr = nil, nil, nil
+	x.answer.Clear()
+	x.first, x.status, x.complete, x.left, x.done = nil, 0, false, false, false
 	exchanges.Put(x)
 }

@@ -78,6 +78,9 @@ func (h *Head) Parse(buf []byte) (int, error) {
 	}
 }
 
+// Clear lets go of the parsed bytes.
+func (h *Head) Clear() { *h = Head{Fields: h.Fields[:0], Length: -1} }
+
 // headLine returns the first line of b without its CRLF and its size with it, 0
 // when its end has not come.
 func headLine(b []byte) (line []byte, size int, err error) {
@@ -160,31 +163,46 @@ func (h *Head) field(line []byte) error {
 }
 
 func (h *Head) interpret(f Field) error {
-	switch {
-	case EqualFold(f.Name, "content-length"):
-		n, err := parseLength(f.Value)
-		if err != nil {
-			return err
+	switch len(f.Name) { // most fields are none of these
+	case len("content-length"):
+		if EqualFold(f.Name, "content-length") {
+			return h.contentLength(f.Value)
 		}
-		if h.Length >= 0 && h.Length != n {
-			return badHead("two Content-Length fields, %d and %d", h.Length, n)
+	case len("transfer-encoding"):
+		if EqualFold(f.Name, "transfer-encoding") {
+			if h.Chunked || !EqualFold(f.Value, "chunked") {
+				return badHead("Transfer-Encoding %q; want one that is chunked", truncate(f.Value))
+			}
+			h.Chunked = true
 		}
-		h.Length = n
-	case EqualFold(f.Name, "transfer-encoding"):
-		if h.Chunked || !EqualFold(f.Value, "chunked") {
-			return badHead("Transfer-Encoding %q; want one that is chunked", truncate(f.Value))
+	case len("connection"):
+		if EqualFold(f.Name, "connection") {
+			h.nominate(f.Value)
+			h.closes = h.closes || HasToken(f.Value, "close")
+			h.keeps = h.keeps || HasToken(f.Value, "keep-alive")
 		}
-		h.Chunked = true
-	case EqualFold(f.Name, "connection"):
-		h.nominate(f.Value)
-		h.closes = h.closes || HasToken(f.Value, "close")
-		h.keeps = h.keeps || HasToken(f.Value, "keep-alive")
-	case EqualFold(f.Name, "content-type"):
-		h.SSE = hasPrefixFold(f.Value, "text/event-stream")
-		h.JSON = hasPrefixFold(f.Value, "application/json")
-	case EqualFold(f.Name, "content-encoding"):
-		h.Encoded = !EqualFold(f.Value, "identity")
+	case len("content-type"):
+		if EqualFold(f.Name, "content-type") {
+			h.SSE = hasPrefixFold(f.Value, "text/event-stream")
+			h.JSON = hasPrefixFold(f.Value, "application/json")
+		}
+	case len("content-encoding"):
+		if EqualFold(f.Name, "content-encoding") {
+			h.Encoded = !EqualFold(f.Value, "identity")
+		}
 	}
+	return nil
+}
+
+func (h *Head) contentLength(v []byte) error {
+	n, err := parseLength(v)
+	if err != nil {
+		return err
+	}
+	if h.Length >= 0 && h.Length != n {
+		return badHead("two Content-Length fields, %d and %d", h.Length, n)
+	}
+	h.Length = n
 	return nil
 }
 

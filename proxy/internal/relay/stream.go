@@ -64,9 +64,9 @@ type Stream struct {
 
 // Reset makes the stream ready for another response.
 func (s *Stream) Reset() {
-	line := s.Body.line
-	*s = Stream{}
-	s.Body.line = line[:0]
+	s.Body.Reset(NoBody, 0)
+	s.Up, s.Rest, s.First, s.Mode, s.Sniff = nil, nil, nil, Verbatim, nil
+	s.Silence, s.Excess, s.Relayed, s.nh = 0, false, 0, 0
 }
 
 // Run relays until the body has ended. The error wraps ErrTruncated,

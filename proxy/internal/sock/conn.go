@@ -52,6 +52,8 @@ type Conn struct {
 	peekFn   func(fd uintptr)
 	borrowed *Buf
 	quiet    bool // what peekFn found
+	askFn    func(fd uintptr) bool
+	ask      askState
 
 	ended            bool // a read has seen the peer's FIN
 	rdFault, wrFault bool // a system call failed: a reset, a timeout
@@ -65,6 +67,15 @@ type Conn struct {
 	wake   func() // called once when there is something to read
 	closed bool
 	linger atomic.Bool
+}
+
+// askState is ioState for Ask.
+type askState struct {
+	p     []byte
+	n     int // of p, written
+	err   error
+	check bool // make sure that nothing waits to be read
+	wrote bool // writing is over
 }
 
 // ioState carries arguments and results of one system call through a poller
@@ -84,7 +95,7 @@ func newConn(tc *net.TCPConn, w *Watch, stall time.Duration) (*Conn, error) {
 		return nil, err
 	}
 	c := &Conn{TCPConn: tc, raw: raw, watch: w, stall: stall}
-	c.readFn, c.writeFn, c.borrowFn, c.peekFn = c.readReady, c.writeReady, c.borrowReady, c.peekNow
+	c.readFn, c.writeFn, c.borrowFn, c.peekFn, c.askFn = c.readReady, c.writeReady, c.borrowReady, c.peekNow, c.askReady
 	if w != nil {
 		if err := w.add(c); err != nil {
 			return nil, err
@@ -176,6 +187,79 @@ func (c *Conn) readBuf() (*Buf, int, error) {
 		b = nil
 	}
 	return b, n, err
+}
+
+// ErrNotQuiet says that a peer has sent something nobody asked for, or has left.
+var ErrNotQuiet = errors.New("connection is not quiet")
+
+// Ask writes p and waits for what comes then, in one stay with the poller: a
+// request to a replica and the wait for its answer, or an answer and the wait for
+// the next request. Reading is not even tried before the peer has had its turn,
+// which saves a system call that would find nothing.
+//
+// sent is what was written of p, with the error of writing if it failed; the
+// buffer, its length and err are as of ReadBuf. With quiet it first makes sure, as
+// Quiet does, that nothing waits to be read, and else fails with ErrNotQuiet,
+// nothing written.
+func (c *Conn) Ask(p []byte, quiet bool) (sent int, sendErr error, b *Buf, n int, err error) {
+	c.rd, c.ask = ioState{}, askState{p: p, check: quiet}
+	err = c.raw.Read(c.askFn)
+	a := c.ask
+	c.ask = askState{}
+	b, c.borrowed = c.borrowed, nil
+	if !a.wrote { // there was no room for all of p, or no chance to write
+		return c.askSlowly(p, a.n, err)
+	}
+	if a.err != nil {
+		return a.n, a.err, nil, 0, a.err
+	}
+	if n, err = c.result(err); n == 0 {
+		PutBuf(b)
+		b = nil
+	}
+	if err != nil && c.early(err) {
+		b, n, err = c.ReadBuf()
+	}
+	return a.n, nil, b, n, err
+}
+
+// askSlowly goes on with ordinary calls after n bytes of p. An early expiry of the
+// deadline comes here as well: the poller does not even call then.
+func (c *Conn) askSlowly(p []byte, n int, err error) (sent int, sendErr error, b *Buf, m int, readErr error) {
+	c.rd = ioState{}
+	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+		return n, err, nil, 0, err
+	}
+	more, err := c.Write(p[n:])
+	if err != nil {
+		return n + more, err, nil, 0, err
+	}
+	b, m, readErr = c.ReadBuf()
+	return n + more, nil, b, m, readErr
+}
+
+// askReady is called by the poller, first at once. The readiness it waits for is
+// reset before that, so nothing that comes after the write is missed.
+func (c *Conn) askReady(fd uintptr) bool {
+	if c.ask.wrote {
+		return c.borrowReady(fd)
+	}
+	if c.ask.check && !rawQuiet(fd) {
+		c.ask.wrote, c.ask.err = true, ErrNotQuiet
+		return true
+	}
+	n, err := rawWrite(fd, c.ask.p)
+	switch {
+	case err == syscall.EAGAIN:
+		return true
+	case err != nil:
+		c.ask.wrote, c.ask.err = true, err
+		c.wrFault = c.wrFault || err != syscall.EPIPE
+		return true
+	}
+	c.ask.n = n
+	c.ask.wrote = n == len(c.ask.p)
+	return !c.ask.wrote
 }
 
 // result ends a read. pollErr means that the last try said EAGAIN.

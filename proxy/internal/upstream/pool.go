@@ -29,6 +29,14 @@ func (c *Conn) Send(p []byte) error {
 	return err
 }
 
+// Ask writes p, counts it, and waits for the first bytes of the answer. A
+// connection that was idle fails with sock.ErrNotQuiet if it is not as it was left.
+func (c *Conn) Ask(p []byte) (sendErr error, b *sock.Buf, n int, err error) {
+	sent, sendErr, b, n, err := c.Conn.Ask(p, c.Reused)
+	c.sent += int64(sent)
+	return sendErr, b, n, err
+}
+
 // Arrived says whether the replica may have received any byte of the current
 // request. When it has not, the request cannot have been executed: either our own
 // kernel took none, because a reset had come before, or the replica had closed.
@@ -86,8 +94,9 @@ func (p *Pool) Dial(ctx context.Context) (*Conn, error) {
 	return &Conn{Conn: sc}, nil
 }
 
-// pop looks at a connection itself besides asking the watch: its word may be on
-// the way, and stray bytes of a replica would be taken for the next answer.
+// pop asks the watch only. Its word may be on the way, and stray bytes of a replica
+// would be taken for the next answer: who uses the connection has to see that it
+// is quiet, which Ask does at no cost of its own.
 func (p *Pool) pop(now time.Time) *Conn {
 	for {
 		c := p.take()
@@ -95,7 +104,7 @@ func (p *Pool) pop(now time.Time) *Conn {
 			return nil
 		}
 		old := now.Sub(c.since) >= p.cfg.IdleTimeout
-		if !old && c.Quiet() {
+		if !old && !c.Gone() {
 			c.Reused = true
 			return c
 		}
