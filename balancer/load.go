@@ -56,6 +56,9 @@ type Sample struct {
 	// block_size of vllm:cache_config_info. Under kvcached it is the virtual size,
 	// which the device cannot hold.
 	KVTokens Metric
+	// PrefixCaching is enable_prefix_caching of the same: 1 when prompts stay cached,
+	// 0 when they do not.
+	PrefixCaching Metric
 	// PrefixQueries and PrefixHits are the counters
 	// vllm:prefix_cache_{queries,hits}_total, in tokens (V1).
 	PrefixQueries, PrefixHits Metric

@@ -47,14 +47,14 @@ func (o *Owner) Restart() {
 	o.trust.Store(math.Float64bits(1))
 }
 
-// The bounds of trust, and how fast it moves: a prefix that was evicted although
-// it counted as alive costs a whole prefill, so it falls fast and rises slowly.
-// The answers of earlier turns, which are cached but not in the index, make
-// observations a little larger than predictions; the slow rise is cut off by the
-// first misses.
+// The bounds of trust, and how far one wrong prediction moves it. Both directions
+// weigh the same: it settles where as many prefixes are wrongly taken for gone as
+// are wrongly taken for cached, however noisy the observations are. The answers of
+// earlier turns, which are cached but not in the index, push it up a little; the
+// upper bound is where that ends.
 const (
-	minTrust, maxTrust   = 1.0 / 32, 1.5
-	distrust, trustAgain = 0.2, 0.01
+	minTrust, maxTrust = 1.0 / 32, 1.5
+	trustGain          = 0.1
 	// observedSlack in tokens is no difference: a block of vLLM is 16 tokens, a
 	// block here about 60 or 250, and prompt lengths are estimates.
 	observedSlack = 256
@@ -64,16 +64,10 @@ const (
 // replica reports. It may lose an update to another one; the next request brings
 // as good a one.
 func (o *Owner) Observe(predicted, cached int64) {
-	t := o.Trust()
-	switch miss := float64(predicted - cached); {
-	case miss > observedSlack && miss > float64(predicted)/8:
-		t *= 1 - distrust*miss/float64(predicted)
-	case predicted > 0 && miss <= 0:
-		t *= 1 + trustAgain
-	default:
-		return
+	if d := cached - predicted; d > observedSlack || d < -observedSlack {
+		t := o.Trust() * math.Exp(trustGain*float64(d)/float64(max(predicted, cached)))
+		o.trust.Store(math.Float64bits(min(max(t, minTrust), maxTrust)))
 	}
-	o.trust.Store(math.Float64bits(min(max(t, minTrust), maxTrust)))
 }
 
 // unit is how many tokens a stamp counts at once: the block size of vLLM. The 30

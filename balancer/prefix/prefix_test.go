@@ -262,13 +262,13 @@ func TestTrustFollowsObservation(t *testing.T) {
 	o := x.Owner("a")
 	o.SetRoom(100_000)
 	for range 30 {
-		o.Observe(8000, 0)
+		o.Observe(8000, 0) // e^-0.1 each
 	}
 	if o.Room() > 10_000 {
 		t.Errorf("room %d after 30 prefixes that were not there", o.Room())
 	}
 	for range 600 {
-		o.Observe(8000, 8100)
+		o.Observe(8000, 8600)
 	}
 	if o.Room() < 100_000 || o.Trust() > maxTrust {
 		t.Errorf("room %d, trust %v after 600 that were", o.Room(), o.Trust())

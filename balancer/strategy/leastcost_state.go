@@ -156,6 +156,8 @@ func cacheRoom(r *balancer.Replica) int64 {
 		return r.CacheTokens
 	case p == nil:
 		return unknownCache
+	case p.PrefixCaching.Known && p.PrefixCaching.Value == 0:
+		return 0
 	case p.Elastic:
 		return elasticCache
 	case p.KVTokens.Known:

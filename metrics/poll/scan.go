@@ -22,11 +22,15 @@ const (
 	promptTokens
 	generationTokens
 	startTime
-	numSamples
+	cacheConfig // its value is 1; what counts are its labels
+	numNames
 )
 
+// prefixCaching is what a label of cacheConfig says, as if it were a sample.
+const prefixCaching = numNames
+
 // sampleNames are exact sample names, as name[] of a cheap poll wants them.
-var sampleNames = [numSamples]string{
+var sampleNames = [numNames]string{
 	running:          "vllm:num_requests_running",
 	waiting:          "vllm:num_requests_waiting",
 	kvUsage:          "vllm:kv_cache_usage_perc",
@@ -38,6 +42,7 @@ var sampleNames = [numSamples]string{
 	promptTokens:     "vllm:prompt_tokens_total",
 	generationTokens: "vllm:generation_tokens_total",
 	startTime:        "process_start_time_seconds",
+	cacheConfig:      "vllm:cache_config_info",
 }
 
 // series is one time series of one name. Its key is the sum of the hashes of its
@@ -83,6 +88,7 @@ func (p *page) line(b []byte) {
 		return
 	}
 	b = skipBlank(b[len(sampleNames[name]):])
+	braces := b
 	key, b, ok := labels(b)
 	if !ok {
 		p.unreadable++
@@ -93,7 +99,51 @@ func (p *page) line(b []byte) {
 		p.unreadable++
 		return
 	}
+	if name == cacheConfig {
+		p.addCache(key, braces)
+		return
+	}
 	p.add(series{name, key, value})
+}
+
+// addCache turns the labels of cache_config_info into samples: how many tokens the
+// KV cache holds, and whether prompts are kept in it. vLLM v0.8 says "None" for the
+// number of blocks: unknown.
+func (p *page) addCache(key uint64, braces []byte) {
+	blocks, _ := number(labelValue(braces, "num_gpu_blocks"))
+	size, _ := number(labelValue(braces, "block_size"))
+	if tokens := blocks * size; tokens > 0 {
+		p.add(series{cacheConfig, key, tokens})
+	}
+	switch string(labelValue(braces, "enable_prefix_caching")) {
+	case "True":
+		p.add(series{prefixCaching, key, 1})
+	case "False":
+		p.add(series{prefixCaching, key, 0})
+	}
+}
+
+// labelValue returns what stands between the quotes of a label, as it is escaped;
+// nil when there is no such label. The braces were read by labels before.
+func labelValue(braces []byte, name string) []byte {
+	for b := braces; len(b) > 1; {
+		b = bytes.TrimLeft(b[1:], " \t") // behind the brace or the comma
+		eq := bytes.IndexByte(b, '=')
+		if eq < 0 {
+			return nil
+		}
+		found := string(bytes.TrimRight(b[:eq], " \t")) == name
+		b = skipBlank(b[eq+1:])
+		end := quoteEnd(b)
+		if end < 0 {
+			return nil
+		}
+		if found {
+			return b[1:end]
+		}
+		b = skipBlank(b[end+1:])
+	}
+	return nil
 }
 
 // add keeps the larger of two values of the same series.
@@ -111,8 +161,8 @@ func (p *page) add(s series) {
 	}
 }
 
-// maxSeries bounds what a broken page can make of the linear search: eleven
-// names for 90 engines. The widest known deployment has 8 engines per server.
+// maxSeries bounds what a broken page can make of the linear search: thirteen
+// names for 76 engines. The widest known deployment has 8 engines per server.
 const maxSeries = 1000
 
 // nameOf returns which sample the line is, -1 for none. Most lines of a page are
@@ -243,6 +293,8 @@ func (p *page) sample() balancer.Sample {
 		PromptTokens:     p.sum(promptTokens),
 		GenerationTokens: p.sum(generationTokens),
 		StartTime:        p.largest(startTime),
+		KVTokens:         p.sum(cacheConfig),
+		PrefixCaching:    p.largest(prefixCaching),
 	}
 }
 

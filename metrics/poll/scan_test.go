@@ -38,7 +38,10 @@ var k = balancer.Known
 
 func TestScanPages(t *testing.T) {
 	for name, want := range map[string]balancer.Sample{
-		"v0.6.4.txt": {Running: k(3), Waiting: k(7), KVUsage: k(0.12345678901234568), PromptTokens: k(1234567), GenerationTokens: k(98765)},
+		"v0.6.4.txt": {
+			Running: k(3), Waiting: k(7), KVUsage: k(0.12345678901234568), PromptTokens: k(1234567), GenerationTokens: k(98765),
+			KVTokens: k(27925 * 16), PrefixCaching: k(0),
+		},
 		"v0.19.txt": {
 			Running: k(2), Waiting: k(0), KVUsage: k(0.0023456789), PrefixQueries: k(20480), PrefixHits: k(5120),
 			PromptTokens: k(20480), GenerationTokens: k(4096), StartTime: k(1.79528186236e+09),
@@ -234,5 +237,32 @@ func BenchmarkExpfmt(b *testing.B) {
 		if _, err := parser.TextToMetricFamilies(bytes.NewReader(text)); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+func TestScanCacheConfig(t *testing.T) {
+	for labels, want := range map[string]balancer.Sample{
+		`{block_size="16",num_gpu_blocks="27925",enable_prefix_caching="True"}`:  {KVTokens: k(446800), PrefixCaching: k(1)},
+		`{ num_gpu_blocks = "100" , x="a,\"num_gpu_blocks=" , block_size="16" }`: {KVTokens: k(1600)},
+		`{block_size="16",num_gpu_blocks="None",enable_prefix_caching="False"}`:  {PrefixCaching: k(0)},
+		`{block_size="16",num_gpu_blocks="-1"}`:                                  {},
+		`{block_size="16"}`:                                                      {},
+		`{}`:                                                                     {},
+		``:                                                                       {},
+	} {
+		got, _ := scan("vllm:cache_config_info" + labels + " 1.0\n")
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", labels, diff)
+		}
+	}
+	// Two engines behind one server, each seen by two of its processes.
+	page := ""
+	for _, engine := range []string{"0", "1"} {
+		for _, pid := range []string{"7", "8"} {
+			page += `vllm:cache_config_info{block_size="16",engine="` + engine + `",num_gpu_blocks="100",pid="` + pid + `"} 1` + "\n"
+		}
+	}
+	if got, _ := scan(page); got.KVTokens != k(3200) {
+		t.Errorf("%v tokens of two engines, want 3200", got.KVTokens)
 	}
 }
