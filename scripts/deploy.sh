@@ -187,7 +187,7 @@ fi
 need_disk
 
 step "starting $env"
-compose "$env" "${profile[@]}" up --detach --remove-orphans
+compose "$env" "${profile[@]}" up --detach --build --remove-orphans
 
 step "waiting until all of it is healthy"
 SECONDS=0
