@@ -39,6 +39,9 @@ type Config struct {
 	Warmup float64
 	// Horizon ends the run at that time, whatever is under way; 0 = when everything has ended.
 	Horizon time.Duration
+	// MaxBad, when above 0, ends the run as soon as more requests than that were not good: a search for the load that
+	// a fleet carries need not see the end of what it does not carry. The result says Stopped then and no more.
+	MaxBad int
 	// Progress is called now and then with virtual time and the requests that have ended.
 	Progress func(now time.Duration, ended int)
 }

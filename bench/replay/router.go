@@ -48,6 +48,7 @@ type Query struct {
 	generation  uint32 // of the sending, so that what was scheduled for an earlier one is void
 	frontEnd    time.Duration
 	submitted   bool
+	good        bool     // ended within the limits
 	waits       bool     // among lbd.held
 	chain       []uint64 // block hashes for the engine
 	first       time.Duration

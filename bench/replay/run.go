@@ -28,7 +28,7 @@ type run struct {
 	promptTokens, cachedTokens         int64
 	outputTokens                       int64
 	firstArrival, lastArrival, lastEnd time.Duration
-	arrived, ended                     int
+	arrived, ended, bad                int
 	held                               int
 	res                                Result
 }
@@ -102,6 +102,9 @@ func (r *run) loop() {
 		replica, step := r.steps.first()
 		next := min(arrival, other, step)
 		switch {
+		case r.cfg.MaxBad > 0 && r.bad > r.cfg.MaxBad:
+			r.res.Stopped = true
+			return
 		case next > horizon || r.under == 0 && arrival == never:
 			r.res.Unfinished = r.under
 			return
@@ -369,7 +372,8 @@ func (r *run) complete(now time.Duration, q *Query) {
 		tpot = (now - q.first) / time.Duration(q.OutputTokens-1)
 		s.TPOT = float32(millis(tpot))
 	}
-	s.Good = ttft <= r.cfg.Limits.ttft(q.PromptTokens) && tpot <= r.cfg.Limits.TPOT
+	q.good = ttft <= r.cfg.Limits.ttft(q.PromptTokens) && tpot <= r.cfg.Limits.TPOT
+	s.Good = q.good
 	r.promptTokens += int64(q.PromptTokens)
 	r.cachedTokens += int64(q.CachedTokens)
 	r.outputTokens += int64(q.OutputTokens)
@@ -386,6 +390,9 @@ func (r *run) end(now time.Duration, q *Query) {
 	r.lastEnd = max(r.lastEnd, now)
 	r.under--
 	r.ended++
+	if !q.good {
+		r.bad++
+	}
 	r.source.ended(&q.Request, now)
 	q.generation++
 	q.Blocks = nil

@@ -166,12 +166,11 @@ func (b *sessionBuilder) list(reqs []sessionReq) error {
 			return err
 		}
 		blocks = n
-		if q.Out > 0 && q.In > 0 {
-			b.s.Turns = append(b.s.Turns, Turn{
-				Think: time.Duration(q.Think * float64(time.Second)), PromptTokens: q.In, OutputTokens: q.Out,
-				list: list, keep: q.CP, add: q.Add,
-			})
-		}
+		b.s.Turns = append(b.s.Turns, Turn{
+			Think: time.Duration(q.Think * float64(time.Second)), PromptTokens: q.In,
+			OutputTokens: max(q.Out, 1), // a few were cut off before their first token
+			list:         list, keep: q.CP, add: q.Add,
+		})
 	}
 	return nil
 }
@@ -181,8 +180,8 @@ const maxLists = 1000
 
 // check returns how many blocks the request has.
 func (b *sessionBuilder) check(q sessionReq, before int) (int, error) {
-	if q.In < 1 || q.In > maxTokens || q.Out < 1 || q.Out > maxTokens {
-		return 0, b.l.errorf("%d tokens in and %d out; want 1 to %d", q.In, q.Out, maxTokens)
+	if q.In < 1 || q.In > maxTokens || q.Out < 0 || q.Out > maxTokens {
+		return 0, b.l.errorf("%d tokens in and %d out; want 1 and 0 to %d", q.In, q.Out, maxTokens)
 	}
 	if !(q.Think >= 0 && q.Think < 1e8) {
 		return 0, b.l.errorf("think_time %v; want seconds", q.Think)

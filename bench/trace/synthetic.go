@@ -1,6 +1,7 @@
 package trace
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -40,11 +41,15 @@ type Synthetic struct {
 	// Blocks of TenantBlock tokens.
 	Tenants      int
 	TenantTokens int
-	Seed         uint64
+	// TenantBlock is the size of those blocks; 0 means DefaultTenantBlock. Large ones make long prompts cheap to carry.
+	TenantBlock int
+	Seed        uint64
 }
 
-// TenantBlock is the block size of synthetic prefixes: vLLM's own.
-const TenantBlock = 16
+// DefaultTenantBlock is the block size of synthetic prefixes: vLLM's own.
+const DefaultTenantBlock = 16
+
+func (s Synthetic) block() int { return cmp.Or(s.TenantBlock, DefaultTenantBlock) }
 
 // Trace checks the description and returns its arrivals.
 func (s Synthetic) Trace() (*Trace, error) {
@@ -53,7 +58,7 @@ func (s Synthetic) Trace() (*Trace, error) {
 	}
 	t := &Trace{Arrivals: s.generate}
 	if s.Tenants > 0 {
-		t.BlockTokens = TenantBlock
+		t.BlockTokens = s.block()
 	}
 	return t, nil
 }
@@ -71,6 +76,9 @@ func (s Synthetic) validate() error {
 	}
 	if s.Rate == 0 && s.Duration > 0 && s.Requests == 0 {
 		return fmt.Errorf("duration %v with rate 0 never ends; want a rate or a number of requests", s.Duration)
+	}
+	if s.TenantBlock < 0 || s.TenantBlock > maxTokens {
+		return fmt.Errorf("%d tokens in a block; want 0 to %d", s.TenantBlock, maxTokens)
 	}
 	if s.Tenants < 0 || s.TenantTokens < 0 || s.TenantTokens > maxTokens {
 		return fmt.Errorf("%d tenants with %d prefix tokens; want neither below 0", s.Tenants, s.TenantTokens)
@@ -124,9 +132,10 @@ func (s Synthetic) gap(r *rand.Rand) float64 {
 // addPrefix puts the tenant's whole blocks before the arrival's own ones. The
 // tenant's ids have the top bit set, so the two kinds never meet.
 func (s Synthetic) addPrefix(a *Arrival, tenant, n uint64) {
-	shared := s.TenantTokens / TenantBlock
-	a.PromptTokens += shared * TenantBlock
-	count := (a.PromptTokens + TenantBlock - 1) / TenantBlock
+	size := s.block()
+	shared := s.TenantTokens / size
+	a.PromptTokens += shared * size
+	count := (a.PromptTokens + size - 1) / size
 	a.Blocks = make([]uint64, count)
 	for i := range a.Blocks {
 		if i < shared {
