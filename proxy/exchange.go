@@ -25,10 +25,10 @@ type exchange struct {
 	req   balancer.Request
 	head  requestHead
 	body  []byte
-	out   []byte   // head (and small body) on its way to the replica
-	reply []byte   // head (and small body) on its way to the client
-	last  [64]byte // the last chunk
-	kept  []byte   // what the log wants of a request whose bytes are given up
+	out   []byte       // head (and small body) on its way to the replica
+	reply *inbound.Out // head (and small body) on its way to the client
+	last  [64]byte     // the last chunk
+	kept  []byte       // what the log wants of a request whose bytes are given up
 
 	minor  int  // of the client's HTTP/1.x
 	isHead bool // the method is HEAD
@@ -227,9 +227,6 @@ func (x *exchange) end() {
 	if cap(x.out) > keepBuffer {
 		x.out = nil
 	}
-	if cap(x.reply) > keepBuffer {
-		x.reply = nil
-	}
 }
 
 func (x *exchange) countTokens() {
@@ -258,7 +255,9 @@ func (x *exchange) free() {
 	x.s, x.cfg, x.client = nil, nil, nil
 	x.want, x.req = want{}, balancer.Request{}
 	x.head.clear()
-	x.body, x.out, x.reply, x.kept, x.tried = nil, x.out[:0], x.reply[:0], x.kept[:0], x.tried[:0]
+	x.body, x.out, x.kept, x.tried = nil, x.out[:0], x.kept[:0], x.tried[:0]
+	inbound.PutOut(x.reply)
+	x.reply = nil
 	x.minor, x.isHead, x.keep, x.begun = 0, false, false, false
 	x.model, x.picks, x.pair, x.replica, x.pool = nil, 0, nil, nil, nil
 	x.res = balancer.Reservation{}

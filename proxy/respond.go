@@ -12,6 +12,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"lbd/balancer"
+	"lbd/proxy/internal/inbound"
 	"lbd/proxy/internal/relay"
 	"lbd/proxy/internal/sock"
 )
@@ -52,8 +53,8 @@ func (x *exchange) noBody(rest []byte) verdict {
 	if (x.isHead || x.answer.Length == 0) && x.status != 204 && x.status != 304 { // which may leave it out
 		length = x.answer.Length
 	}
-	x.reply = x.appendHead(x.reply[:0], length, false)
-	x.finish(x.sendReply())
+	x.stage(length, false)
+	x.sendReply()
 	return verdict{}
 }
 
@@ -62,21 +63,23 @@ func (x *exchange) buffer(rest []byte) verdict {
 	n := int(x.answer.Length)
 	x.stream.Excess = len(rest) > n
 	rest = rest[:min(len(rest), n)]
-	x.reply = slices.Grow(x.appendHead(x.reply[:0], x.answer.Length, false), n)
-	head := len(x.reply)
-	x.reply = append(x.reply, rest...)
+	x.stage(x.answer.Length, false)
+	b := slices.Grow(x.reply.B, n)
+	head := len(b)
+	b = append(b, rest...)
 	if len(rest) < n {
 		x.up.WaitUntil(deadline(x.cfg.Silence))
 	}
-	for len(x.reply) < head+n {
-		m, err := x.up.Read(x.reply[len(x.reply) : head+n])
+	for len(b) < head+n {
+		m, err := x.up.Read(b[len(b) : head+n])
 		if err != nil {
 			return x.unfinished(err)
 		}
-		x.reply = x.reply[:len(x.reply)+m]
+		b = b[:len(b)+m]
 	}
 	x.complete = true
-	body := x.reply[head:]
+	x.reply.B = b
+	body := b[head:]
 	if x.status == 404 && unknownModel(body) {
 		if v := x.unknownThere(); v.retry != "" {
 			return v
@@ -86,22 +89,24 @@ func (x *exchange) buffer(rest []byte) verdict {
 	if x.stream.Sniff != nil {
 		x.sniff.Feed(body, time.Now())
 	}
-	x.finish(x.sendReply())
+	x.sendReply()
 	return verdict{}
 }
 
-// sendReply writes what is staged for the client.
-func (x *exchange) sendReply() error {
-	x.begun = true
-	_, err := x.client.Write(x.reply)
-	return err
+// stage begins the answer with its head.
+func (x *exchange) stage(length int64, chunked bool) {
+	if x.reply == nil {
+		x.reply = inbound.GetOut()
+	}
+	x.reply.B = x.appendHead(x.reply.B[:0], length, chunked)
 }
 
-// finish notes how writing an answer ended.
-func (x *exchange) finish(err error) {
-	if err != nil {
-		x.left, x.keep = true, false
-	}
+// sendReply has the client's connection write what is staged, which is all of the
+// answer.
+func (x *exchange) sendReply() {
+	x.begun = true
+	x.client.Reply(x.reply)
+	x.reply = nil
 }
 
 // appendHead writes the head the client gets: the replica's, except what belongs to
@@ -186,7 +191,7 @@ func (x *exchange) begin(rest []byte, framing relay.Framing) verdict {
 	if framing == relay.Length {
 		length = x.answer.Length
 	}
-	x.reply = x.appendHead(x.reply[:0], length, chunked)
+	x.stage(length, chunked)
 	if len(rest) == 0 {
 		x.dropFirst() // and with it the replica's head
 		b, n, err := x.up.ReadBuf()
@@ -221,7 +226,7 @@ func (x *exchange) run(chunked, untilClose bool) {
 	if err == nil && chunked {
 		err = x.writeLast()
 	}
-	if err == nil && len(x.reply) > 0 { // an empty body
+	if err == nil && !x.begun { // an empty body
 		_, err = x.Write(nil)
 	}
 	x.streamed(err)
@@ -234,12 +239,10 @@ func (x *exchange) run(chunked, untilClose bool) {
 func (x *exchange) Write(p []byte) (int, error) {
 	if !x.begun {
 		x.begun = true
-		x.reply = append(x.reply, p...)
-		_, err := x.client.Write(x.reply)
-		x.reply = x.reply[:0]
-		if cap(x.reply) > streamKeeps {
-			x.reply = nil
-		}
+		x.reply.B = append(x.reply.B, p...)
+		_, err := x.client.Write(x.reply.B)
+		inbound.PutOut(x.reply)
+		x.reply = nil
 		return len(p), err
 	}
 	return x.client.Write(p)

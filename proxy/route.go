@@ -134,6 +134,9 @@ func cleanPath(uri []byte) (string, *apiError) {
 		}
 	}
 	raw, _, _ := bytes.Cut(uri, []byte("?"))
+	if plainPath(raw) {
+		return string(raw), nil
+	}
 	path, err := url.PathUnescape(string(raw))
 	if err != nil || !strings.HasPrefix(path, "/") {
 		return "", badRequest("invalid_path", "the request target is not a path")
@@ -145,6 +148,20 @@ func cleanPath(uri []byte) (string, *apiError) {
 		return "", badRequest("invalid_path", "dot segments in a path are not accepted")
 	}
 	return path, nil
+}
+
+// plainPath says that a path means to everyone what it says: nothing in it is
+// escaped, a dot segment or a backslash.
+func plainPath(path []byte) bool {
+	if len(path) == 0 || path[0] != '/' {
+		return false
+	}
+	for _, c := range path {
+		if c == '%' || c == '.' || c == '\\' {
+			return false
+		}
+	}
+	return true
 }
 
 // maxPath bounds what an error says of a path.

@@ -47,8 +47,10 @@ type Conn struct {
 	headEnd  int       // where its head ends
 	body     *content  // of a body that does not stand in buf
 	chunks   relay.Body
-	limited  bool        // a read deadline is set
-	begun    atomic.Bool // a request has come
+	limited  bool         // a read deadline is set
+	out      *Out         // an answer to be written
+	waitFn   func() error // wait, made once
+	begun    atomic.Bool  // a request has come
 
 	mu    sync.Mutex // held by those who end the waiting
 	state atomic.Int32
@@ -61,7 +63,7 @@ func (c *Conn) Request() *Request { return &c.req }
 // States of a connection.
 const (
 	active  int32 = iota // a request is read or answered
-	waiting              // the goroutine waits for a request
+	waiting              // the goroutine waits for a request, the answer before is written
 	kicked               // it has been told to stop waiting
 	parked               // nobody but the watch waits
 	closing              // the server has closed it
@@ -86,6 +88,9 @@ func (c *Conn) next() error {
 			return err
 		}
 	}
+	if err := c.flush(); err != nil { // the next request has come already
+		return err
+	}
 	lim := c.srv.limits.Load()
 	err := c.read(lim)
 	if c.limited {
@@ -104,15 +109,61 @@ var (
 	errKicked  = errors.New("no request came for a while")
 )
 
-// await waits for the first byte of a request.
-func (c *Conn) await() error {
-	c.give()
+// Reply writes a whole answer. It may do so when the handler has returned, together
+// with waiting for the next request, and takes the buffer over.
+func (c *Conn) Reply(o *Out) {
+	c.out = o
+}
+
+// Out is a buffer for an answer.
+type Out struct{ B []byte }
+
+var outs = sync.Pool{New: func() any { return new(Out) }}
+
+// GetOut returns an empty buffer.
+func GetOut() *Out { return outs.Get().(*Out) }
+
+// keepOut is the largest answer buffer that is kept, in bytes.
+const keepOut = 64 << 10
+
+// PutOut gives a buffer back that was not used for Reply; nil is allowed.
+func PutOut(o *Out) {
+	if o == nil {
+		return
+	}
+	if o.B = o.B[:0]; cap(o.B) > keepOut {
+		o.B = nil
+	}
+	outs.Put(o)
+}
+
+// flush writes an answer that is still to be written.
+func (c *Conn) flush() error {
+	o := c.out
+	if o == nil {
+		return nil
+	}
+	c.out = nil
+	_, err := c.Write(o.B)
+	PutOut(o)
+	return err
+}
+
+// wait begins to wait for a request: from now on the server may close the
+// connection.
+func (c *Conn) wait() error {
 	c.since.Store(c.srv.clock.Load())
 	c.state.Store(waiting)
 	if c.srv.stopping.Load() {
 		return errClosing
 	}
-	b, n, err := c.ReadBuf()
+	return nil
+}
+
+// await waits for the first byte of a request.
+func (c *Conn) await() error {
+	c.give()
+	b, n, err := c.firstBytes()
 	if !c.state.CompareAndSwap(waiting, active) {
 		if was := c.stopWaiting(); was == closing {
 			sock.PutBuf(b)
@@ -130,6 +181,21 @@ func (c *Conn) await() error {
 		c.begun.Store(true)
 	}
 	return nil
+}
+
+// firstBytes writes what is to be written and waits for what comes then.
+func (c *Conn) firstBytes() (*sock.Buf, int, error) {
+	o := c.out
+	if o == nil {
+		if err := c.wait(); err != nil {
+			return nil, 0, err
+		}
+		return c.ReadBuf()
+	}
+	c.out = nil
+	defer PutOut(o)
+	_, _, b, n, err := c.Ask(o.B, false, c.waitFn)
+	return b, n, err
 }
 
 // stopWaiting is for a connection that the server has taken out of waiting: it
@@ -202,6 +268,7 @@ func (c *Conn) serve() {
 			return
 		}
 		if !c.srv.handler.Serve(c) {
+			c.flush() // there is nothing to do if it fails
 			c.srv.end(c)
 			return
 		}
@@ -211,7 +278,7 @@ func (c *Conn) serve() {
 
 // refuse has the client told why its request is not read, if there is one.
 func (c *Conn) refuse(err error) {
-	for _, silent := range []error{errClosing, io.EOF, net.ErrClosed, syscall.ECONNRESET, syscall.EPIPE} {
+	for _, silent := range []error{errClosing, io.EOF, net.ErrClosed, syscall.ECONNRESET, syscall.EPIPE, sock.ErrStalled} {
 		if errors.Is(err, silent) {
 			return
 		}

@@ -90,6 +90,7 @@ func (s *Server) Serve(ln Listener) error {
 
 func (s *Server) begin(sc *sock.Conn) {
 	c := &Conn{Conn: sc, srv: s}
+	c.waitFn = c.wait
 	s.mu.Lock()
 	s.conns[c] = struct{}{}
 	s.mu.Unlock()

@@ -76,6 +76,8 @@ type askState struct {
 	err   error
 	check bool // make sure that nothing waits to be read
 	wrote bool // writing is over
+
+	written func() error // called then; nil for none
 }
 
 // ioState carries arguments and results of one system call through a poller
@@ -200,15 +202,16 @@ var ErrNotQuiet = errors.New("connection is not quiet")
 // sent is what was written of p, with the error of writing if it failed; the
 // buffer, its length and err are as of ReadBuf. With quiet it first makes sure, as
 // Quiet does, that nothing waits to be read, and else fails with ErrNotQuiet,
-// nothing written.
-func (c *Conn) Ask(p []byte, quiet bool) (sent int, sendErr error, b *Buf, n int, err error) {
-	c.rd, c.ask = ioState{}, askState{p: p, check: quiet}
+// nothing written. written, unless nil, is called between writing and waiting; its
+// error ends the call.
+func (c *Conn) Ask(p []byte, quiet bool, written func() error) (sent int, sendErr error, b *Buf, n int, err error) {
+	c.rd, c.ask = ioState{}, askState{p: p, check: quiet, written: written}
 	err = c.raw.Read(c.askFn)
 	a := c.ask
 	c.ask = askState{}
 	b, c.borrowed = c.borrowed, nil
 	if !a.wrote { // there was no room for all of p, or no chance to write
-		return c.askSlowly(p, a.n, err)
+		return c.askSlowly(p, a.n, err, written)
 	}
 	if a.err != nil {
 		return a.n, a.err, nil, 0, a.err
@@ -225,7 +228,7 @@ func (c *Conn) Ask(p []byte, quiet bool) (sent int, sendErr error, b *Buf, n int
 
 // askSlowly goes on with ordinary calls after n bytes of p. An early expiry of the
 // deadline comes here as well: the poller does not even call then.
-func (c *Conn) askSlowly(p []byte, n int, err error) (sent int, sendErr error, b *Buf, m int, readErr error) {
+func (c *Conn) askSlowly(p []byte, n int, err error, written func() error) (sent int, sendErr error, b *Buf, m int, readErr error) {
 	c.rd = ioState{}
 	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 		return n, err, nil, 0, err
@@ -233,6 +236,11 @@ func (c *Conn) askSlowly(p []byte, n int, err error) (sent int, sendErr error, b
 	more, err := c.Write(p[n:])
 	if err != nil {
 		return n + more, err, nil, 0, err
+	}
+	if written != nil {
+		if err := written(); err != nil {
+			return n + more, nil, nil, 0, err
+		}
 	}
 	b, m, readErr = c.ReadBuf()
 	return n + more, nil, b, m, readErr
@@ -258,8 +266,14 @@ func (c *Conn) askReady(fd uintptr) bool {
 		return true
 	}
 	c.ask.n = n
-	c.ask.wrote = n == len(c.ask.p)
-	return !c.ask.wrote
+	if n < len(c.ask.p) {
+		return true
+	}
+	c.ask.wrote = true
+	if c.ask.written != nil {
+		c.rd.err = c.ask.written()
+	}
+	return c.rd.err != nil
 }
 
 // result ends a read. pollErr means that the last try said EAGAIN.
@@ -270,7 +284,8 @@ func (c *Conn) result(pollErr error) (int, error) {
 	case pollErr != nil:
 		return 0, pollErr
 	case err != nil:
-		c.rdFault = true
+		_, system := err.(syscall.Errno)
+		c.rdFault = c.rdFault || system
 		return 0, err
 	case n == 0:
 		c.ended = true

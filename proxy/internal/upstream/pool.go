@@ -32,7 +32,7 @@ func (c *Conn) Send(p []byte) error {
 // Ask writes p, counts it, and waits for the first bytes of the answer. A
 // connection that was idle fails with sock.ErrNotQuiet if it is not as it was left.
 func (c *Conn) Ask(p []byte) (sendErr error, b *sock.Buf, n int, err error) {
-	sent, sendErr, b, n, err := c.Conn.Ask(p, c.Reused)
+	sent, sendErr, b, n, err := c.Conn.Ask(p, c.Reused, nil)
 	c.sent += int64(sent)
 	return sendErr, b, n, err
 }
