@@ -92,7 +92,9 @@ func (h *requestHead) dropHopByHop() *apiError {
 		if nominated += 1 + bytes.Count(f.Value, []byte(",")); nominated > maxNominated {
 			return badRequest(malformed, "Connection names more than %d fields", maxNominated)
 		}
-		h.dropNominated(f.Value)
+		if !relay.EqualFold(f.Value, "keep-alive") && !relay.EqualFold(f.Value, "close") { // as nearly always
+			h.dropNominated(f.Value)
+		}
 	}
 	kept := h.fields[:0]
 	for _, f := range h.fields {
