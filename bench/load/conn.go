@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -44,15 +45,24 @@ func parseTarget(raw string) (target, error) {
 // conn is a connection and what was read ahead of it.
 type conn struct {
 	net.Conn
-	in     *bufio.Reader
-	broken error     // why it can be read no further
-	parked time.Time // when it was last given back
+	in      *bufio.Reader
+	stamper *stamper  // nil where the kernel does not stamp
+	arrived time.Time // when the newest bytes did
+	broken  error     // why it can be read no further
+	parked  time.Time // when it was last given back
 }
 
 // Read remembers why reading ended: a parser that is cut off within a line
 // complains about the line.
 func (c *conn) Read(p []byte) (int, error) {
-	n, err := c.Conn.Read(p)
+	var n int
+	var err error
+	if c.stamper != nil && len(p) > 0 {
+		n, c.arrived, err = c.stamper.Read(p)
+	} else {
+		n, err = c.Conn.Read(p)
+		c.arrived = time.Now()
+	}
 	if err != nil {
 		c.broken = err
 	}
@@ -65,6 +75,8 @@ type pool struct {
 	target target
 	dial   func(ctx context.Context, network, address string) (net.Conn, error)
 	idle   time.Duration
+
+	unstamped atomic.Bool // a connection was without the kernel's stamps
 
 	mu   sync.Mutex // guards free
 	free []*conn
@@ -99,7 +111,10 @@ func (p *pool) get(ctx context.Context) (*conn, error) {
 		}
 		raw = secure
 	}
-	c := &conn{Conn: raw}
+	c := &conn{Conn: raw, stamper: newStamper(raw)}
+	if c.stamper == nil {
+		p.unstamped.Store(true)
+	}
 	c.in = bufio.NewReaderSize(c, 4096)
 	return c, nil
 }

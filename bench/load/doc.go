@@ -10,6 +10,10 @@
 //
 // # What is measured
 //
+// An event arrives when the kernel has its last byte (SO_TIMESTAMPNS), not when the
+// client gets round to reading it. Where there are no stamps, on other systems
+// than Linux and over TLS, it is the time after the read; event_clock says which.
+//
 // A request has two clocks. The scheduled one starts when the plan said and
 // includes any delay of the client itself; figures named from_send start when the
 // first byte was about to be written. The first and last content are events with
@@ -37,7 +41,7 @@
 // are those of [Results] and [Group], which document them:
 //
 //   - schema, tool, env, target, api, mode, concurrency, seed, started, seconds,
-//     interrupted, warmup_requests, peak_in_flight, lateness_ms, wrong_length,
+//     interrupted, warmup_requests, peak_in_flight, event_clock, lateness_ms, wrong_length,
 //     no_usage, abandoned_turns
 //   - workload: a flat object of strings, what was asked for; two runs can be
 //     compared when it is equal in both, and where it is not it says how they

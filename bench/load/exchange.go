@@ -131,7 +131,9 @@ func (r *Runner) perform(ctx context.Context, x *exchange) bool {
 	if err := r.attempt(ctx, x); err != nil {
 		rec.fail(ctx, err)
 	}
-	rec.End = r.since()
+	if !rec.OK() {
+		rec.End = r.since()
+	}
 	r.live.ended(rec)
 	r.recorder.add(x)
 	x.events.reset(nil)
@@ -195,6 +197,9 @@ func (r *Runner) attempt(ctx context.Context, x *exchange) error {
 	// A deadline in the past wakes the goroutine that waits for the connection.
 	stop := context.AfterFunc(ctx, func() { c.SetDeadline(time.Unix(1, 0)) })
 	reusable, err := r.converse(c, x)
+	if err == nil {
+		x.rec.End = c.arrived.Sub(r.start)
+	}
 	if stop() && reusable {
 		r.pool.put(c)
 	} else {
@@ -235,7 +240,7 @@ func (r *Runner) converse(c *conn, x *exchange) (reusable bool, err error) {
 	case resp.StatusCode != http.StatusOK:
 		ended, err = readRefusal(resp)
 	case x.rec.Stream:
-		err = r.readStream(resp, x)
+		err = r.readStream(c, resp, x)
 		ended = err == nil
 	default:
 		err = readWhole(resp, x)
@@ -312,12 +317,13 @@ var doneMark = []byte("[DONE]")
 
 // readStream reads events up to the end of the body. [DONE] alone is not enough:
 // a body cut off after it leaves the connection unusable and is truncated too.
-func (r *Runner) readStream(resp *http.Response, x *exchange) error {
+func (r *Runner) readStream(c *conn, resp *http.Response, x *exchange) error {
 	kind := resp.Header.Get("Content-Type")
 	if media, _, _ := mime.ParseMediaType(kind); media != "text/event-stream" {
 		return failed(CauseBadSSE, fmt.Errorf("content type %q; want text/event-stream", kind))
 	}
 	x.events.reset(resp.Body)
+	x.events.from = c
 	done := false
 	for {
 		data, err := x.events.next()

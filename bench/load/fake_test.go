@@ -183,3 +183,10 @@ func causes(res *Results) string {
 	}
 	return strings.Join(all, ",")
 }
+
+// connections is how many were made so far.
+func (f *fake) connections() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.dials
+}

@@ -91,6 +91,9 @@ type Results struct {
 	// WarmupRequests is the number of requests left out.
 	WarmupRequests int `json:"warmup_requests"`
 	PeakInFlight   int `json:"peak_in_flight"`
+	// EventClock says who took the times of arrival: "kernel" (its receive stamps) or
+	// "client" (after the read).
+	EventClock string `json:"event_clock"`
 	// Lateness is the generator's own; of all requests, whatever became of them.
 	Lateness Summary `json:"lateness_ms"`
 	// WrongLength counts answers whose output length is not the one asked for,
@@ -245,6 +248,10 @@ func (r *Runner) results() *Results {
 	}
 	res.Abandoned, res.NotKept = rs.abandoned, rs.notKept
 	res.Timeline = newTimeline(rs.records)
+	res.EventClock = "kernel"
+	if r.pool.unstamped.Load() {
+		res.EventClock = "client"
+	}
 	res.add(rs)
 	if r.o.KeepRecords {
 		res.Records = rs.records

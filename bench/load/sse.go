@@ -22,6 +22,7 @@ type eventReader struct {
 	pos   int
 	data  []byte    // the event in the making
 	stamp time.Time // when the newest bytes arrived
+	from  *conn     // which knows that; nil in tests
 	err   error
 }
 
@@ -108,7 +109,11 @@ func (e *eventReader) fill() error {
 	}
 	n, err := e.r.Read(e.buf[len(e.buf):cap(e.buf)])
 	e.buf = e.buf[:len(e.buf)+n]
-	e.stamp = time.Now()
+	if e.from != nil {
+		e.stamp = e.from.arrived
+	} else {
+		e.stamp = time.Now()
+	}
 	e.err = err
 	if n > 0 {
 		return nil

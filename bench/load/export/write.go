@@ -20,6 +20,7 @@ func Write(dir string, res *load.Results) error {
 		WriteJSON(at("profile_export_genai_perf.json"), summary(res)),
 		writeCSV(at("profile_export_genai_perf.csv"), res),
 		writeCSV(at("profile_export.csv"), res),
+		WriteJSON(at("guidellm.json"), newGuide(res).report()),
 	)
 	if err == nil {
 		err = writeRawIfWhole(at("profile_export.json"), res)
