@@ -145,3 +145,57 @@ func machineBusy() (int64, error) {
 	}
 	return busyOf(b)
 }
+
+// ticksOf reads the command and the CPU time, in ticks of userHZ, from
+// /proc/PID/stat. The command is in parentheses and may hold some of its own.
+func ticksOf(stat []byte) (command string, ticks int64) {
+	open, end := bytes.IndexByte(stat, '('), bytes.LastIndexByte(stat, ')')
+	if open < 0 || end < open {
+		return "", 0
+	}
+	f := bytes.Fields(stat[end+1:])
+	const utime, stime = 11, 12 // counted from the field after the command
+	if len(f) <= stime {
+		return "", 0
+	}
+	for _, v := range f[utime : stime+1] {
+		n, _ := strconv.ParseInt(string(v), 10, 64)
+		ticks += n
+	}
+	return string(stat[open+1 : end]), ticks
+}
+
+// usage is the CPU time of every process so far, in ticks, by PID: kernel threads
+// change their names.
+type usage map[int]process
+
+type process struct {
+	command string
+	ticks   int64
+}
+
+func look() usage {
+	all := usage{}
+	dirs, _ := os.ReadDir("/proc")
+	for _, d := range dirs {
+		pid, err := strconv.Atoi(d.Name())
+		if err != nil {
+			continue
+		}
+		if b, err := os.ReadFile("/proc/" + d.Name() + "/stat"); err == nil {
+			command, ticks := ticksOf(b)
+			all[pid] = process{command, ticks}
+		}
+	}
+	return all
+}
+
+// greediest is the process that used most since an earlier look.
+func (u usage) greediest(before usage) (p process) {
+	for pid, now := range u {
+		if used := now.ticks - before[pid].ticks; used > p.ticks {
+			p = process{now.command + " " + strconv.Itoa(pid), used}
+		}
+	}
+	return p
+}

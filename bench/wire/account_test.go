@@ -97,3 +97,19 @@ func TestFamily(t *testing.T) {
 		}
 	}
 }
+
+func TestTicks(t *testing.T) {
+	command, ticks := ticksOf([]byte("42 (a (b) c) S 1 2 3 4 5 6 7 8 9 10 30 12 13 14\n"))
+	if command != "a (b) c" || ticks != 42 {
+		t.Errorf("%q, %d; want \"a (b) c\", 42", command, ticks)
+	}
+	for _, bad := range []string{"", "1 (x", ") 1 (", "1 (x) S 1 2"} {
+		if command, ticks := ticksOf([]byte(bad)); command != "" || ticks != 0 {
+			t.Errorf("%q: %q, %d", bad, command, ticks)
+		}
+	}
+	now, before := usage{1: {"x", 5}, 2: {"y", 9}}, usage{1: {"w", 1}, 2: {"y", 8}}
+	if got, want := now.greediest(before), (process{"x 1", 4}); got != want {
+		t.Errorf("greediest: %v; want %v", got, want)
+	}
+}

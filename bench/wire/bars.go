@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"math"
+	"slices"
 )
 
 // bar is what lbd must reach in a cell: a figure against a rival's of the same
@@ -87,36 +88,30 @@ func (v verdict) close() bool {
 // verdicts judges one build of lbd.
 func (r *report) verdicts(peer string) (out []verdict) {
 	for _, b := range bars {
-		c, ok := cellOf(r.options.cells, b.cell)
+		c, ok := r.cellOf(b.cell)
 		if !ok {
 			continue
 		}
-		m := metricOf(c, b.metric)
+		m := metricOf(c.cell, b.metric)
 		values := r.values(c, peer, m)
 		switch {
 		case b.rival != "":
 			values = ratios(values, r.values(c, b.rival, m))
 		case b.base != "":
-			base, ok := cellOf(r.options.cells, b.base)
+			base, ok := r.cellOf(b.base)
 			if !ok {
 				continue
 			}
 			values = ratios(values, r.values(base, peer, m))
+		}
+		if len(numbers(values)) == 0 && !slices.Contains(r.in(c), peer) {
+			continue
 		}
 		v := verdict{bar: b, value: median(values), more: m.more}
 		v.low, v.high = spread(values)
 		out = append(out, v)
 	}
 	return out
-}
-
-func cellOf(cells []cell, name string) (cell, bool) {
-	for _, c := range cells {
-		if c.Name == name {
-			return c, true
-		}
-	}
-	return cell{}, false
 }
 
 // metricOf returns the figure of a cell by its key.

@@ -95,7 +95,7 @@ func parse(ctx context.Context, args []string, dir string) (options, error) {
 	fs.IntVar(&o.rounds, "rounds", 5, "rounds; each has every peer once, shuffled")
 	fs.Float64Var(&o.seconds, "seconds", 2, "measured seconds of each run")
 	fs.Float64Var(&o.warm, "warm", 0.5, "seconds before them")
-	fs.StringVar(&o.out, "o", "", "folder to write wire.md, wire.json and wire.svg to; empty: none")
+	fs.StringVar(&o.out, "o", "", "folder to write wire.md, wire.json and wire.svg to, beside the cells an earlier run left there; empty: none")
 	fs.IntVar(&o.port, "port", 21000, "ports to use: a free block of 20 from here on; below the kernel's range for outgoing connections")
 	fs.IntVar(&o.loadCPU, "load-cpu", 0, "CPU of the load")
 	fs.IntVar(&o.proxyCPU, "proxy-cpu", 1, "CPU of the proxy")

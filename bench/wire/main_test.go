@@ -59,10 +59,12 @@ func TestSmoke(t *testing.T) {
 	if err := json.Unmarshal(b, &rep); err != nil {
 		t.Fatal(err)
 	}
-	rep.options = o
-	for _, c := range o.cells {
+	if len(rep.Cells) != len(o.cells) {
+		t.Fatalf("%d cells; want %d", len(rep.Cells), len(o.cells))
+	}
+	for _, c := range rep.Cells {
 		for _, p := range []string{"lbd", "relay"} {
-			for _, m := range metricsOf(c) {
+			for _, m := range metricsOf(c.cell) {
 				if v := median(rep.values(c, p, m)); m.key == "errors" && v != 0 || v != v {
 					t.Errorf("%s, %s: %s is %v: %v", c.Name, p, m.name, v, rep.Samples)
 				}

@@ -15,6 +15,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // sample is one run of one peer.
@@ -59,7 +61,8 @@ func measure(ctx context.Context, o options, dir string) error {
 		return err
 	}
 	g := &rig{o: o, dir: dir, files: limit, paths: map[string]string{}}
-	rep := &report{Machine: machine(), Commit: commit(), Command: strings.Join(os.Args[1:], " "), Began: time.Now(), Versions: map[string]string{}, options: o}
+	rep := &report{Machine: machine(), Versions: map[string]string{}}
+	command, tree := "go run ./bench/wire "+strings.Join(os.Args[1:], " "), commit()
 	for _, p := range o.peers {
 		path, version, err := p.find()
 		if err != nil {
@@ -68,6 +71,7 @@ func measure(ctx context.Context, o options, dir string) error {
 			continue
 		}
 		g.paths[p.name], rep.Versions[p.name] = path, version
+		rep.Peers = append(rep.Peers, party{p.name, p.lbd})
 	}
 	if err := g.startLoad(); err != nil {
 		return err
@@ -78,11 +82,12 @@ func measure(ctx context.Context, o options, dir string) error {
 		o.cells[i] = o.cells[i].within(limit)
 	}
 	for _, c := range o.cells {
+		m := rep.add(c, o, command, tree)
 		if err := g.cell(ctx, c, rng, rep); err != nil {
 			// What was measured before an interrupt is kept.
 			return errors.Join(err, rep.write(o.out))
 		}
-		rep.print(os.Stdout, c)
+		rep.print(os.Stdout, m)
 	}
 	return rep.write(o.out)
 }
@@ -135,30 +140,44 @@ func (g *rig) sample(ctx context.Context, c cell, p peer, round int) (s sample, 
 
 // quiet waits until nobody else uses the machine, half a minute at most.
 func (g *rig) quiet(ctx context.Context) error {
-	const look = 200 * time.Millisecond
-	for wait := range 150 {
-		a, err := machineBusy()
+	const pause, tries, tell = 200 * time.Millisecond, 150, 5
+	before := look()
+	for try := range tries {
+		share, err := busyShare(ctx, pause)
 		if err != nil {
 			return err
 		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(look):
-		}
-		b, err := machineBusy()
-		if err != nil {
-			return err
-		}
-		if float64(b-a)/float64(look)/float64(cpus()) <= g.o.quiet {
+		if share <= g.o.quiet {
 			return nil
 		}
-		if wait == 5 {
-			fmt.Println("waiting: others use the machine")
+		if try == 0 {
+			// What others wrote is flushed now rather than during the run.
+			unix.Sync()
+		}
+		if try == tell {
+			p := look().greediest(before)
+			fmt.Printf("waiting: others use %.0f %% of the machine, most of it %s (%.0f %%)\n", share*100, p.command,
+				float64(p.ticks)/userHZ/((tell+1)*pause.Seconds())/float64(cpus())*100)
 		}
 	}
 	fmt.Println("the machine does not become quiet; going on")
 	return nil
+}
+
+// busyShare is the share of the machine that is in use over a time.
+func busyShare(ctx context.Context, over time.Duration) (float64, error) {
+	a, err := machineBusy()
+	if err != nil {
+		return 0, err
+	}
+	began := time.Now()
+	select {
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	case <-time.After(over):
+	}
+	b, err := machineBusy()
+	return float64(b-a) / float64(time.Since(began)) / float64(cpus()), err
 }
 
 // once starts a peer, runs a cell through it and stops it.

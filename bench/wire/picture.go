@@ -31,7 +31,7 @@ text{font:12px system-ui,sans-serif;fill:#24292f}
 func (r *report) picture() string {
 	var b strings.Builder
 	y := 8
-	for _, c := range r.options.cells {
+	for _, c := range r.Cells {
 		y = r.panel(&b, c, y)
 	}
 	return fmt.Sprintf(`<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" viewBox="0 0 %d %d" role="img">
@@ -41,8 +41,8 @@ func (r *report) picture() string {
 }
 
 // panel draws one cell and returns where the next begins.
-func (r *report) panel(b *strings.Builder, c cell, y int) int {
-	m := metricsOf(c)[0]
+func (r *report) panel(b *strings.Builder, c measured, y int) int {
+	m := metricsOf(c.cell)[0]
 	type bar struct {
 		peer             string
 		own              bool
@@ -50,14 +50,14 @@ func (r *report) panel(b *strings.Builder, c cell, y int) int {
 	}
 	var bars []bar
 	most := 0.0
-	for _, p := range r.options.peers {
-		v := r.values(c, p.name, m)
+	for _, p := range r.Peers {
+		v := r.values(c, p.Name, m)
 		mid := median(v)
 		if math.IsNaN(mid) {
 			continue
 		}
 		low, high := spread(v)
-		bars = append(bars, bar{p.name, p.lbd, mid, low, high})
+		bars = append(bars, bar{p.Name, p.LBD, mid, low, high})
 		if !math.IsInf(high, 0) {
 			most = max(most, high)
 		}

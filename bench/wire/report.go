@@ -2,8 +2,10 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math"
 	"os"
 	"os/exec"
@@ -18,13 +20,76 @@ import (
 // report is everything that was measured and where.
 type report struct {
 	Machine  string            `json:"machine"`
-	Commit   string            `json:"commit"`
-	Command  string            `json:"command"`
-	Began    time.Time         `json:"began"`
 	Versions map[string]string `json:"versions"`
 	Skipped  []string          `json:"skipped,omitempty"`
+	Peers    []party           `json:"peers"`
+	Cells    []measured        `json:"cells"`
 	Samples  []sample          `json:"samples"`
-	options  options
+}
+
+// party is a peer in a report.
+type party struct {
+	Name string `json:"name"`
+	LBD  bool   `json:"lbd,omitempty"`
+}
+
+// measured is a cell and how it was measured: the cells of a report may come
+// from several runs.
+type measured struct {
+	cell
+	Rounds  int       `json:"rounds"`
+	Measure float64   `json:"measured_seconds"`
+	Commit  string    `json:"commit"`
+	Command string    `json:"command"`
+	Began   time.Time `json:"began"`
+}
+
+// add begins the report of a cell.
+func (r *report) add(c cell, o options, command, commit string) measured {
+	m := measured{cell: c, Rounds: o.rounds, Measure: o.seconds, Commit: commit, Command: command, Began: time.Now().UTC().Round(time.Second)}
+	r.Cells = append(r.Cells, m)
+	return m
+}
+
+// keep takes over the cells of an earlier report that this one has not.
+func (r *report) keep(old *report) error {
+	if old.Machine != r.Machine {
+		return fmt.Errorf("the earlier results are of another machine, %q; want %q", old.Machine, r.Machine)
+	}
+	for _, c := range old.Cells {
+		if _, ok := r.cellOf(c.Name); ok {
+			continue
+		}
+		r.Cells = append(r.Cells, c)
+		for _, s := range old.Samples {
+			if s.Cell == c.Name {
+				r.Samples = append(r.Samples, s)
+			}
+		}
+	}
+	place := func(m measured) int {
+		return slices.IndexFunc(cells, func(c cell) bool { return c.Name == m.Name })
+	}
+	slices.SortStableFunc(r.Cells, func(a, b measured) int { return place(a) - place(b) })
+	for _, p := range old.Peers {
+		if !slices.Contains(r.Peers, p) {
+			r.Peers = append(r.Peers, p)
+		}
+	}
+	for name, v := range old.Versions {
+		if _, ok := r.Versions[name]; !ok {
+			r.Versions[name] = v
+		}
+	}
+	return nil
+}
+
+func (r *report) cellOf(name string) (measured, bool) {
+	i := slices.IndexFunc(r.Cells, func(m measured) bool { return m.Name == name })
+	if i < 0 {
+		return measured{}, false
+	}
+	return r.Cells[i], true
 }
 
 func cpus() int { return runtime.NumCPU() }
@@ -53,10 +118,10 @@ func commit() string {
 }
 
 // rounds returns the runs of a peer in a cell by round; nil where one failed.
-func (r *report) rounds(cell, peer string) []*outcome {
-	out := make([]*outcome, r.options.rounds)
+func (r *report) rounds(c measured, peer string) []*outcome {
+	out := make([]*outcome, c.Rounds)
 	for _, s := range r.Samples {
-		if s.Cell == cell && s.Peer == peer {
+		if s.Cell == c.Name && s.Peer == peer {
 			out[s.Round-1] = s.Outcome
 		}
 	}
@@ -64,10 +129,10 @@ func (r *report) rounds(cell, peer string) []*outcome {
 }
 
 // values returns a figure of a peer in a cell, by round.
-func (r *report) values(c cell, peer string, m metric) []float64 {
-	without := r.rounds(c.Name, direct)
+func (r *report) values(c measured, peer string, m metric) []float64 {
+	without := r.rounds(c, direct)
 	var out []float64
-	for i, o := range r.rounds(c.Name, peer) {
+	for i, o := range r.rounds(c, peer) {
 		if o == nil {
 			out = append(out, math.NaN())
 			continue
@@ -77,11 +142,11 @@ func (r *report) values(c cell, peer string, m metric) []float64 {
 	return out
 }
 
-// measured are the peers that were found.
-func (r *report) measured() (out []string) {
-	for _, p := range r.options.peers {
-		if _, ok := r.Versions[p.name]; ok {
-			out = append(out, p.name)
+// in are the peers that were measured in a cell.
+func (r *report) in(c measured) (out []string) {
+	for _, p := range r.Peers {
+		if slices.ContainsFunc(r.Samples, func(s sample) bool { return s.Cell == c.Name && s.Peer == p.Name }) {
+			out = append(out, p.Name)
 		}
 	}
 	return out
@@ -89,14 +154,15 @@ func (r *report) measured() (out []string) {
 
 // yardsticks are the peers that ratios are taken against: the floor, the rivals,
 // and the first lbd where there are several.
-func (r *report) yardsticks() (out []string) {
-	all := r.measured()
+func (r *report) yardsticks(c measured) (out []string) {
+	all := r.in(c)
 	for _, name := range []string{"relay", "haproxy-tcp", "haproxy", "nginx"} {
 		if slices.Contains(all, name) {
 			out = append(out, name)
 		}
 	}
-	if own := r.own(); len(own) > 1 {
+	own := slices.DeleteFunc(r.own(), func(p string) bool { return !slices.Contains(all, p) })
+	if len(own) > 1 {
 		out = append(out, own[0])
 	}
 	return out
@@ -104,9 +170,9 @@ func (r *report) yardsticks() (out []string) {
 
 // own are the builds and variants of lbd that were measured.
 func (r *report) own() (out []string) {
-	for _, p := range r.options.peers {
-		if _, ok := r.Versions[p.name]; ok && p.lbd {
-			out = append(out, p.name)
+	for _, p := range r.Peers {
+		if p.LBD {
+			out = append(out, p.Name)
 		}
 	}
 	return out
@@ -114,8 +180,8 @@ func (r *report) own() (out []string) {
 
 // rows is the table of a cell: medians, the spread of the first figure, and its
 // ratios, each the median of the ratios within the rounds.
-func (r *report) rows(c cell) [][]string {
-	ms, sticks := metricsOf(c), r.yardsticks()
+func (r *report) rows(c measured) [][]string {
+	ms, sticks := metricsOf(c.cell), r.yardsticks(c)
 	head := []string{"peer", ms[0].name, "min..max"}
 	for _, s := range sticks {
 		head = append(head, "/ "+s)
@@ -124,7 +190,7 @@ func (r *report) rows(c cell) [][]string {
 		head = append(head, m.name)
 	}
 	table := [][]string{append(head, "others %")}
-	for _, p := range r.measured() {
+	for _, p := range r.in(c) {
 		v := r.values(c, p, ms[0])
 		low, high := spread(v)
 		row := []string{p, number(median(v)), number(low) + ".." + number(high)}
@@ -140,8 +206,8 @@ func (r *report) rows(c cell) [][]string {
 }
 
 // print writes the table of a cell for a terminal.
-func (r *report) print(w io.Writer, c cell) {
-	_, _ = fmt.Fprintf(w, "\n%s: %s; %d rounds\n", c.Name, c.What, r.options.rounds)
+func (r *report) print(w io.Writer, c measured) {
+	_, _ = fmt.Fprintf(w, "\n%s: %s; %d rounds\n", c.Name, c.What, c.Rounds)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	for _, row := range r.rows(c) {
 		_, _ = fmt.Fprintln(t, strings.Join(row, "\t")+"\t")
@@ -151,7 +217,7 @@ func (r *report) print(w io.Writer, c cell) {
 
 // noise is how much others used the machine, with a mark for each run that
 // stayed disturbed.
-func (r *report) noise(c cell, peer string) string {
+func (r *report) noise(c measured, peer string) string {
 	var v []float64
 	mark := ""
 	for _, s := range r.Samples {
@@ -181,10 +247,14 @@ func number(v float64) string {
 	}
 }
 
-// write puts the results into a folder.
+// write puts the results into a folder, beside the cells of an earlier run that
+// are there.
 func (r *report) write(dir string) error {
 	if dir == "" {
 		return nil
+	}
+	if err := r.keepIn(dir); err != nil {
+		return err
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
@@ -202,4 +272,20 @@ func (r *report) write(dir string) error {
 		}
 	}
 	return nil
+}
+
+func (r *report) keepIn(dir string) error {
+	path := filepath.Join(dir, "wire.json")
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var old report
+	if err := json.Unmarshal(b, &old); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return r.keep(&old)
 }

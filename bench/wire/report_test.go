@@ -36,18 +36,52 @@ func TestRatiosStayInTheirRound(t *testing.T) {
 	}
 }
 
+func named(t *testing.T, name string) cell {
+	t.Helper()
+	c, err := chosen(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c[0]
+}
+
+// A run of one cell leaves the others of an earlier run in place.
+func TestKeep(t *testing.T) {
+	old, fresh := sampled(t), sampled(t)
+	fresh.Cells, fresh.Samples = fresh.Cells[1:], fresh.Samples[6:]
+	fresh.Peers = append(fresh.Peers, party{"caddy", false})
+	fresh.Samples[0].Outcome = &outcome{LeaveMute: []float64{7}}
+	if err := fresh.keep(old); err != nil {
+		t.Fatal(err)
+	}
+	text := fresh.markdown()
+	for _, want := range []string{"| lbd | 15 | 10..30 | 1 | 500 |", "before the first byte | ≤ 5 | 7 | 7..7 | not met |"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the report lacks %q:\n%s", want, text)
+		}
+	}
+	if len(fresh.Samples) != 7 || fresh.Cells[0].Name != "post" {
+		t.Errorf("%d samples, cells %v", len(fresh.Samples), fresh.Cells)
+	}
+	old.Machine = "another"
+	if err := fresh.keep(old); err == nil {
+		t.Error("results of two machines are mixed")
+	}
+}
+
 // sampled is a report of made-up figures: lbd in 10 and 30 µs where nginx takes
 // 20, so that rounds disagree.
 func sampled(t *testing.T) *report {
 	t.Helper()
-	post, _ := cellOf(cells, "post")
-	leave, _ := cellOf(cells, "leave")
+	at := func(name string) measured {
+		return measured{cell: named(t, name), Rounds: 3, Measure: 2, Commit: "abc"}
+	}
 	one := func(cell, peer string, round int, cpu int64) sample {
 		return sample{Cell: cell, Peer: peer, Round: round, Outcome: &outcome{Seconds: 2, Answers: 1000, CPU: cpu * 1e6, P50: 1e6, P99: 2e6, Busy: 1}}
 	}
 	return &report{
-		Machine: "2 x <CPU>", Commit: "abc", Versions: map[string]string{"lbd": "devel", "nginx": "1.2"}, Skipped: []string{"haproxy (haproxy: not found)"},
-		options: options{cells: []cell{post, leave}, peers: []peer{{name: "lbd", lbd: true}, {name: "nginx"}, {name: "haproxy"}}, rounds: 3, seconds: 2},
+		Machine: "2 x <CPU>", Versions: map[string]string{"lbd": "devel", "nginx": "1.2"}, Skipped: []string{"haproxy (haproxy: not found)"},
+		Cells: []measured{at("post"), at("leave")}, Peers: []party{{"lbd", true}, {"nginx", false}},
 		Samples: []sample{
 			one("post", "lbd", 1, 10), one("post", "nginx", 1, 20),
 			one("post", "lbd", 2, 30), one("post", "nginx", 2, 20),
@@ -108,14 +142,18 @@ func TestNumber(t *testing.T) {
 
 // Every bar is about a cell and a figure there are; metricOf panics otherwise.
 func TestBarsNameCells(t *testing.T) {
-	r := &report{options: options{cells: cells, rounds: 1}}
+	r := &report{Peers: []party{{"lbd", true}}}
+	for _, c := range cells {
+		r.Cells = append(r.Cells, measured{cell: c, Rounds: 1})
+		r.Samples = append(r.Samples, sample{Cell: c.Name, Peer: "lbd", Round: 1})
+	}
 	if got := len(r.verdicts("lbd")); got != len(bars) {
 		t.Errorf("%d verdicts for %d bars", got, len(bars))
 	}
 }
 
 func TestWithin(t *testing.T) {
-	c, _ := cellOf(cells, "sse10k")
+	c := named(t, "sse10k")
 	if got := c.within(65536); got.Conns != 10_000 || got.What != c.What {
 		t.Errorf("with files enough: %d, %q", got.Conns, got.What)
 	}
