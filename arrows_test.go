@@ -42,7 +42,7 @@ var arrows = []arrow{
 	{"metrics", []string{"balancer", client}, "the catalogue knows the fleet's words and no party that counts"},
 	{"metrics/poll", []string{"balancer", fasthttp, exposition}, "the poller turns vLLM's metrics into load and has no use for lbd's own"},
 	{"proxy/internal/...", []string{"proxy/internal/...", fasthttp, unix}, "bytes and connections know nothing of replicas or metrics"},
-	{"proxy", []string{"balancer", "balancer/prefix", "metrics", "proxy/internal/...", fasthttp, client, exposition, zerolog},
+	{"proxy", []string{"access/...", "balancer", "balancer/prefix", "metrics", "proxy/internal/...", fasthttp, client, exposition, zerolog},
 		"the data plane sees fleet and health as interfaces; who they are is cmd's choice"},
 	{"admin", []string{"balancer", "metrics", zerolog}, "the admin listener sees fleet, proxy and configuration as interfaces and functions; it works with any"},
 	{"bench/sim/engine", nil, "the model of vLLM must run in virtual time and prove lbd without sharing a line with it"},

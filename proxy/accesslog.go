@@ -29,6 +29,9 @@ func (s *Server) accessLog(x *exchange, strategy string) {
 	}
 	ev.Bytes("method", x.head.method).Bytes("path", pathOnly(x.head.target)).Int("status", x.status).
 		Dur("duration_ms", time.Since(x.start)).Bytes("request_id", x.head.id).Str("client", x.client.RemoteAddr().String())
+	if x.keyName != "" {
+		ev.Str("key", x.keyName)
+	}
 	if x.want.model != nil {
 		ev.Str("model", x.want.model.Name).Str("strategy", strategy)
 	}

@@ -139,7 +139,10 @@ const smallBody = 64 << 10
 // body is sent beside reading: a replica may answer before it has read everything,
 // and then read no further. release waits for that goroutine.
 func (x *exchange) send() (b *sock.Buf, n int, err error) {
-	x.out = x.head.appendTo(x.out[:0], &x.replica.Endpoint, len(x.body))
+	x.out = x.head.appendTo(x.out[:0], &x.replica.Endpoint, len(x.body), shown{
+		authorization: x.s.opt.Outward.Authorization(x.replica.ID), dropKeys: x.owner.key != nil,
+		peer: &x.owner.peer, said: &x.forwarded,
+	})
 	if len(x.body) <= smallBody {
 		x.out = append(x.out, x.body...)
 		x.up.WaitUntil(x.answerBy())

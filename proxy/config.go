@@ -1,6 +1,11 @@
 package proxy
 
-import "time"
+import (
+	"time"
+
+	"lbd/access/cors"
+	"lbd/access/forwarded"
+)
 
 // Config holds the limits of the data plane. Those marked start need a restart;
 // the rest apply to the next request.
@@ -22,4 +27,23 @@ type Config struct {
 
 	AccessLog       bool
 	AccessLogSample int // one line in so many requests
+
+	MetricsAccess string            // one of the words below MetricsOpen; "" = MetricsOpen
+	CORS          *cors.Policy      // nil = lbd has no say
+	Forwarded     *forwarded.Policy // nil = as clients sent it
 }
+
+func (c Config) filled() Config {
+	if c.Forwarded == nil {
+		c.Forwarded = passOn
+	}
+	return c
+}
+
+var passOn = func() *forwarded.Policy {
+	p, err := forwarded.New(forwarded.Pass, nil)
+	if err != nil {
+		panic("BUG: " + err.Error())
+	}
+	return p
+}()

@@ -120,6 +120,9 @@ func (e *apiError) write(ctx *fasthttp.RequestCtx) {
 	if e.retryAfter > 0 {
 		ctx.Response.Header.Set("Retry-After", strconv.Itoa(e.retryAfter))
 	}
+	if e.status == 401 { // RFC 9110 section 15.5.2 wants it
+		ctx.Response.Header.Set("WWW-Authenticate", "Bearer")
+	}
 	if e.allow != "" {
 		ctx.Response.Header.Set("Allow", e.allow)
 	}
@@ -138,7 +141,10 @@ func writeJSON(ctx *fasthttp.RequestCtx, status int, body []byte) {
 // readError is the answer to a request that could not be read.
 func readError(err error, cfg *Config) *apiError {
 	var bad *inbound.Malformed
+	var refused *apiError // by Admit
 	switch {
+	case errors.As(err, &refused):
+		return refused
 	case errors.Is(err, inbound.ErrVersion):
 		return clientError(505, "http_version_not_supported", "HTTP/1.1 and HTTP/1.0 are spoken here")
 	case errors.Is(err, inbound.ErrHeadSize):

@@ -4,6 +4,8 @@ import (
 	"sync"
 	"time"
 
+	"lbd/access/forwarded"
+	"lbd/access/keys"
 	"lbd/balancer"
 	"lbd/metrics"
 	"lbd/proxy/internal/inbound"
@@ -34,6 +36,13 @@ type exchange struct {
 	isHead bool // the method is HEAD
 	keep   bool // the client's connection may go on
 	begun  bool // bytes of an answer were written to the client
+
+	owner        *owner
+	grant        keys.Grant
+	keyName      string // of the client, for the log
+	promptTokens int64  // an estimate
+	forwarded    forwarded.Fields
+	origin       []byte // of the page that asks, as far as lbd has a say
 
 	model   *metrics.Model
 	tried   []*balancer.Replica
@@ -66,6 +75,8 @@ func (s *Server) relay(c *inbound.Conn) (keep bool) {
 	x.s, x.cfg, x.client, x.start = s, s.cfg.Load(), c, time.Now()
 	x.minor, x.isHead, x.body = req.Minor, string(req.Method) == "HEAD", req.Body
 	x.keep = !req.Close
+	x.owner = ownerOf(c)
+	s.peer(c, x.owner, x.cfg)
 	x.model, x.status = s.opt.Metrics.Model(metrics.Other), 500 // what a panic is answered with
 	defer x.free()
 	defer x.recovered(&keep)
@@ -98,15 +109,22 @@ func (x *exchange) prepare(req *inbound.Request) *apiError {
 	if err := x.head.read(req); err != nil {
 		return err
 	}
+	x.head.noteForwarded(&x.owner.peer, &x.forwarded)
+	if x.cfg.CORS != nil {
+		x.origin = field(req, "origin")
+	}
 	if x.head.websocket {
 		return clientError(501, "not_implemented", "WebSocket connections are not relayed")
 	}
 	w, err := understand(req, x.s.opt.Fleet.Snapshot())
 	if err != nil {
-		return err
+		return x.let(err)
 	}
 	x.want, x.req = w, w.request(x.body)
 	x.model = x.s.opt.Metrics.Model(w.model.Name)
+	if err := x.let(nil); err != nil {
+		return err
+	}
 	if w.alias {
 		x.body = openai.ReplaceModel(nil, x.body, w.peek, w.model.Name)
 	}
@@ -150,7 +168,11 @@ func (x *exchange) enter(res balancer.Reservation) {
 	x.pair = x.s.opt.Metrics.Pair(m.Name, x.replica.ID, m.Strategy)
 	x.pair.Picks.Inc()
 	x.pair.InFlight.Inc()
-	x.pool = x.s.pools.Get(x.replica.ID, x.replica.Endpoint.Addr)
+	if e := &x.replica.Endpoint; e.TLS {
+		x.pool = x.s.pools.GetTLS(x.replica.ID, e.Addr)
+	} else {
+		x.pool = x.s.pools.Get(x.replica.ID, e.Addr)
+	}
 }
 
 // leave gives back the connection and the reservation. It is the only place
@@ -223,6 +245,7 @@ func (x *exchange) end() {
 	x.model.Answered(x.status)
 	x.model.Duration.Observe(time.Since(x.start).Seconds())
 	x.countTokens()
+	x.charge()
 	x.s.accessLog(x, strategy)
 	if cap(x.out) > keepBuffer {
 		x.out = nil
@@ -259,6 +282,8 @@ func (x *exchange) free() {
 	inbound.PutOut(x.reply)
 	x.reply = nil
 	x.minor, x.isHead, x.keep, x.begun = 0, false, false, false
+	x.owner, x.grant, x.keyName, x.promptTokens, x.origin = nil, keys.Grant{}, "", 0, nil
+	x.forwarded.Reset()
 	x.model, x.picks, x.pair, x.replica, x.pool = nil, 0, nil, nil, nil
 	x.res = balancer.Reservation{}
 	x.up, x.sent, x.sendErr = nil, nil, nil

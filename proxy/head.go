@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"sync/atomic"
 
+	"lbd/access/forwarded"
+	"lbd/access/keys"
 	"lbd/balancer"
 	"lbd/proxy/internal/inbound"
 	"lbd/proxy/internal/relay"
@@ -19,6 +21,7 @@ const requestIDHeader = "X-Request-Id"
 type requestHead struct {
 	method, target []byte
 	fields         []relay.Field
+	host           []byte // that the client asked for
 	id             []byte // X-Request-Id, the client's or made here
 	ownID          bool
 	websocket      bool // the client wants to leave HTTP
@@ -29,12 +32,16 @@ type requestHead struct {
 // and repetitions stay.
 func (h *requestHead) read(req *inbound.Request) *apiError {
 	h.method, h.target = req.Method, originForm(req.Target)
-	h.fields, h.id, h.websocket = append(h.fields[:0], req.Fields...), nil, false
+	h.fields, h.id, h.host, h.websocket = append(h.fields[:0], req.Fields...), nil, nil, false
 	for _, f := range h.fields {
 		switch len(f.Name) {
 		case len(requestIDHeader):
 			if h.id == nil && len(f.Value) > 0 && relay.EqualFold(f.Name, "x-request-id") {
 				h.id = f.Value
+			}
+		case len("host"):
+			if relay.EqualFold(f.Name, "host") {
+				h.host = f.Value
 			}
 		case len("upgrade"):
 			h.websocket = h.websocket || (relay.EqualFold(f.Name, "upgrade") && relay.EqualFold(f.Value, "websocket"))
@@ -51,7 +58,7 @@ func (h *requestHead) read(req *inbound.Request) *apiError {
 
 // clear lets go of the request's bytes.
 func (h *requestHead) clear() {
-	h.method, h.target, h.fields, h.id = nil, nil, h.fields[:0], nil
+	h.method, h.target, h.fields, h.host, h.id = nil, nil, h.fields[:0], nil, nil
 }
 
 // hopByHop are the fields that concern one connection only (RFC 9110 section
@@ -114,9 +121,29 @@ func (h *requestHead) dropNominated(list []byte) {
 	}
 }
 
+// noteForwarded drops what a client may not say of where it comes from.
+func (h *requestHead) noteForwarded(p *forwarded.Peer, said *forwarded.Fields) {
+	kept := h.fields[:0]
+	for _, f := range h.fields {
+		if p.Note(said, f.Name, f.Value) {
+			kept = append(kept, f)
+		}
+	}
+	h.fields = kept
+}
+
+// shown is what a replica is told beside what the client sent.
+type shown struct {
+	authorization string // of lbd's own, in place of the client's; empty = none
+	dropKeys      bool   // the client's keys are for lbd alone
+	peer          *forwarded.Peer
+	said          *forwarded.Fields
+}
+
 // appendTo writes the head a replica gets. The body is always sent with its
 // length, whatever framing it came in.
-func (h *requestHead) appendTo(dst []byte, e *balancer.Endpoint, bodyLen int) []byte {
+func (h *requestHead) appendTo(dst []byte, e *balancer.Endpoint, bodyLen int, show shown) []byte {
+	own := show.dropKeys || show.authorization != ""
 	dst = append(dst, h.method...)
 	dst = append(dst, ' ')
 	dst = append(dst, e.BasePath...)
@@ -124,11 +151,18 @@ func (h *requestHead) appendTo(dst []byte, e *balancer.Endpoint, bodyLen int) []
 	dst = append(dst, " HTTP/1.1\r\nHost: "...)
 	dst = append(dst, e.Host...)
 	for _, f := range h.fields {
+		if own && keys.IsCredential(f.Name) {
+			continue
+		}
 		dst = append(dst, "\r\n"...)
 		dst = append(dst, f.Name...)
 		dst = append(dst, ": "...)
 		dst = append(dst, f.Value...)
 	}
+	if show.authorization != "" {
+		dst = append(append(dst, "\r\nAuthorization: "...), show.authorization...)
+	}
+	dst = show.peer.Append(dst, show.said, h.host)
 	if h.ownID {
 		dst = append(dst, "\r\n"+requestIDHeader+": "...)
 		dst = append(dst, h.id...)

@@ -19,6 +19,7 @@ func (s *Server) own(c *inbound.Conn, keep bool, page func(*fasthttp.RequestCtx)
 	o.begin(req)
 	page(&o.ctx)
 	resp := &o.ctx.Response
+	s.cfg.Load().cors(req, &resp.Header)
 	keep = keep && !req.Close && !s.in.Stopping() && !resp.ConnectionClose()
 	switch {
 	case !keep:

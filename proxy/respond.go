@@ -11,6 +11,7 @@ import (
 
 	"github.com/valyala/fasthttp"
 
+	"lbd/access/cors"
 	"lbd/balancer"
 	"lbd/proxy/internal/inbound"
 	"lbd/proxy/internal/relay"
@@ -126,6 +127,9 @@ func (x *exchange) appendHead(dst []byte, length int64, chunked bool) []byte {
 		if isHopByHop(f.Name) || (x.answer.Connection != nil && relay.HasName(x.answer.Connection, f.Name)) {
 			continue
 		}
+		if x.cfg.CORS.Owns(f.Name) {
+			continue
+		}
 		hasID = hasID || relay.EqualFold(f.Name, "x-request-id")
 		hasDate = hasDate || relay.EqualFold(f.Name, "date")
 		dst = appendField(dst, f.Name, f.Value)
@@ -136,6 +140,9 @@ func (x *exchange) appendHead(dst []byte, length int64, chunked bool) []byte {
 	}
 	if !hasID {
 		dst = appendField(dst, []byte(requestIDHeader), x.head.id)
+	}
+	if x.cfg.CORS != nil {
+		dst = appendCORS(dst, x.cfg.CORS, x.origin)
 	}
 	if x.cfg.ResponseHeaders {
 		dst = append(append(dst, "\r\nX-Lbd-Replica: "...), x.replica.ID...)
@@ -154,6 +161,18 @@ func (x *exchange) appendHead(dst []byte, length int64, chunked bool) []byte {
 		dst = append(dst, "\r\nConnection: keep-alive"...)
 	}
 	return append(dst, "\r\n\r\n"...)
+}
+
+func appendCORS(dst []byte, p *cors.Policy, origin []byte) []byte {
+	value, vary := p.Allow(origin)
+	if vary {
+		dst = append(dst, "\r\nVary: Origin"...)
+	}
+	if value != nil {
+		dst = append(append(dst, "\r\nAccess-Control-Allow-Origin: "...), value...)
+		dst = append(dst, "\r\nAccess-Control-Expose-Headers: "+cors.Expose...)
+	}
+	return dst
 }
 
 func appendField(dst, name, value []byte) []byte {

@@ -54,8 +54,14 @@ var relayedMethods = map[string]bool{
 
 // route answers one request. It returns whether the connection may go on.
 func (s *Server) route(c *inbound.Conn) (keep bool) {
-	req := c.Request()
+	req, cfg := c.Request(), s.cfg.Load()
+	if cfg.preflight(req) {
+		return s.own(c, true, func(ctx *fasthttp.RequestCtx) { answerPreflight(req, ctx) })
+	}
 	path, err := cleanPath(req.Target)
+	if err == nil && path == "/metrics" && cfg.MetricsAccess == MetricsOff {
+		err = clientError(404, "unknown_path", "/metrics is on the admin listener only")
+	}
 	if err == nil {
 		err = permitted(string(req.Method), path)
 	}
@@ -63,6 +69,9 @@ func (s *Server) route(c *inbound.Conn) (keep bool) {
 		s.logRefused(c, err)
 		s.opt.Metrics.Model(metrics.Other).Answered(err.status)
 		return s.own(c, true, err.write)
+	}
+	if o, ok := c.Owner.(*owner); ok && o.key != nil && o.key.Restricted() && strings.HasPrefix(path+"/", modelPagePrefix) {
+		return s.own(c, true, func(ctx *fasthttp.RequestCtx) { s.modelsFor(o.key, path, ctx) })
 	}
 	if page := ownPage(path); page != nil {
 		return s.own(c, true, func(ctx *fasthttp.RequestCtx) { page(s, ctx) })

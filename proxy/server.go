@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"crypto/tls"
 	"net"
 	"runtime/debug"
 	"sync"
@@ -11,6 +12,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 
+	"lbd/access/keys"
+	"lbd/access/outward"
 	"lbd/balancer"
 	"lbd/metrics"
 	"lbd/proxy/internal/inbound"
@@ -46,6 +49,13 @@ type Options struct {
 	Gatherer prometheus.Gatherer
 	Log      zerolog.Logger
 	Version  string
+
+	// Keys says who may call; nil = everybody.
+	Keys *keys.Keys
+	// Outward says what replicas are shown; nil = nothing of lbd's own.
+	Outward *outward.Outward
+	// TLS is spoken to clients; nil = plain HTTP.
+	TLS *tls.Config
 }
 
 // Server is the data plane behind one listener.
@@ -71,10 +81,21 @@ func New(o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	if o.Keys == nil {
+		o.Keys = keys.New()
+	}
+	if o.Outward == nil {
+		if o.Outward, err = outward.New(outward.Config{}); err != nil {
+			return nil, err
+		}
+	}
+	o.Config = o.Config.filled()
 	s := &Server{opt: o, watch: w, served: make(chan error, 1)}
 	s.cfg.Store(&o.Config)
 	s.pools = upstream.NewPools(s.poolConfig(&o.Config))
+	s.pools.TLS = o.Outward.TLS
 	s.in = inbound.NewServer(s, limits(&o.Config))
+	s.in.TLS = o.TLS
 	return s, nil
 }
 
@@ -104,6 +125,7 @@ func (s *Server) Addr() net.Addr { return s.ln.Addr() }
 
 // SetConfig applies the limits that need no restart.
 func (s *Server) SetConfig(c Config) {
+	c = c.filled()
 	s.cfg.Store(&c)
 	s.in.SetLimits(limits(&c))
 	s.pools.SetConfig(s.poolConfig(&c))
@@ -179,6 +201,9 @@ func (s *Server) panicked(r any) {
 func (s *Server) Refuse(c *inbound.Conn, err error) {
 	c.LingerOnClose()
 	e := readError(err, s.cfg.Load())
+	if e.status == 401 {
+		s.logRefused(c, e)
+	}
 	s.own(c, false, e.write)
 	s.opt.Metrics.Model(metrics.Other).Answered(e.status)
 }

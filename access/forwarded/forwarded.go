@@ -105,6 +105,12 @@ type Fields struct {
 	host  bool
 }
 
+// Reset forgets a request. It is cheap where there was nothing to note.
+func (f *Fields) Reset() {
+	clear(f.chain[:f.n])
+	f.n, f.proto, f.host = 0, false, false
+}
+
 // maxChain bounds the fields that one chain may be spread over.
 const maxChain = 8
 

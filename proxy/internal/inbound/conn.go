@@ -37,6 +37,9 @@ type Limits struct {
 type Conn struct {
 	*sock.Conn
 	srv *Server
+	// Owner is what the handler knows of the connection, and of whose request it
+	// carries; this package does not look at it.
+	Owner any
 
 	req      Request
 	buf      *sock.Buf // what was read and is not used up; nil while nothing was
@@ -253,8 +256,23 @@ func (c *Conn) unpark() {
 	}
 }
 
+// handshakeTimeout bounds a TLS handshake, which takes a round trip or two; nginx
+// gives a client as much as for its whole head (60 s).
+const handshakeTimeout = 10 * time.Second
+
+// secured makes the connection speak TLS if that is spoken here. A client that
+// cannot is not told in plain text, which it could not read.
+func (c *Conn) secured() bool {
+	t := c.srv.TLS
+	return t == nil || c.Secure() || c.StartServer(t, handshakeTimeout) == nil
+}
+
 // serve reads and answers requests until the connection ends or is parked.
 func (c *Conn) serve() {
+	if !c.secured() {
+		c.srv.end(c)
+		return
+	}
 	for {
 		switch err := c.next(); {
 		case err == errKicked:
@@ -313,6 +331,9 @@ func (c *Conn) read(lim *Limits) error {
 	}
 	c.from += size
 	c.headSize, c.headEnd = size, c.from
+	if err := c.srv.handler.Admit(c); err != nil {
+		return err
+	}
 	if c.req.chunked {
 		return c.chunkedBody(lim)
 	}

@@ -2,6 +2,7 @@ package inbound
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -13,11 +14,15 @@ import (
 // Handler answers requests. Its methods are called by the goroutine of the
 // connection.
 type Handler interface {
+	// Admit looks at a request whose head c has read and whose body it has not, and
+	// sets c.Owner. With an error the body is not read; the request is refused with
+	// it.
+	Admit(c *Conn) error
 	// Serve answers the request c has read. It returns whether the connection may
 	// carry another one; if not, it is closed.
 	Serve(c *Conn) (keep bool)
-	// Refuse answers a request that could not be read, with a *Malformed or one of
-	// the errors of this package. The connection is closed afterwards.
+	// Refuse answers a request that could not be read, with a *Malformed, one of the
+	// errors of this package or an error of Admit. The connection is closed afterwards.
 	Refuse(c *Conn, err error)
 }
 
@@ -29,6 +34,9 @@ type Listener interface {
 
 // Server serves the connections of a listener.
 type Server struct {
+	// TLS is spoken with clients; nil = plain text. It is to be set before Serve.
+	TLS *tls.Config
+
 	handler  Handler
 	limits   atomic.Pointer[Limits]
 	clock    atomic.Int64 // Unix ns, to the tick
@@ -101,6 +109,7 @@ func (s *Server) begin(sc *sock.Conn) {
 func (s *Server) end(c *Conn) {
 	c.Release()
 	c.give()
+	c.Finish()
 	c.Close()
 	s.forget(c)
 }

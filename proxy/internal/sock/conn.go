@@ -2,6 +2,7 @@ package sock
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -60,6 +61,10 @@ type Conn struct {
 
 	due   time.Time // when a read that waits fails; zero: what armed says
 	armed time.Time // what the runtime's timer is set to
+
+	tls     *tls.Conn // nil = plain text
+	written atomic.Int64
+	hard    atomic.Bool // Close resets
 
 	gone   atomic.Bool
 	mu     sync.Mutex
@@ -155,6 +160,13 @@ func (c *Conn) early(err error) bool {
 
 // Read reads what is there, or waits for it.
 func (c *Conn) Read(p []byte) (int, error) {
+	if c.tls != nil {
+		return c.readTLS(p)
+	}
+	return c.readPlain(p)
+}
+
+func (c *Conn) readPlain(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
@@ -168,8 +180,11 @@ func (c *Conn) Read(p []byte) (int, error) {
 }
 
 // ReadBuf waits for data and returns it in a pooled buffer that the caller gives
-// back with PutBuf. While it waits no buffer is held.
+// back with PutBuf. While it waits no buffer is held, except in TLS.
 func (c *Conn) ReadBuf() (*Buf, int, error) {
+	if c.tls != nil {
+		return c.readBufTLS()
+	}
 	for {
 		b, n, err := c.readBuf()
 		if err == nil || !c.early(err) {
@@ -205,10 +220,14 @@ var ErrNotQuiet = errors.New("connection is not quiet")
 // nothing written. written, unless nil, is called between writing and waiting; its
 // error ends the call.
 func (c *Conn) Ask(p []byte, quiet bool, written func() error) (sent int, sendErr error, b *Buf, n int, err error) {
+	if c.tls != nil {
+		return c.askTLS(p, quiet, written)
+	}
 	c.rd, c.ask = ioState{}, askState{p: p, check: quiet, written: written}
 	err = c.raw.Read(c.askFn)
 	a := c.ask
 	c.ask = askState{}
+	c.written.Add(int64(a.n))
 	b, c.borrowed = c.borrowed, nil
 	if !a.wrote { // there was no room for all of p, or no chance to write
 		return c.askSlowly(p, a.n, err, written)
@@ -297,6 +316,13 @@ func (c *Conn) result(pollErr error) (int, error) {
 // Write writes all of p. It fails with ErrStalled when the peer takes no byte
 // for the stall time.
 func (c *Conn) Write(p []byte) (int, error) {
+	if c.tls != nil {
+		return c.tls.Write(p)
+	}
+	return c.writePlain(p)
+}
+
+func (c *Conn) writePlain(p []byte) (int, error) {
 	c.wr = ioState{p: p}
 	for {
 		err := c.raw.Write(c.writeFn)
@@ -310,6 +336,7 @@ func (c *Conn) Write(p []byte) (int, error) {
 		}
 		n := c.wr.n
 		c.wr = ioState{}
+		c.written.Add(int64(n))
 		return n, err
 	}
 }
@@ -369,13 +396,17 @@ func (c *Conn) writeReady(fd uintptr) bool {
 	return true
 }
 
+// Written returns how many bytes were written to the socket: in TLS more than were
+// given to Write.
+func (c *Conn) Written() int64 { return c.written.Load() }
+
 // Quiet says that the peer has sent nothing that was not read, and has not left:
 // only then may an idle connection carry another request. It may not be called
 // while another goroutine reads.
 func (c *Conn) Quiet() bool {
 	c.quiet = false
 	err := c.raw.Control(c.peekFn)
-	return err == nil && c.quiet && !c.gone.Load()
+	return err == nil && c.quiet && !c.gone.Load() && (c.tls == nil || c.quietTLS())
 }
 
 func (c *Conn) peekNow(fd uintptr) { c.quiet = rawQuiet(fd) }
@@ -465,7 +496,7 @@ func (c *Conn) readOff() {
 	b := GetBuf()
 	defer PutBuf(b)
 	for left := lingerBytes; left > 0; {
-		n, err := c.Read(b.B[:])
+		n, err := c.readPlain(b.B[:])
 		if err != nil {
 			return
 		}

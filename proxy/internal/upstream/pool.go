@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"context"
+	"crypto/tls"
 	"sync"
 	"time"
 
@@ -14,33 +15,30 @@ type Conn struct {
 	// Reused says that the connection has carried a request before.
 	Reused bool
 
-	sent  int64 // bytes written over its life
 	mark  int64 // bytes written before the current request
 	since time.Time
 }
 
 // Begin marks the start of a request, for Arrived.
-func (c *Conn) Begin() { c.mark = c.sent }
+func (c *Conn) Begin() { c.mark = c.Written() }
 
-// Send writes p and counts it.
+// Send writes p.
 func (c *Conn) Send(p []byte) error {
-	n, err := c.Write(p)
-	c.sent += int64(n)
+	_, err := c.Write(p)
 	return err
 }
 
-// Ask writes p, counts it, and waits for the first bytes of the answer. A
-// connection that was idle fails with sock.ErrNotQuiet if it is not as it was left.
+// Ask writes p and waits for the first bytes of the answer. A connection that was
+// idle fails with sock.ErrNotQuiet if it is not as it was left.
 func (c *Conn) Ask(p []byte) (sendErr error, b *sock.Buf, n int, err error) {
-	sent, sendErr, b, n, err := c.Conn.Ask(p, c.Reused, nil)
-	c.sent += int64(sent)
+	_, sendErr, b, n, err = c.Conn.Ask(p, c.Reused, nil)
 	return sendErr, b, n, err
 }
 
 // Arrived says whether the replica may have received any byte of the current
 // request. When it has not, the request cannot have been executed: either our own
 // kernel took none, because a reset had come before, or the replica had closed.
-func (c *Conn) Arrived() bool { return c.sent > c.mark && c.Conn.Arrived(c.mark) }
+func (c *Conn) Arrived() bool { return c.Written() > c.mark && c.Conn.Arrived(c.mark) }
 
 // Config holds the limits of a pool.
 type Config struct {
@@ -67,6 +65,7 @@ const maxIdle = 1024
 // Pool holds the idle connections of one replica.
 type Pool struct {
 	addr string
+	tls  func() *tls.Config // nil = plain text
 	cfg  Config
 
 	mu     sync.Mutex
@@ -76,6 +75,8 @@ type Pool struct {
 
 // NewPool returns an empty pool for the replica at addr (host:port).
 func NewPool(addr string, cfg Config) *Pool { return &Pool{addr: addr, cfg: cfg} }
+
+func (p *Pool) secure() bool { return p.tls != nil }
 
 // Get returns the idle connection used last, or dials one.
 func (p *Pool) Get(ctx context.Context) (*Conn, error) {
@@ -87,11 +88,18 @@ func (p *Pool) Get(ctx context.Context) (*Conn, error) {
 
 // Dial makes a new connection, whatever is idle.
 func (p *Pool) Dial(ctx context.Context) (*Conn, error) {
-	sc, err := sock.Dial(ctx, p.addr, p.cfg.ConnectTimeout, p.cfg.WriteTimeout, p.cfg.Watch)
+	sc, err := p.dial(ctx)
 	if err != nil {
 		return nil, err
 	}
 	return &Conn{Conn: sc}, nil
+}
+
+func (p *Pool) dial(ctx context.Context) (*sock.Conn, error) {
+	if !p.secure() {
+		return sock.Dial(ctx, p.addr, p.cfg.ConnectTimeout, p.cfg.WriteTimeout, p.cfg.Watch)
+	}
+	return sock.DialTLS(ctx, p.addr, p.tls(), p.cfg.ConnectTimeout, p.cfg.WriteTimeout, p.cfg.Watch)
 }
 
 // pop asks the watch only. Its word may be on the way, and stray bytes of a replica

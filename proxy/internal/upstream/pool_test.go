@@ -173,8 +173,8 @@ func TestDeadIdle(t *testing.T) {
 			}
 			got.Begin()
 			sendErr, b, _, err := got.Ask([]byte("request"))
-			if !errors.Is(err, sock.ErrNotQuiet) || sendErr != err || b != nil || got.sent != got.mark {
-				t.Errorf("%s, watch %t: %v, %v, %d bytes written on a dead connection", name, w != nil, sendErr, err, got.sent-got.mark)
+			if !errors.Is(err, sock.ErrNotQuiet) || sendErr != err || b != nil || got.Written() != got.mark {
+				t.Errorf("%s, watch %t: %v, %v, %d bytes written on a dead connection", name, w != nil, sendErr, err, got.Written()-got.mark)
 			}
 			got.Close()
 		}

@@ -1,12 +1,17 @@
 package upstream
 
 import (
+	"crypto/tls"
 	"sync"
 	"time"
 )
 
 // Pools holds one pool per replica ID and closes idle connections in time.
 type Pools struct {
+	// TLS returns what a replica is spoken to with. It is asked for each connection,
+	// since certificates change; it is to be set before GetTLS is used.
+	TLS func(id, addr string) *tls.Config
+
 	pools sync.Map // ID -> *Pool
 
 	mu     sync.Mutex // held by those who change what follows or pools
@@ -27,19 +32,34 @@ func NewPools(cfg Config) *Pools {
 
 // Get returns the pool of a replica. addr is used the first time only: an ID
 // stands for one address. After Close it returns a pool that keeps nothing.
-func (ps *Pools) Get(id, addr string) *Pool {
-	if p, ok := ps.pools.Load(id); ok {
+func (ps *Pools) Get(id, addr string) *Pool { return ps.get(id, addr, false) }
+
+// GetTLS is Get for a replica that is spoken to in TLS. One that was spoken to in
+// plain text before, or the reverse, gets another pool.
+func (ps *Pools) GetTLS(id, addr string) *Pool { return ps.get(id, addr, true) }
+
+func (ps *Pools) get(id, addr string, secure bool) *Pool {
+	if p, ok := ps.pools.Load(id); ok && p.(*Pool).secure() == secure {
 		return p.(*Pool)
 	}
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
+	if p, ok := ps.pools.Load(id); ok {
+		if p.(*Pool).secure() == secure {
+			return p.(*Pool)
+		}
+		p.(*Pool).Close()
+	}
 	p := NewPool(addr, ps.cfg)
+	if secure {
+		p.tls = func() *tls.Config { return ps.TLS(id, addr) }
+	}
 	if ps.closed {
 		p.Close()
 		return p
 	}
-	actual, _ := ps.pools.LoadOrStore(id, p)
-	return actual.(*Pool)
+	ps.pools.Store(id, p)
+	return p
 }
 
 // Retain closes the pools of replicas that are not in the fleet any more.

@@ -74,25 +74,10 @@ func readAccess(c *config.Config) (*access, error) {
 	if a.outward, err = outwardConfig(c); err != nil {
 		note("upstream_api_key_file", err)
 	}
-	if err := unheeded(c, a); err != nil {
-		faults = append(faults, err)
-	}
 	if _, err = outward.New(a.outward); err != nil { // before anything is applied
 		note("upstream_tls_ca_file", err)
 	}
 	return a, errors.Join(faults...)
-}
-
-// unheeded refuses what the data plane does not do yet, rather than leaving it out.
-func unheeded(c *config.Config, a *access) error {
-	secure := slices.ContainsFunc(c.Endpoints, func(e balancer.Endpoint) bool { return e.TLS })
-	for _, m := range c.Models {
-		secure = secure || slices.ContainsFunc(m.Replicas, func(r config.Replica) bool { return r.Endpoint.TLS })
-	}
-	if secure || a.keysOn || a.cors != nil || c.TLSCertFile != "" || a.outward.Default.APIKey != "" || len(a.outward.ByID) > 0 {
-		return errors.New("API keys, CORS, upstream_api_key and TLS of the main listener and of replicas are not heeded by the data plane of this build")
-	}
-	return nil
 }
 
 // exposed says whether a listen address is certainly reachable from other machines;

@@ -83,7 +83,7 @@ func New(cfg *config.Config, o Options) (*Daemon, error) {
 		return d.poller.Failures(id) + d.poller.ModelFailures(id)
 	}), metrics.NewKeyCollector(d.keyUsage))
 	d.proxy, err = proxy.New(proxy.Options{
-		Config: proxyConfig(cfg), Fleet: d.fleet, Health: d.health, Models: d.poller, Metrics: d.metrics,
+		Config: proxyConfig(cfg, a), Keys: d.keys, Outward: d.outward, TLS: tlsConfig(d.mainTLS), Fleet: d.fleet, Health: d.health, Models: d.poller, Metrics: d.metrics,
 		Gatherer: d.registry, Log: d.log("proxy").Hook(quotesRequests{}), Version: o.Version,
 	})
 	if err != nil {

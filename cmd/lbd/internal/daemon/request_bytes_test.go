@@ -118,7 +118,8 @@ func TestRequestHeader(t *testing.T) {
 		"POST /v1/completions?a=1&a=%20b&c HTTP/1.1", "Host: " + f.ln.Addr().String(),
 		"x-lower: 1", "X_Under: 2", "X-Twice: a", "Accept: */*", "X-TWICE: b", "x-twice: ", "X-Spaced: c d", "X-Latin: caf\xe9",
 		"Authorization: Bearer secret", "Cookie: a=1; b=2", "X-Request-Id: my id", "User-Agent: test/1", "Accept-Encoding: gzip",
-		"Content-Type: application/json", fmt.Sprintf("Content-Length: %d", len(chat(llama, false, 1))), "", "",
+		"Content-Type: application/json", "X-Forwarded-For: 127.0.0.1", "X-Forwarded-Proto: http", "X-Forwarded-Host: lbd",
+		fmt.Sprintf("Content-Length: %d", len(chat(llama, false, 1))), "", "",
 	}
 	if diff := cmp.Diff(want, strings.Split(f.requests()[0], "\r\n")); diff != "" {
 		t.Error(diff)

@@ -41,12 +41,13 @@ func (d *Daemon) pollConfig(c *config.Config, a *access) poll.Config {
 	}
 }
 
-func proxyConfig(c *config.Config) proxy.Config {
+func proxyConfig(c *config.Config, a *access) proxy.Config {
 	return proxy.Config{
 		MaxBody: int(c.MaxRequestBodySize), MaxHeader: int(c.MaxRequestHeaderSize),
 		ClientIdle: c.ClientIdleTimeout, ClientRead: c.ClientReadTimeout, ClientWrite: c.ClientWriteTimeout,
 		Connect: c.ConnectTimeout, FirstByte: c.FirstByteTimeout, Silence: c.StreamIdleTimeout, UpstreamIdle: c.UpstreamIdleTimeout,
 		MaxAttempts: c.MaxAttempts, ResponseHeaders: c.ResponseHeaders,
 		AccessLog: c.AccessLog, AccessLogSample: c.AccessLogSample,
+		MetricsAccess: c.MetricsAccess, CORS: a.cors, Forwarded: a.forwarded,
 	}
 }
