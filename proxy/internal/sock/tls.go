@@ -110,6 +110,21 @@ func (c *Conn) askTLS(p []byte, quiet bool, written func() error) (sent int, sen
 	return sent, nil, b, n, err
 }
 
+// pumpTLS is Pump, record by record.
+func (c *Conn) pumpTLS(take func(p []byte) (more bool)) error {
+	for {
+		b, n, err := c.readBufTLS()
+		if err != nil {
+			return err
+		}
+		more := take(b.B[:n])
+		PutBuf(b)
+		if !more {
+			return nil
+		}
+	}
+}
+
 // quietTLS says that nothing was decrypted and not read: a read that may not wait
 // finds nothing. The deadline stays what it was.
 func (c *Conn) quietTLS() bool {
