@@ -44,6 +44,8 @@ type Config struct {
 	MaxBad int
 	// Progress is called now and then with virtual time and the requests that have ended.
 	Progress func(now time.Duration, ended int)
+
+	sharedCache bool // all replicas reuse what any has computed, see BoundsOf
 }
 
 // Limits are what makes a request good.

@@ -85,3 +85,10 @@ type Policy struct {
 	// What says where the rule comes from and what was read into it, for tables and docs.
 	What string
 }
+
+// ignored is a Router's indifference to what it may ignore.
+type ignored struct{}
+
+func (ignored) Tokens(time.Duration, *Query, int)         {}
+func (ignored) Poll(time.Duration, int, *balancer.Sample) {}
+func (ignored) Restarted(time.Duration, int)              {}

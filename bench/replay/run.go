@@ -30,6 +30,7 @@ type run struct {
 	firstArrival, lastArrival, lastEnd time.Duration
 	arrived, ended, bad                int
 	held                               int
+	computed                           map[uint64]bool // blocks, with a shared cache
 	res                                Result
 }
 
@@ -38,7 +39,7 @@ func Run(cfg Config, w *Workload) (*Result, error) {
 	if err := cfg.fill(); err != nil {
 		return nil, err
 	}
-	r := &run{cfg: cfg, workload: w, source: w.open()}
+	r := &run{cfg: cfg, workload: w, source: w.open(), computed: map[uint64]bool{}}
 	defer func() {
 		if r.source != nil {
 			r.source.close()
@@ -276,7 +277,7 @@ func (r *run) beginStep(s *server, now time.Duration) {
 	for _, slot := range s.inbox {
 		q := r.live[slot]
 		q.chain = r.chain(q, s.Engine.BlockSize)
-		err := s.e.Submit(engine.Request{ID: q.engineID(), PromptTokens: q.PromptTokens, OutputTokens: q.OutputTokens, Blocks: q.chain})
+		err := s.e.Submit(engine.Request{ID: q.engineID(), PromptTokens: q.PromptTokens, OutputTokens: q.OutputTokens, Blocks: q.chain, External: r.external(q)})
 		if errors.Is(err, engine.ErrTooLong) {
 			s.inbox[refused] = slot
 			refused++
@@ -293,6 +294,15 @@ func (r *run) beginStep(s *server, now time.Duration) {
 	end := s.begin(now, r.limit(now), &r.gaps)
 	s.until = end
 	r.steps.set(s.number, end)
+}
+
+// external is what others have computed of a prompt, with a shared cache.
+func (r *run) external(q *Query) int {
+	n := 0
+	for r.cfg.sharedCache && n < len(q.Blocks) && r.computed[q.Blocks[n]] {
+		n++
+	}
+	return min(n*r.workload.BlockTokens, q.PromptTokens)
 }
 
 // chain names the full blocks of a prompt for an engine: as many as a block of the trace holds are derived from it. Equal
@@ -342,6 +352,11 @@ func (r *run) deliver(now time.Duration, ev engine.Event) bool {
 	if ev.First {
 		q.first = now
 		q.CachedTokens = ev.CachedTokens
+		if r.cfg.sharedCache {
+			for _, id := range q.Blocks {
+				r.computed[id] = true
+			}
+		}
 		if q.Stream {
 			l.router.FirstToken(now, q)
 		}

@@ -2,6 +2,7 @@ package replay
 
 import (
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"lbd/bench/trace"
@@ -22,6 +23,7 @@ type Sessions struct {
 
 // Workload makes it one to run.
 func (s Sessions) Workload(name string) *Workload {
+	s.List = slices.DeleteFunc(slices.Clone(s.List), func(c trace.Session) bool { return len(c.Turns) == 0 })
 	return &Workload{Name: name, BlockTokens: trace.SessionBlock, closed: true, open: func() source { return newClosedLoop(s) }}
 }
 

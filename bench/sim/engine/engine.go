@@ -15,6 +15,9 @@ type Request struct {
 	// Blocks is the hash chain of the prompt's full blocks; nil = nothing to share. The engine reads it until the
 	// request ends.
 	Blocks []uint64
+	// External is how many leading prompt tokens need no computing because their KV comes from elsewhere at no cost (a
+	// connector, a limit to compare with). They take blocks like any others.
+	External int
 }
 
 // Event is what a step did for one request; it takes effect at the step's end.

@@ -107,6 +107,9 @@ func (e *Engine) place(s *sequence, budget int) (int, bool) {
 	total := s.total()
 	used := e.match(s, total)
 	hit := len(e.hits) * e.cfg.BlockSize
+	if s.external > hit {
+		hit = min(s.external, total-1) / e.cfg.BlockSize * e.cfg.BlockSize
+	}
 	x := total - hit
 	if x > budget {
 		if !e.chunked {

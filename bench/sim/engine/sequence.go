@@ -18,7 +18,8 @@ const (
 // round joined, so that a decode round need not touch it; settle brings them up to date.
 type sequence struct {
 	id             uint64
-	prompt, output int      // tokens
+	prompt, output int // tokens
+	external       int
 	chain          []uint64 // hashes of the prompt's full blocks that others may share
 
 	state       state
@@ -56,7 +57,7 @@ func (s *sequence) block(i int) uint64 {
 // begin makes s a new request, keeping the memory of the one it was.
 func (s *sequence) begin(r Request, now time.Duration) {
 	*s = sequence{
-		id: r.ID, prompt: r.PromptTokens, output: r.OutputTokens, chain: r.Blocks,
+		id: r.ID, prompt: r.PromptTokens, output: r.OutputTokens, chain: r.Blocks, external: r.External,
 		submitted: now, published: s.published[:0],
 	}
 }
