@@ -135,7 +135,7 @@ type asked struct {
 	bucket      int
 }
 
-// ask estimates lengths and finds who has the prompt's prefix.
+// ask estimates lengths.
 func (p *leastCost) ask(w *workspace, q *balancer.Request) {
 	a := asked{bucket: lengthBucket(q.MaxTokens), output: float64(q.OutputTokens), prompt: float64(q.PromptTokens)}
 	if !q.Now.IsZero() {
@@ -157,10 +157,9 @@ func (p *leastCost) ask(w *workspace, q *balancer.Request) {
 	}
 	a.prompt = max(a.prompt, 1)
 	w.asked = a
-	p.match(w, q)
 }
 
-// match fills hashes and depths.
+// match finds who has the prompt's prefix.
 func (p *leastCost) match(w *workspace, q *balancer.Request) {
 	w.hashes = w.hashes[:0]
 	if w.matched {
@@ -264,6 +263,7 @@ func (p *leastCost) look(w *workspace, q *balancer.Request, candidates []*balanc
 			}
 		}
 	}
+	p.match(w, q) // behind observe, which hears of restarts
 	p.price(w)
 }
 

@@ -28,9 +28,8 @@ const (
 	forgetAfter = 5 * time.Minute
 	// forgetPerSample stands for it when nobody knows the time.
 	forgetPerSample = 1.0 / 512
-	// ridge is how many exact samples the center weighs. A first token is off by
-	// tens of percent, as the step it falls into is.
-	ridge = 4
+	// ridge is how many samples the center weighs.
+	ridge = 1
 	// outlier is how many times off a sample may be, manyOutliers how many in a row
 	// are no outliers but the truth.
 	outlier, manyOutliers = 5, 10

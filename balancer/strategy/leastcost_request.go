@@ -160,6 +160,7 @@ func (t *costTicket) Done(e balancer.Ending, now time.Time) {
 
 func (t *costTicket) finished(now time.Time) {
 	t.endPrefill(now) // it ran, streamed or not
+	t.remember()      // vLLM's cache counts from when a block was last in use
 	t.st.penalty.store(0)
 	completion := t.generated
 	if t.usage.Completion > 0 {

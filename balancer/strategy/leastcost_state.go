@@ -149,6 +149,7 @@ const (
 )
 
 // cacheRoom is how many tokens of prompts the replica can keep beyond those in use.
+// Prefill that waits is not in use yet; the owner's clock counts it already.
 func cacheRoom(r *balancer.Replica) int64 {
 	p := r.Polled()
 	switch {
@@ -161,7 +162,7 @@ func cacheRoom(r *balancer.Replica) int64 {
 	case p.Elastic:
 		return elasticCache
 	case p.KVTokens.Known:
-		return max(int64(p.KVTokens.Value+0.5)-r.Resident()-int64(p.ForeignTokens.Value), 0)
+		return max(int64(p.KVTokens.Value+0.5)-max(r.Resident()-r.PrefillTokens(), 0)-int64(p.ForeignTokens.Value), 0)
 	}
 	return unknownCache
 }

@@ -1,0 +1,55 @@
+package strategy
+
+import "lbd/balancer"
+
+// Explain shows what a pick would go by: lengths and load first, then the terms of
+// the cost, all in ms but for those that say otherwise.
+func (p *leastCost) Explain(q *balancer.Request, candidates []*balancer.Replica) [][]balancer.Term {
+	if len(candidates) == 0 {
+		return nil
+	}
+	w := workspaces.Get().(*workspace)
+	defer workspaces.Put(w)
+	p.look(w, q, candidates)
+	all := make([][]balancer.Term, len(candidates))
+	for i := range candidates {
+		all[i] = w.terms(i)
+	}
+	return all
+}
+
+// terms are those of one candidate. What is not known is shown as unknown.
+func (w *workspace) terms(i int) []balancer.Term {
+	s, c, k, a := &w.sights[i], &w.costs[i], &w.sights[i].prefillPart, &w.asked
+	known := func(name string, v float64) balancer.Term { return balancer.Term{Name: name, Value: balancer.Known(v)} }
+	capacity, room := balancer.Term{Name: "kv_capacity_tokens"}, balancer.Term{Name: "prefix_cache_tokens"}
+	if s.capacity > 0 {
+		capacity.Value = balancer.Known(s.capacity)
+	}
+	if s.st.owner != nil {
+		room.Value = balancer.Known(float64(s.st.owner.Room()))
+	}
+	return []balancer.Term{
+		known("cost", c.total),
+		known("first_token", c.first),
+		known("queue", k.trust*c.queue),
+		known("prefill", k.trust*c.prefill),
+		known("steps", c.steps*c.step),
+		known("kv_wait", c.wait),
+		known("decode", c.own),
+		known("inflicted", c.inflict),
+		known("penalty", c.penalty),
+		known("weight_of_others", w.w),
+		known("fleet_load", w.load),
+		known("prompt_tokens", a.prompt),
+		known("cached_tokens", a.prompt-c.uncached),
+		known("output_tokens", a.output),
+		known("requests", s.requests),
+		known("prefill_tokens", s.tokens),
+		known("kv_tokens", s.resident),
+		capacity, room,
+		known("trust", k.trust),
+		known("us_per_prompt_token", 1000*k.token),
+		known("decode_step", c.step),
+	}
+}
