@@ -167,11 +167,16 @@ func (c *Cell) complete(environments []Environment) error {
 func (c *Cell) rest() string {
 	text := c.Workload.Load.Kind
 	for _, f := range c.Workload.Fields {
-		if f.Name != "concurrency" && f.Name != "rate" && f.Name != "requests" {
+		if !f.ofLoad() {
 			text += "\x00" + f.Name + "\x00" + f.Value
 		}
 	}
 	return text
+}
+
+// ofLoad tells whether the property follows from the load.
+func (f Field) ofLoad() bool {
+	return slices.Contains([]string{"arrival", "concurrency", "rate", "requests"}, f.Name)
 }
 
 // nameCells names each by its load and by what differs between them.
@@ -189,17 +194,18 @@ func nameCells(cells []Cell) {
 		w := cells[i].Workload
 		name := w.Load.String()
 		for _, f := range w.Fields {
-			if differ[f.Name] && f.Name != "rate" && f.Name != "concurrency" && f.Name != "requests" {
+			if differ[f.Name] && !f.ofLoad() {
 				name = join(name, f.Name+" "+f.Value)
 			}
 		}
-		cells[i].Name = name
+		cells[i].Name = cmp.Or(name, fmt.Sprintf("workload %d", i+1))
 	}
 }
 
+// join puts a comma between two texts that are there.
 func join(a, b string) string {
-	if a == "" {
-		return b
+	if a == "" || b == "" {
+		return a + b
 	}
 	return a + ", " + b
 }

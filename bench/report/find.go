@@ -143,15 +143,48 @@ func detect(ext string, data []byte) kind {
 }
 
 // assemble makes runs of the result files of one directory. What `lbd bench`
-// writes for other tools' readers beside its own results is the same run.
+// writes for other tools' readers beside its own results is the same run; so are
+// the several files of genai-perf and of aiperf.
 func assemble(files []found) ([]*Run, error) {
-	own := slices.ContainsFunc(files, func(f found) bool { return f.kind == lbdResults })
+	if own := ofKind(files, lbdResults); len(own) > 0 {
+		return each(own, func(b []byte) ([]*Run, error) { return one(readLbd(b)) })
+	}
+	var runs []*Run
+	for _, part := range []struct {
+		files []found
+		read  func([]byte) ([]*Run, error)
+	}{{ofKind(files, guidellmResults), readGuide}, {ofKind(files, vllmResults), readVllm}} {
+		of, err := each(part.files, part.read)
+		if err != nil {
+			return nil, err
+		}
+		runs = append(runs, of...)
+	}
+	for _, records := range []kind{aiperfRecords, genaiPerfRaw} {
+		of, err := profiles(files, records)
+		if err != nil {
+			return nil, err
+		}
+		runs = append(runs, of...)
+	}
+	return runs, nil
+}
+
+func ofKind(files []found, k kind) []found {
+	var of []found
+	for _, f := range files {
+		if f.kind == k {
+			of = append(of, f)
+		}
+	}
+	return of
+}
+
+// each reads files that are runs of their own.
+func each(files []found, read func([]byte) ([]*Run, error)) ([]*Run, error) {
 	var runs []*Run
 	for _, f := range files {
-		if own && f.kind != lbdResults {
-			continue
-		}
-		of, err := read(f)
+		of, err := read(f.data)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", f.path, err)
 		}
@@ -163,19 +196,53 @@ func assemble(files []found) ([]*Run, error) {
 	return runs, nil
 }
 
-func read(f found) ([]*Run, error) {
-	switch f.kind {
-	case lbdResults:
-		return one(readLbd(f.data))
-	}
-	return nil, nil
-}
-
 func one(r *Run, err error) ([]*Run, error) {
 	if err != nil {
 		return nil, err
 	}
 	return []*Run{r}, nil
+}
+
+// profiles reads the files that genai-perf, or aiperf, wrote of one run: records,
+// a summary as JSON, a summary as CSV. Several runs in one directory cannot be
+// told apart, unless they are records alone.
+func profiles(files []found, records kind) ([]*Run, error) {
+	tool, summaries, read := "genai-perf", ofKind(files, genaiPerfSummary), readGenaiRaw
+	if records == aiperfRecords {
+		tool, summaries, read = "aiperf", ofKind(files, aiperfSummary), readAiperf
+	} else if len(summaries) == 0 && len(ofKind(files, aiperfSummary)) == 0 && len(ofKind(files, aiperfRecords)) == 0 {
+		summaries = ofKind(files, genaiPerfCSV)
+	}
+	raw := ofKind(files, records)
+	if len(summaries) > 1 {
+		return nil, fmt.Errorf("%s: %d summaries of %s in one directory; want one run in each", filepath.Dir(summaries[0].path), len(summaries), tool)
+	}
+	runs, err := each(raw, func(b []byte) ([]*Run, error) { return one(read(b)) })
+	if err != nil || len(summaries) == 0 {
+		return runs, err
+	}
+	summary := summaries[0]
+	g, err := readSummary(summary)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", summary.path, err)
+	}
+	if len(runs) == 0 {
+		r := g.run(tool)
+		r.Files = []string{summary.path}
+		return []*Run{r}, nil
+	}
+	for _, r := range runs {
+		g.join(r, tool)
+		r.Files = append(r.Files, summary.path)
+	}
+	return runs, nil
+}
+
+func readSummary(f found) (*genaiSummary, error) {
+	if f.kind == genaiPerfCSV {
+		return readGenaiCSV(f.data)
+	}
+	return readGenaiSummary(f.data)
 }
 
 // FindAll reads the results of several environments, one below each directory, and

@@ -124,3 +124,57 @@ func (c *Comparison) figureJSON(f *Figure) figureJSON {
 	}
 	return j
 }
+
+// AggregateSchema names the JSON form of an aggregate.
+const AggregateSchema = "lbd-aggregate/1"
+
+type (
+	aggregateJSON struct {
+		Schema    string                      `json:"schema"`
+		Workers   []workerJSON                `json:"workers"`
+		Requests  float64                     `json:"requests"`
+		PerSecond float64                     `json:"requests_per_second"`
+		Output    float64                     `json:"output_tokens_per_second"`
+		All       float64                     `json:"tokens_per_second"`
+		Check     float64                     `json:"output_tokens_over_time,omitempty"`
+		Latencies map[Quantity]quantitiesJSON `json:"latencies_ms"`
+		Warnings  []string                    `json:"warnings"`
+	}
+	workerJSON struct {
+		File      string  `json:"file"`
+		Tool      string  `json:"tool"`
+		Requests  float64 `json:"requests"`
+		PerSecond float64 `json:"requests_per_second"`
+		Output    float64 `json:"output_tokens_per_second"`
+		All       float64 `json:"tokens_per_second"`
+	}
+	quantitiesJSON struct {
+		Count int      `json:"count"`
+		Mean  float64  `json:"mean"`
+		P50   *float64 `json:"p50"`
+		P90   *float64 `json:"p90"`
+		P95   *float64 `json:"p95"`
+		P99   *float64 `json:"p99"`
+		// Merged tells that the percentiles are those of all records together.
+		Merged bool `json:"merged"`
+	}
+)
+
+// WriteJSON writes the sums for programs.
+func (a *Aggregate) WriteJSON(w io.Writer) error {
+	j := aggregateJSON{
+		Schema: AggregateSchema, Requests: a.Requests, PerSecond: a.PerSecond, Output: a.OutputPerSecond, All: a.AllPerSecond,
+		Check: a.Check, Latencies: map[Quantity]quantitiesJSON{}, Warnings: append([]string{}, a.Warnings...),
+	}
+	for _, k := range a.Workers {
+		j.Workers = append(j.Workers, workerJSON{k.File, k.Tool, k.Requests, k.PerSecond, k.OutputPerSecond, k.AllPerSecond})
+	}
+	for q, s := range a.Summaries {
+		if s.Count > 0 {
+			j.Latencies[q] = quantitiesJSON{s.Count, s.Mean, number(s.at(.5)), number(s.at(.9)), number(s.at(.95)), number(s.at(.99)), a.Merged[q]}
+		}
+	}
+	e := json.NewEncoder(w)
+	e.SetIndent("", " ")
+	return e.Encode(j)
+}

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"strings"
 
 	"lbd/bench/report/page"
 )
@@ -81,11 +82,8 @@ func (c *Comparison) replicaCharts(cell *Cell) []page.Chart {
 				return nil
 			}
 			chart := page.Chart{
-				Title: "Requests in flight at each replica, " + env,
+				Title: join(shortName(model), env),
 				X:     page.Axis{Label: "time", Unit: "s"}, Y: page.Axis{Label: "requests in flight", Unit: ""},
-			}
-			if model != "" {
-				chart.Title = join(chart.Title, model)
 			}
 			names := r.replicasOf(model, t)
 			if len(names) > maxReplicaLines {
@@ -97,13 +95,16 @@ func (c *Comparison) replicaCharts(cell *Cell) []page.Chart {
 					Name: name, Colour: e, Dash: i, Points: t.points(name), Steps: true,
 				})
 			}
-			chart.Description += "Lines that stay together are an even load. " + evenness(t, names)
+			chart.Description += evenness(t, names)
 			charts = append(charts, chart)
 		}
 	}
 	sameHeight(charts)
 	return charts
 }
+
+// shortName is a model's without the organisation.
+func shortName(model string) string { return model[strings.LastIndexByte(model, '/')+1:] }
 
 // replicaModels are the models whose replicas are told apart in every run; one
 // empty name when a file knows replicas but not which model each serves.

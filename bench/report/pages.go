@@ -69,14 +69,21 @@ var curve = func() []float64 {
 func (c *Comparison) cellSections(cell *Cell) []page.Section {
 	title := "All requests"
 	if cell.Name != "" {
-		title = "At " + cell.Name
+		title = "All requests, " + cell.Name
 	}
 	sections := []page.Section{{
 		Title:  title,
 		Lead:   c.pairing(cell),
-		Charts: append(c.curves(cell, ""), c.replicaCharts(cell)...),
+		Charts: c.curves(cell, ""),
 		Tables: []page.Table{c.table(cell, cell.Scopes[0])},
 	}}
+	if charts := c.replicaCharts(cell); len(charts) > 0 {
+		sections = append(sections, page.Section{
+			Title:  join("Load of the replicas", cell.Name),
+			Lead:   "The first repeat, as the client saw it. Lines that stay together are an even load.",
+			Charts: charts,
+		})
+	}
 	for _, s := range cell.Scopes[1:] {
 		sections = append(sections, page.Section{
 			Title:  join(s.Model, cell.Name),
@@ -125,7 +132,7 @@ func (c *Comparison) curve(cell *Cell, model string, q Quantity, words string) (
 	chart := page.Chart{
 		Title: words + " (" + string(q) + ")",
 		X:     page.Axis{Label: "percentile of requests", Scale: page.Percentile},
-		Y:     page.Axis{Label: "milliseconds", Unit: "ms"},
+		Y:     page.Axis{Label: "time", Unit: "ms"},
 	}
 	if q == ITL {
 		chart.X.Label = "percentile of gaps"
@@ -145,7 +152,7 @@ func (c *Comparison) curve(cell *Cell, model string, q Quantity, words string) (
 	}
 	if high > 30*low {
 		chart.Y.Scale = page.Log // else all but the tail lies flat on the axis
-		chart.Y.Label += ", each step of ten as high"
+		chart.Y.Label += ", logarithmic"
 	}
 	chart.Description = "Lower is better. Each line is the mean of " + c.repeatsWords(cell) + "."
 	return chart, true

@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -206,6 +208,8 @@ func (f *lbdFile) fingerprint() string {
 	return hex.EncodeToString(h.Sum(nil)[:8])
 }
 
+var rateOf = regexp.MustCompile(`^\w+ ([0-9]+(?:\.[0-9]+)?)/s$`)
+
 // workload is what the file says was asked for; where it does not, what was sent.
 func (f *lbdFile) workload(requests []Request) Workload {
 	w := Workload{Load: Load{"concurrency", float64(f.Concurrency)}}
@@ -215,6 +219,10 @@ func (f *lbdFile) workload(requests []Request) Workload {
 			if m.Name == "requests per second" {
 				w.Load.Value = m.Value
 			}
+		}
+		// "poisson 10/s"; a ramp has a rate only on average.
+		if m := rateOf.FindStringSubmatch(f.Workload["arrival"]); m != nil {
+			w.Load.Value, _ = strconv.ParseFloat(m[1], 64) // the pattern is a number
 		}
 	}
 	all := map[string]string{"tool": "lbd bench", "api": f.API, "loop": f.Mode, "models": strings.Join(slices.Sorted(maps.Keys(f.Models)), ", ")}

@@ -155,7 +155,7 @@ func digits(p float64) string {
 	if p < 9.95 {
 		return strconv.FormatFloat(p, 'f', 1, 64)
 	}
-	return page.Number(math.Round(p))
+	return strconv.FormatFloat(p, 'f', 0, 64)
 }
 
 // between is an interval in words.
@@ -175,17 +175,20 @@ func between(i Interval) string {
 func (c *Cell) points(e int, names []string) []page.Point {
 	var points []page.Point
 	for _, f := range c.Scopes[0].headlineFigures() {
-		text := fmt.Sprintf("%s: %s %s with %s, %s with %s", f.Name, page.Number(f.Means[0]), f.Unit, names[0], page.Number(f.Means[e]), names[e])
+		text := fmt.Sprintf("%s %s → %s %s", f.Name, page.Number(f.Means[0]), page.Number(f.Means[e]), f.Unit)
+		if len(names) > 2 {
+			text += " with " + names[e]
+		}
 		switch f.Outcomes[e] {
 		case NoEvidence:
-			text += fmt.Sprintf("; %s, but one repeat does not show how much of that is chance", change(f.Differences[e].Mid))
+			text += fmt.Sprintf(": %s, but a single repeat does not show how much of that is chance", change(f.Differences[e].Mid))
 		case Equal:
-			text += fmt.Sprintf("; equal within %d %%", equalWithin)
+			text += fmt.Sprintf(": equal within %d %%", equalWithin)
 		default:
-			text += fmt.Sprintf("; %s (95 %% interval: %s)", change(f.Differences[e].Mid), between(f.Differences[e]))
+			text += fmt.Sprintf(": %s (95 %% interval: %s)", change(f.Differences[e].Mid), between(f.Differences[e]))
 		}
 		if c.Name != "" {
-			text = "At " + c.Name + ", " + text
+			text = c.Name + ": " + text
 		}
 		points = append(points, page.Point{Tone: f.Outcomes[e].tone(), Text: text + "."})
 	}

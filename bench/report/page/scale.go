@@ -127,8 +127,10 @@ func (s scale) ticks() []tick {
 	}
 	var ticks []tick
 	step := niceStep(s.high - s.low)
-	for i := math.Ceil(s.low/step - 1e-9); i*step <= s.high+step*1e-9; i++ {
-		ticks = append(ticks, tick{s.at(i * step), tickLabel(i*step, step)})
+	first := math.Ceil(s.low/step - 1e-9)
+	for i := 0.; (first+i)*step <= s.high+step*1e-9; i++ {
+		v := (first+i)*step + 0 // 0 and not -0
+		ticks = append(ticks, tick{s.at(v), tickLabel(v, step)})
 	}
 	return ticks
 }
