@@ -184,9 +184,12 @@ func (x *Index) matchBlock(p place, i int, d *Depths) (found bool) {
 				continue
 			}
 			same++
-			o := &x.owners[w>>stampBits&ownerMask]
-			if int(d[o.id])+maxHole >= i && o.alive(w&stampMask) {
-				d[o.id] = uint16(i + 1)
+			id := w >> stampBits & ownerMask
+			if int(d[id])+maxHole < i {
+				continue
+			}
+			if _, alive := x.owners[id].age(w & stampMask); alive {
+				d[id] = uint16(i + 1)
 				found = true
 			}
 		}
@@ -257,15 +260,14 @@ func (x *Index) leastAlive(p place, lines int) (victim *atomic.Uint64) {
 // dispensable ranks the slots that could be overwritten: dead ones first, then by
 // age. A living slot of the same block comes last.
 func (x *Index) dispensable(w uint64, own bool) int64 {
-	o := &x.owners[w>>stampBits&ownerMask]
-	age := int64((o.stamp() - w) & stampMask)
+	age, alive := x.owners[w>>stampBits&ownerMask].age(w & stampMask)
 	switch {
-	case !o.alive(w & stampMask):
-		return 1<<61 + age
+	case !alive:
+		return 1<<61 + int64(age)
 	case own:
 		return 0
 	}
-	return 1 + age
+	return 1 + int64(age)
 }
 
 func (x *Index) made() []line {

@@ -17,21 +17,28 @@ type Owner struct {
 	born  atomic.Int64 // what is older than this was another process's
 	room  atomic.Int64 // tokens of cache, before trust
 	trust atomic.Uint64
-	id    uint32
-	refs  int // guarded by Index.mu
-	name  string
+	// span is the present stamp and how many stamps up to it are alive, what follows
+	// from the others: a match reads it for every slot it meets.
+	span atomic.Uint64
+	id   uint32
+	refs int32 // guarded by Index.mu
+	name string
 }
 
 // ID is the owner's place in [Depths].
 func (o *Owner) ID() int { return int(o.id) }
 
 // Advance notes that the replica computes so many tokens.
-func (o *Owner) Advance(tokens int64) { o.clock.Add(max(tokens, 0)) }
+func (o *Owner) Advance(tokens int64) {
+	o.clock.Add(max(tokens, 0))
+	o.update()
+}
 
 // SetRoom tells how many tokens beyond those in use the replica can hold.
 func (o *Owner) SetRoom(tokens int64) {
 	if o.room.Load() != tokens {
 		o.room.Store(tokens)
+		o.update()
 	}
 }
 
@@ -45,6 +52,7 @@ func (o *Owner) Trust() float64 { return math.Float64frombits(o.trust.Load()) }
 func (o *Owner) Restart() {
 	o.born.Store(o.clock.Add(unit))
 	o.trust.Store(math.Float64bits(1))
+	o.update()
 }
 
 // The bounds of trust, and how far one wrong prediction moves it. Both directions
@@ -67,6 +75,7 @@ func (o *Owner) Observe(predicted, cached int64) {
 	if d := cached - predicted; d > observedSlack || d < -observedSlack {
 		t := o.Trust() * math.Exp(trustGain*float64(d)/float64(max(predicted, cached)))
 		o.trust.Store(math.Float64bits(min(max(t, minTrust), maxTrust)))
+		o.update()
 	}
 }
 
@@ -78,12 +87,23 @@ const (
 	unitShift = 4
 )
 
-// stamp is the present on the owner's clock.
-func (o *Owner) stamp() uint64 { return uint64(o.clock.Load()>>unitShift) & stampMask }
+// update makes span from the rest. Of two at once the earlier one may win; the next
+// event corrects it.
+func (o *Owner) update() {
+	clock := o.clock.Load()
+	lasts := max((o.Room()+unit-1)>>unitShift, 0)
+	sinceBirth := max((clock-o.born.Load())>>unitShift, 0) + 1
+	alive := min(lasts, sinceBirth, stampMask)
+	o.span.Store(uint64(clock>>unitShift)&stampMask<<stampBits | uint64(alive))
+}
 
-// alive says whether an entry of that stamp is likely still cached.
-func (o *Owner) alive(stamp uint64) bool {
-	now := o.clock.Load()
-	age := int64((uint64(now>>unitShift)-stamp)&stampMask) << unitShift
-	return age <= now-o.born.Load() && age < o.Room()
+// stamp is the present on the owner's clock.
+func (o *Owner) stamp() uint64 { return o.span.Load() >> stampBits }
+
+// age is how many stamps ago an entry was made, and whether it is likely still
+// cached.
+func (o *Owner) age(stamp uint64) (age uint64, alive bool) {
+	span := o.span.Load()
+	age = (span>>stampBits - stamp) & stampMask
+	return age, age < span&stampMask
 }
