@@ -242,6 +242,9 @@ func (x *exchange) begin(rest []byte, framing relay.Framing) verdict {
 // run relays the body.
 func (x *exchange) run(chunked, untilClose bool) {
 	err := x.stream.Run(x)
+	if err == nil && x.stream.AtEOF && x.client.Gone() {
+		err = relay.ErrClient // the end may be what the client's leaving did
+	}
 	if err == nil && chunked {
 		err = x.writeLast()
 	}

@@ -54,19 +54,24 @@ type Stream struct {
 	// Excess says that the replica's connection must not be used again: bytes
 	// came behind the end of the body, or the end was the connection's.
 	Excess bool
+	// AtEOF says that the body's end was the connection's.
+	AtEOF bool
 	// Relayed counts the payload bytes passed on.
 	Relayed int64
 
 	held [maxSizeLine]byte // start of a size line whose end has not come
 	nh   int
 	out  [20]byte // a chunk-size line of our own
+
+	pumped pumped
 }
 
 // Reset makes the stream ready for another response.
 func (s *Stream) Reset() {
 	s.Body.Reset(NoBody, 0)
 	s.Up, s.Rest, s.First, s.Mode, s.Sniff = nil, nil, nil, Verbatim, nil
-	s.Silence, s.Excess, s.Relayed, s.nh = 0, false, 0, 0
+	s.Silence, s.Excess, s.AtEOF, s.Relayed, s.nh = 0, false, false, 0, 0
+	s.pumped.client, s.pumped.err = nil, nil
 }
 
 // Run relays until the body has ended. The error wraps ErrTruncated,
@@ -82,6 +87,9 @@ func (s *Stream) Run(client io.Writer) error {
 			return s.readError(err)
 		}
 	}
+	if p, ok := s.Up.(pump); ok {
+		return s.pump(client, p, seen)
+	}
 	for !s.Body.Ended() {
 		b, n, err := s.read(&seen)
 		if err != nil {
@@ -94,6 +102,48 @@ func (s *Stream) Run(client io.Writer) error {
 		}
 	}
 	return nil
+}
+
+// pump is a Source that reads many times in one call.
+type pump interface {
+	// Pump calls take with what each read brought until take returns false; then
+	// its error is nil.
+	Pump(take func(p []byte) (more bool)) error
+}
+
+// pumped is what the calls of one pump share.
+type pumped struct {
+	client io.Writer
+	seen   time.Time
+	err    error
+	take   func([]byte) bool // Stream.take, made once
+}
+
+func (s *Stream) pump(client io.Writer, p pump, seen time.Time) error {
+	if s.pumped.take == nil {
+		s.pumped.take = s.take
+	}
+	s.pumped.client, s.pumped.seen, s.pumped.err = client, seen, nil
+	looked := false
+	for !s.Body.Ended() {
+		before := s.pumped.seen
+		err := p.Pump(s.pumped.take)
+		if err == nil {
+			break
+		}
+		looked = looked && s.pumped.seen.Equal(before)
+		if err = s.expired(err, s.pumped.seen, &looked); err != nil {
+			return s.readError(err)
+		}
+	}
+	return s.pumped.err
+}
+
+// take passes on what one read brought.
+func (s *Stream) take(p []byte) (more bool) {
+	s.pumped.seen = time.Now()
+	s.pumped.err = s.pass(s.pumped.client, p, s.pumped.seen)
+	return s.pumped.err == nil && !s.Body.Ended()
 }
 
 // passRest passes on what came with the head. Its buffer is not held while the
@@ -137,30 +187,39 @@ const lastLook = time.Millisecond
 func (s *Stream) read(seen *time.Time) (*sock.Buf, int, error) {
 	for looked := false; ; {
 		b, n, err := s.Up.ReadBuf()
-		if s.Silence <= 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+		if err == nil {
 			*seen = time.Now()
-			return b, n, err
+			return b, n, nil
 		}
-		// A read with an expired deadline does not even look. The time since
-		// seen may have gone into writing, with bytes waiting here.
-		now, until := time.Now(), seen.Add(s.Silence)
-		if !now.Before(until) {
-			if looked {
-				return nil, 0, ErrSilence
-			}
-			looked, until = true, now.Add(lastLook)
-		}
-		if err := s.Up.SetReadDeadline(until); err != nil {
+		if err = s.expired(err, *seen, &looked); err != nil {
 			return nil, 0, err
 		}
 	}
+}
+
+// expired looks at the error of a read. It returns nil if the deadline was not the
+// limit, and has moved it.
+func (s *Stream) expired(err error, seen time.Time, looked *bool) error {
+	if s.Silence <= 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+		return err
+	}
+	// A read with an expired deadline does not even look. The time since seen may
+	// have gone into writing, with bytes waiting here.
+	now, until := time.Now(), seen.Add(s.Silence)
+	if !now.Before(until) {
+		if *looked {
+			return ErrSilence
+		}
+		*looked, until = true, now.Add(lastLook)
+	}
+	return s.Up.SetReadDeadline(until)
 }
 
 func (s *Stream) readError(err error) error {
 	switch {
 	case errors.Is(err, io.EOF):
 		if s.Body.End() {
-			s.Excess = true
+			s.Excess, s.AtEOF = true, true
 			return nil
 		}
 		return ErrTruncated

@@ -54,6 +54,9 @@ type Conn struct {
 	borrowed *Buf
 	quiet    bool // what peekFn found
 	askFn    func(fd uintptr) bool
+	told     bool // the watch has made a pump look again
+	pump     func(p []byte) bool
+	pumpFn   func(fd uintptr) bool
 	ask      askState
 
 	ended            bool // a read has seen the peer's FIN
@@ -66,12 +69,13 @@ type Conn struct {
 	written atomic.Int64
 	hard    atomic.Bool // Close resets
 
-	gone   atomic.Bool
-	mu     sync.Mutex
-	bound  *Conn
-	wake   func() // called once when there is something to read
-	closed bool
-	linger atomic.Bool
+	gone    atomic.Bool
+	pumping atomic.Bool
+	mu      sync.Mutex
+	bound   *Conn
+	wake    func() // called once when there is something to read
+	closed  bool
+	linger  atomic.Bool
 }
 
 // askState is ioState for Ask.
@@ -102,7 +106,8 @@ func newConn(tc *net.TCPConn, w *Watch, stall time.Duration) (*Conn, error) {
 		return nil, err
 	}
 	c := &Conn{TCPConn: tc, raw: raw, watch: w, stall: stall}
-	c.readFn, c.writeFn, c.borrowFn, c.peekFn, c.askFn = c.readReady, c.writeReady, c.borrowReady, c.peekNow, c.askReady
+	c.readFn, c.writeFn, c.borrowFn, c.peekFn = c.readReady, c.writeReady, c.borrowReady, c.peekNow
+	c.askFn, c.pumpFn = c.askReady, c.pumpReady
 	if w != nil {
 		if err := w.add(c); err != nil {
 			return nil, err
@@ -208,6 +213,65 @@ func (c *Conn) readBuf() (*Buf, int, error) {
 
 // ErrNotQuiet says that a peer has sent something nobody asked for, or has left.
 var ErrNotQuiet = errors.New("connection is not quiet")
+
+// Pump reads again and again and calls take with what each read brought, until take
+// returns false. It is one stay with the poller, and no buffer is held while it
+// waits. A read that did not fill its buffer has taken all there was, so the next
+// one waits at once; an end that came together with data is told by the watch.
+func (c *Conn) Pump(take func(p []byte) (more bool)) error {
+	if c.tls != nil {
+		return c.pumpTLS(take)
+	}
+	for {
+		c.pump = take
+		c.pumping.Store(true)
+		err := c.raw.Read(c.pumpFn)
+		c.pumping.Store(false)
+		c.pump = nil
+		if errors.Is(err, os.ErrDeadlineExceeded) && c.woken() {
+			continue
+		}
+		if _, err = c.result(err); err == nil || err == errTaken {
+			return nil
+		}
+		if !c.early(err) {
+			return err
+		}
+	}
+}
+
+// woken says that a deadline was the watch's, and sets the right one again.
+func (c *Conn) woken() bool {
+	if !c.gone.Load() || c.told {
+		return false
+	}
+	c.told = true
+	return c.TCPConn.SetReadDeadline(c.armed) == nil
+}
+
+var longAgo = time.Unix(1, 0)
+
+// errTaken ends a pump that take has ended.
+var errTaken = errors.New("taken")
+
+func (c *Conn) pumpReady(fd uintptr) bool {
+	b := GetBuf()
+	defer PutBuf(b)
+	for {
+		c.rd.n, c.rd.err = rawRead(fd, b.B[:])
+		switch {
+		case c.rd.err == syscall.EAGAIN:
+			return false
+		case c.rd.err != nil || c.rd.n == 0:
+			return true
+		case !c.pump(b.B[:c.rd.n]):
+			c.rd.n, c.rd.err = 0, errTaken
+			return true
+		case c.rd.n < len(b.B) && c.watch != nil && !c.gone.Load():
+			return false
+		}
+	}
+}
 
 // Ask writes p and waits for what comes then, in one stay with the poller: a
 // request to a replica and the wait for its answer, or an answer and the wait for
@@ -414,7 +478,7 @@ func (c *Conn) peekNow(fd uintptr) { c.quiet = rawQuiet(fd) }
 // Gone says that the peer has closed its side or reset the connection.
 func (c *Conn) Gone() bool { return c.gone.Load() }
 
-// Bind makes the connection to a replica close as soon as this client leaves. It
+// Bind makes the connection to a replica end as soon as this client leaves. It
 // returns false, and binds nothing, when the client has left already.
 func (c *Conn) Bind(up *Conn) bool {
 	c.mu.Lock()
@@ -427,7 +491,7 @@ func (c *Conn) Bind(up *Conn) bool {
 }
 
 // Unbind ends what Bind began. It returns false when the client has left, in
-// which case the replica's connection is closed or about to be.
+// which case the replica's connection has ended or is about to.
 func (c *Conn) Unbind() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -435,19 +499,39 @@ func (c *Conn) Unbind() bool {
 	return !c.gone.Load()
 }
 
-// hangup is called by the watch when the peer has left.
+// hangup is called by the watch when the peer has left. A pump that has seen the
+// last bytes but not the end behind them is made to look again.
 func (c *Conn) hangup() {
 	c.mu.Lock()
 	c.gone.Store(true)
 	up := c.bound
 	c.bound = nil
 	c.mu.Unlock()
+	if c.pumping.Load() {
+		c.TCPConn.SetReadDeadline(longAgo)
+	}
 	if up != nil {
-		up.Close()
+		up.kill()
 	}
 }
 
-// cut ends the connection as if the peer had left.
+// kill ends the connection for both sides. Unlike Close it never waits, not even
+// for a pump that waits for a client: it is the watch that calls it.
+func (c *Conn) kill() {
+	c.raw.Control(func(fd uintptr) { syscall.Shutdown(int(fd), syscall.SHUT_RDWR) }) // fails if closed
+}
+
+// cutAll ends connections as if their peers had left. All of them are killed
+// first: one may be kept from closing by a relay to another.
+func cutAll(conns []*Conn) {
+	for _, c := range conns {
+		c.kill()
+	}
+	for _, c := range conns {
+		c.cut()
+	}
+}
+
 func (c *Conn) cut() {
 	c.mu.Lock()
 	wake := c.wake

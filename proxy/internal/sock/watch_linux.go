@@ -200,7 +200,5 @@ func (w *Watch) CloseAll() {
 		conns = append(conns, c)
 	}
 	w.mu.Unlock()
-	for _, c := range conns {
-		c.cut()
-	}
+	cutAll(conns)
 }

@@ -59,8 +59,8 @@ func TestClientLeaves(t *testing.T) {
 			}()
 			time.Sleep(5 * time.Millisecond)
 			leave(browser)
-			if err := <-read; !errors.Is(err, net.ErrClosed) {
-				t.Errorf("read error %v; want ErrClosed", err)
+			if err := <-read; !errors.Is(err, io.EOF) {
+				t.Errorf("read error %v; want EOF", err)
 			}
 		})
 		t.Run(name+", blocked write to the bound connection", func(t *testing.T) {
@@ -75,8 +75,8 @@ func TestClientLeaves(t *testing.T) {
 			}()
 			time.Sleep(5 * time.Millisecond)
 			leave(browser)
-			if err := <-written; !errors.Is(err, net.ErrClosed) {
-				t.Errorf("write error %v; want ErrClosed", err)
+			if err := <-written; !errors.Is(err, syscall.EPIPE) {
+				t.Errorf("write error %v; want EPIPE", err)
 			}
 		})
 		t.Run(name+", before Bind", func(t *testing.T) {

@@ -4,6 +4,7 @@ package sock
 
 import (
 	"maps"
+	"slices"
 	"sync"
 )
 
@@ -38,11 +39,9 @@ func (w *Watch) remove(c *Conn) {
 // CloseAll closes every connection that is watched.
 func (w *Watch) CloseAll() {
 	w.mu.Lock()
-	conns := maps.Clone(w.conns)
+	conns := slices.Collect(maps.Keys(w.conns))
 	w.mu.Unlock()
-	for c := range conns {
-		c.cut()
-	}
+	cutAll(conns)
 }
 
 // Arrived cannot be known on this system, so it is assumed.
