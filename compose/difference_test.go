@@ -34,7 +34,7 @@ var replicaDifferences = map[string]difference{
 
 var lbDifferences = map[string]difference{
 	"container_name":           {"baseline-lb", "managed-lb", "both names stand in the contract"},
-	"environment.LBD_STRATEGY": {"cycle", "least-waiting", "compared"},
+	"environment.LBD_STRATEGY": {"cycle", "least-cost", "compared"},
 	"environment.LBD_LISTEN":   {":8080", ":8081", "both ports stand in the contract"},
 	"ports.0.published":        {"8080", "8081", "both ports stand in the contract"},
 	"ports.0.target":           {"8080", "8081", "both ports stand in the contract"},

@@ -50,7 +50,7 @@ var compared = []environment{
 	},
 	{
 		file: "managed.yml", project: "lbd-managed", image: "ghcr.io/ovg-project/kvcached-vllm:latest",
-		lb: "managed-lb", lbPort: "8081", lbStrategy: "least-waiting",
+		lb: "managed-lb", lbPort: "8081", lbStrategy: "least-cost",
 		command:   []string{"vllm", "serve", "MODEL"},
 		on:        []string{"--no-enable-prefix-caching"},
 		off:       []string{"--enable-prefix-caching", "--model", "--kv-events-config"},

@@ -179,9 +179,9 @@ func TestLbConfigurations(t *testing.T) {
 	bin := lbd(t)
 	for _, c := range []struct{ file, lb, listen, strategy string }{
 		{"baseline.yml", "baseline-lb", ":8080", "cycle"},
-		{"managed.yml", "managed-lb", ":8081", "least-waiting"},
+		{"managed.yml", "managed-lb", ":8081", "least-cost"},
 		{"sim.yml", "baseline-lb", ":8080", "cycle"},
-		{"sim.yml", "managed-lb", ":8081", "least-waiting"},
+		{"sim.yml", "managed-lb", ":8081", "least-cost"},
 	} {
 		s := service(t, load(t, c.file, token), c.lb)
 		want := settings{Listen: c.listen, Strategy: c.strategy, AdminListen: ":9901", Models: []pinned{}}

@@ -17,6 +17,7 @@ results/sim/managed. environment_TIME.txt there says what was measured.
 
   INPUT_TOKENS, OUTPUT_TOKENS  lengths, as lbd bench takes them (default 512 and 128)
   SEED                         default 1: the same requests every time
+  LBD_BENCH_API_KEY            key, where lbd asks clients for one
   LBD                          the lbd program to measure with (default: ./lbd, which
                                is built if need be)
 END

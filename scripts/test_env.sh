@@ -12,8 +12,8 @@ Usage: scripts/test_env.sh ENV|PORT
 ENV is baseline, managed, shared-gpu or sim; PORT is that of any lbd on this
 machine. For each lbd: /health must say healthy, /v1/models must list every model,
 each model must stream an answer to its end, and of sixteen requests at once to
-each model every healthy replica must answer at least one. Exits with 3 when a
-check fails.
+each model every healthy replica must answer at least one. Where lbd asks clients
+for a key, LBD_BENCH_API_KEY is it. Exits with 3 when a check fails.
 END
 }
 
@@ -32,6 +32,11 @@ fi
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+# Headers come from a file: a command line is for all to see.
+{
+  echo 'Content-Type: application/json'
+  [ -z "${LBD_BENCH_API_KEY:-}" ] || echo "Authorization: Bearer $LBD_BENCH_API_KEY"
+} >"$work/headers"
 failed=0
 good() { printf '  ok    %s\n' "$*"; }
 bad() {
@@ -46,8 +51,8 @@ request() {
 
 # send URL MODEL STREAM TOKENS TEXT FILE leaves head and body in FILE.head and FILE.
 send() {
-  request "$2" "$3" "$4" "$5" | curl -sN --max-time 120 -D "$6.head" -o "$6" \
-    -H 'Content-Type: application/json' --data-binary @- "$1/v1/chat/completions"
+  request "$2" "$3" "$4" "$5" | curl -sN --max-time 120 -D "$6.head" -o "$6" -H @"$work/headers" \
+    --data-binary @- "$1/v1/chat/completions"
 }
 
 # header NAME FILE prints a header of an answer.
@@ -70,7 +75,7 @@ check_health() {
 
 check_models() {
   local listed model
-  listed=$(curl -s --max-time 5 "$url/v1/models")
+  listed=$(curl -s --max-time 5 -H @"$work/headers" "$url/v1/models")
   while read -r model _; do
     case $listed in
       *"\"id\":\"$model\""*) good "models: $model" ;;

@@ -22,6 +22,7 @@ type lb struct {
 	stream         string // "" = a whole one
 	code           int    // of answers that are no streams; 0 = 200
 	replicas       int    // that answer; 0 = two
+	key            string // that clients must show
 	turn           atomic.Int64
 }
 
@@ -42,6 +43,10 @@ func or(s, other string) string {
 }
 
 func (l *lb) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if l.key != "" && r.URL.Path != "/health" && r.Header.Get("Authorization") != "Bearer "+l.key {
+		http.Error(w, "no key", http.StatusUnauthorized)
+		return
+	}
 	switch r.URL.Path {
 	case "/health":
 		fmt.Fprint(w, or(l.health, allWell))
@@ -94,6 +99,8 @@ func TestEnvironmentIsTested(t *testing.T) {
 		{"well", &lb{}, 0, []string{
 			"ok    health", "ok    models: org/m", "ok    stream: org/m, 2 events, from r2:8000 by cycle", "ok    spread: org/m: r1:8000 8, r2:8000 8", "all is well",
 		}},
+		{"key", &lb{key: "sk-test"}, 0, []string{"all is well"}},
+		{"other key", &lb{key: "sk-other"}, 3, []string{"FAIL  stream of org/m: HTTP/1.1 401 Unauthorized, no key"}},
 		{"one replica down", &lb{health: oneDown, replicas: 1}, 3, []string{"FAIL  health: degraded", "ok    spread: org/m: r1:8000 16", "not all is well"}},
 		{"none there", &lb{health: noneThere}, 3, []string{"FAIL  health", "unhealthy"}},
 		{"model not listed", &lb{models: `{"data":[]}`}, 3, []string{"FAIL  models: org/m is healthy but not in /v1/models"}},
@@ -113,6 +120,7 @@ func TestEnvironmentIsTested(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			m.env = []string{"LBD_BENCH_API_KEY=sk-test"}
 			m.expect(c.code, c.want, "test_env.sh", u.Port())
 		})
 	}
