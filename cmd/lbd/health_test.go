@@ -41,7 +41,10 @@ func TestOwnHealthURL(t *testing.T) {
 		"10.0.0.1:80":    "http://10.0.0.1:80/health",
 		"no-port-at-all": "http://127.0.0.1:8080/health",
 	} {
-		if got := ownHealthURL(listen); got != want {
+		if got := ownHealthURL(listen, true); got != strings.Replace(want, "http", "https", 1) {
+			t.Errorf("%q in TLS: %s", listen, got)
+		}
+		if got := ownHealthURL(listen, false); got != want {
 			t.Errorf("%q: %s; want %s", listen, got, want)
 		}
 	}
@@ -66,5 +69,18 @@ func TestHealthFindsTheListener(t *testing.T) {
 	t.Setenv("LBD_LISTEN", address)
 	if got := lbd(t, "health"); got.code != 0 || got.stdout != "here\n" {
 		t.Errorf("LBD_LISTEN: %+v", got)
+	}
+}
+
+// The lbd beside it may speak TLS, under a name that is not the address asked.
+func TestHealthInTLS(t *testing.T) {
+	s := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte("here")) }))
+	defer s.Close()
+	file := write(t, "endpoints: [http://a.example.org]\ntls_cert_file: x\ntls_key_file: y\nlisten: "+strings.TrimPrefix(s.URL, "https://")+"\n")
+	if got := lbd(t, "health", "--config", file); got.code != 0 || got.stdout != "here\n" {
+		t.Errorf("%+v", got)
+	}
+	if got := lbd(t, "health", "--url", s.URL); got.code != 1 || !strings.Contains(got.stderr, "certificate") {
+		t.Errorf("another server's certificate is not checked: %+v", got)
 	}
 }
