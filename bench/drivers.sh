@@ -79,7 +79,7 @@ python() {
 tokenizer() {
   tokenizer=${LBD_BENCH_TOKENIZER:-$model}
   if [ "$tokenizer" = sim ]; then
-    tokenizer=$cache/tokenizer-sim
+    tokenizer=$cache/tokenizer-sim-$1 # a transformers does not read what a newer one wrote
     [ -e "$tokenizer/tokenizer_config.json" ] || "$python" "$here/tokenizer.py" "$tokenizer" || die "cannot make the tokenizer" 2
   fi
   if [ -d "$tokenizer" ]; then

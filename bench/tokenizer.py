@@ -1,8 +1,9 @@
 """Makes a small tokenizer without a network: tokenizer.py DIRECTORY
 
-It counts as the simulated replicas do, a word of three letters and its space as
-one token, and falls back to bytes, so that every text has a length. It stands in
-for a model's own where none can be downloaded; it says nothing about a model.
+Words of three letters are one token, as the simulated replicas count, and every
+other text is split down to bytes, so that each has a length. It stands in for a
+model's own where none can be downloaded: lengths it reports are only like the
+replica's.
 """
 
 import itertools

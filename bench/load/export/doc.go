@@ -20,5 +20,7 @@
 //     latency is one mean for each request. Tokens are those the replica counted,
 //     where genai-perf asks a tokenizer.
 //   - profile_export.csv: the same as profile_export_genai_perf.csv.
-//   - guidellm.json: a report in the schema of guidellm 0.7.
+//   - guidellm.json, guidellm_0.3.json: reports in the schemas of guidellm 0.7 and of
+//     0.2 to 0.3.1. Figures of guidellm's own scheduler are those of the run's clocks
+//     that mean the same; it has no queue, so times in one are 0.
 package export

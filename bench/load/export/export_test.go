@@ -171,6 +171,31 @@ func TestGuidellmReport(t *testing.T) {
 	}
 }
 
+func TestOldGuidellmReport(t *testing.T) {
+	dir := write(t, sample())
+	var got struct {
+		Benchmarks []struct {
+			Totals   breakdown[int] `json:"request_totals"`
+			Requests struct {
+				Successful, Errored []struct {
+					Type   string  `json:"type_"`
+					TTFT   float64 `json:"time_to_first_token_ms"`
+					Output string
+				}
+			}
+		}
+	}
+	read(t, filepath.Join(dir, "guidellm_0.3.json"), &got)
+	b := got.Benchmarks[0]
+	// The answer that was whole has no place there.
+	if diff := cmp.Diff(breakdown[int]{1, 1, 0, 2}, b.Totals); diff != "" {
+		t.Error(diff)
+	}
+	if r := b.Requests; r.Successful[0].TTFT != 50 || r.Successful[0].Output != `on"e two thre` || r.Errored[0].Type != "generative_text_error" {
+		t.Errorf("%+v", r)
+	}
+}
+
 func TestDistribute(t *testing.T) {
 	d := distribute([]float64{3, 1, 1, 5})
 	if d.Mean != 2.5 || d.Mode != 1 || d.Median != 2 || d.Variance != 2.75 || d.TotalSum != 10 || d.Max != 5 || len(d.Percentiles) != 11 {

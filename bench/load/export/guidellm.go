@@ -248,7 +248,7 @@ func (g *guide) metrics() map[string]any {
 		"output_tokens_per_iteration", "iter_tokens_per_iteration",
 	} {
 		if m[name] == nil {
-			m[name] = map[string]any{}
+			m[name] = breakdown[distribution]{distribute(nil), distribute(nil), distribute(nil), distribute(nil)}
 		}
 	}
 	for _, name := range []string{"text", "image", "video", "audio", "tool_call"} {

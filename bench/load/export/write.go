@@ -21,6 +21,7 @@ func Write(dir string, res *load.Results) error {
 		writeCSV(at("profile_export_genai_perf.csv"), res),
 		writeCSV(at("profile_export.csv"), res),
 		WriteJSON(at("guidellm.json"), newGuide(res).report()),
+		WriteJSON(at("guidellm_0.3.json"), newGuide(res).old()),
 	)
 	if err == nil {
 		err = writeRawIfWhole(at("profile_export.json"), res)
