@@ -16,4 +16,5 @@ var subcommands = []func() *cobra.Command{
 	newBenchCommand,
 	newReplayCommand,
 	newReportCommand,
+	newAggregateCommand,
 }
