@@ -308,7 +308,7 @@ func (c *Comparison) howTo() []string {
 		notes = append(notes,
 			"Differences are in percent of "+c.Environments[0]+". A 95 % interval holds the true difference in 95 of 100 such measurements. It is the wider of a bootstrap "+
 				"over repeats and blocks of consecutive requests, and Student's interval over the repeats.",
-			fmt.Sprintf("“No difference shown” means that the interval includes none; it does not mean that there is none. “Equal” means that the whole interval is within %d %%.", equalWithin),
+			fmt.Sprintf("“No difference shown” means that the interval includes 0, not that there is no difference: more repeats make it narrower. “Equal” means that the whole interval is within %d %%.", equalWithin),
 			"Many figures are tested at once: of twenty without any true difference, one will look different by chance.",
 		)
 	}

@@ -80,7 +80,7 @@ func (c *Comparison) judgeOne(e int) (string, page.Tone, []page.Point) {
 	case len(best[Unshown]) == 0 && len(best[Equal]) > 0:
 		return fmt.Sprintf("%s and %s are equal: no figure differs by more than %d %%.", b, a, equalWithin), page.Neutral, points
 	}
-	return fmt.Sprintf("No difference between %s and %s is shown: every interval includes none.", b, a), page.Unclear, points
+	return fmt.Sprintf("No difference between %s and %s is shown: the interval of every figure includes 0.", b, a), page.Unclear, points
 }
 
 func (c *Comparison) whyNoEvidence(e int) string {
