@@ -12,8 +12,8 @@
 #
 # Each binary is built twice, the second time from a copy of the commit in another
 # directory and with an empty build cache, and the two must not differ in a bit.
-# govulncheck wants the database at vuln.go.dev: where that cannot be reached the
-# release says so and goes on, for every other failure it ends.
+# govulncheck wants its modules and the database at vuln.go.dev: where one cannot be
+# reached the release says so and goes on; for every other failure it ends.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -41,7 +41,7 @@ vulnerabilities() {
 	if [ "$code" -eq 0 ]; then
 		say "govulncheck: nothing known"
 	elif grep -qiE 'no such host|could not resolve|dial tcp|i/o timeout|connection refused|403 Forbidden|404 Not Found|proxyconnect' "$tmp/vuln" && ! grep -q 'Vulnerability #' "$tmp/vuln"; then
-		say "WARNING: govulncheck could not reach the vulnerability database; NOT CHECKED for known vulnerabilities:"
+		say "WARNING: govulncheck or its database could not be reached; NOT CHECKED for known vulnerabilities:"
 		tail -n 2 "$tmp/vuln" | sed 's/^/  /'
 	else
 		cat "$tmp/vuln" >&2
