@@ -94,6 +94,7 @@ func dialCause(err error) string {
 
 // failed tells health and metrics of an attempt that is the replica's fault.
 func (x *exchange) failed(o balancer.Outcome) {
+	x.ending = balancer.Failed
 	x.s.opt.Health.Report(x.replica, o)
 	x.s.opt.Metrics.UpstreamError(x.replica.ID, o.String())
 }

@@ -60,8 +60,9 @@ type exchange struct {
 	stream   relay.Stream
 	sniff    relay.Sniffer
 	status   int
-	complete bool // the replica's response was read to its end
-	left     bool // the client has left
+	complete bool            // the replica's response was read to its end
+	left     bool            // the client has left
+	ending   balancer.Ending // of the reservation, as far as is known
 	done     bool
 }
 
@@ -121,6 +122,7 @@ func (x *exchange) prepare(req *inbound.Request) *apiError {
 		return x.let(err)
 	}
 	x.want, x.req = w, w.request(x.body)
+	x.req.Now = x.start
 	x.model = x.s.opt.Metrics.Model(w.model.Name)
 	if err := x.let(nil); err != nil {
 		return err
@@ -183,7 +185,8 @@ func (x *exchange) leave() {
 		x.pair.InFlight.Dec()
 		x.pair = nil
 	}
-	x.res.Done()
+	x.res.End(x.ending, time.Now())
+	x.ending = balancer.Abandoned
 }
 
 // release decides about the replica's connection: reuse needs a request that was
@@ -237,6 +240,8 @@ func (x *exchange) end() {
 	if x.want.model != nil {
 		strategy = x.want.model.Strategy
 	}
+	x.sniff.End()
+	x.learn()
 	x.leave()
 	if x.left {
 		x.status = statusClientGone
@@ -252,8 +257,17 @@ func (x *exchange) end() {
 	}
 }
 
+// learn tells the strategy what became of a request that was answered.
+func (x *exchange) learn() {
+	if u := &x.sniff.Usage; u.Prompt > 0 || u.Completion > 0 {
+		x.res.Usage(balancer.Usage{Prompt: u.Prompt, Completion: u.Completion, Cached: u.Cached})
+	}
+	if x.complete && x.status < 300 && !x.left {
+		x.ending = balancer.Finished
+	}
+}
+
 func (x *exchange) countTokens() {
-	x.sniff.End()
 	u := &x.sniff.Usage
 	if u.Prompt > 0 {
 		x.model.PromptTokens.Add(float64(u.Prompt))
@@ -288,6 +302,6 @@ func (x *exchange) free() {
 	x.res = balancer.Reservation{}
 	x.up, x.sent, x.sendErr = nil, nil, nil
 	x.answer.Clear()
-	x.first, x.status, x.complete, x.left, x.done = nil, 0, false, false, false
+	x.first, x.status, x.complete, x.left, x.done, x.ending = nil, 0, false, false, false, balancer.Abandoned
 	exchanges.Put(x)
 }

@@ -32,6 +32,7 @@ func (x *exchange) respond(rest []byte) verdict {
 	x.sniff.Reset(x.answer.SSE, x.model.ITL)
 	if x.answer.SSE {
 		x.sniff.Start, x.sniff.TTFT = x.start, x.model.TTFT
+		x.sniff.Tokens = &x.res
 	}
 	if x.answer.SSE || x.answer.JSON {
 		x.stream.Sniff = &x.sniff

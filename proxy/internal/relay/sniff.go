@@ -11,6 +11,13 @@ type Usage struct{ Prompt, Completion, Cached int }
 // Gaps takes durations in seconds; a Prometheus histogram is one.
 type Gaps interface{ Observe(seconds float64) }
 
+// Tokens hears when events with content come.
+type Tokens interface {
+	FirstToken(now time.Time)
+	// Tokens tells of n further events, the last of them at now.
+	Tokens(n int, now time.Time)
+}
+
 // Sniffer reads a response in passing. It never changes and never delays it, and
 // what it does not understand it ignores.
 type Sniffer struct {
@@ -20,6 +27,8 @@ type Sniffer struct {
 	// inter-token latency; nil = not wanted.
 	TTFT, Gaps Gaps
 	Start      time.Time
+	// Tokens hears of each event with content; nil = nobody does.
+	Tokens Tokens
 	// First and Last are when the first and the last event with content came.
 	// The chunk that only names the role is no content (vLLM sends it together
 	// with the first token).
@@ -121,8 +130,16 @@ func (s *Sniffer) token(now time.Time) {
 		if s.TTFT != nil {
 			s.TTFT.Observe(now.Sub(s.Start).Seconds())
 		}
-	} else if s.Gaps != nil {
-		s.Gaps.Observe(now.Sub(s.Last).Seconds())
+		if s.Tokens != nil {
+			s.Tokens.FirstToken(now)
+		}
+	} else {
+		if s.Gaps != nil {
+			s.Gaps.Observe(now.Sub(s.Last).Seconds())
+		}
+		if s.Tokens != nil {
+			s.Tokens.Tokens(1, now)
+		}
 	}
 	s.Last = now
 	s.Events++

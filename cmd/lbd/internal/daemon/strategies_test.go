@@ -168,3 +168,31 @@ func TestNoResponseHeaders(t *testing.T) {
 		t.Errorf("%v", a.header)
 	}
 }
+
+// A conversation goes on where its prompt is cached.
+func TestLeastCostFollowsThePrompt(t *testing.T) {
+	a, b := replica(t, sim.Config{}), replica(t, sim.Config{})
+	p := lbd(t, urls(a, b), "strategy", "least-cost")
+	for c := range 8 {
+		start := fmt.Sprintf(`{"role":"user","content":%q}`, strings.Repeat(fmt.Sprintf("conversation %d. ", c), 1500))
+		var home string
+		turns := start
+		for turn := range 3 {
+			body := fmt.Sprintf(`{"model":%q,"stream":true,"stream_options":{"include_usage":true},"max_tokens":4,"messages":[%s]}`, llama, turns)
+			w := p.dial()
+			w.sendPost("/v1/chat/completions", body)
+			got := w.answer("POST")
+			if got.StatusCode != 200 || got.err != nil {
+				t.Fatalf("%s %v", got.Status, got.err)
+			}
+			at := got.Header.Get("X-Lbd-Replica")
+			if home == "" {
+				home = at
+			}
+			if at != home {
+				t.Errorf("conversation %d, turn %d went to %s; its prompt is at %s", c, turn, at, home)
+			}
+			turns += `,{"role":"assistant","content":"yes"},{"role":"user","content":"go on"}`
+		}
+	}
+}
