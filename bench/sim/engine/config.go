@@ -32,9 +32,12 @@ type Config struct {
 
 	ChunkedPrefill *bool // default: V1 on; V0 on if MaxModelLen > 32768
 	PrefixCaching  *bool // default: V1 on, V0 off
-	// ShareInStep lets a request hit blocks that another one computes in the same step, as vLLM V1's allocate_slots
-	// does. Off: blocks are visible from the end of the step that computes them.
-	ShareInStep bool
+	// ShareInStep lets a request hit blocks that another one, scheduled before it, computes in the same step. Default: V1
+	// on, V0 off. vLLM V1 enters blocks into the prefix cache when they are allocated, for all tokens up to the end of
+	// what is scheduled (KVCacheManager.allocate_slots, vllm/v1/core/kv_cache_manager.py), and looks the next waiting
+	// request up after that, in the same Scheduler.schedule; V0 marks blocks as computed after the step
+	// (BlockSpaceManager.mark_blocks_as_computed).
+	ShareInStep *bool
 	// MaxCachedTokens bounds the cached tokens nobody references (kvcached: KVCACHED_MAX_CACHED_TOKENS, 16000);
 	// 0 = no bound but the pool.
 	MaxCachedTokens int
@@ -112,6 +115,10 @@ func (c *Config) batching() {
 	if c.PrefixCaching == nil {
 		on := !v0
 		c.PrefixCaching = &on
+	}
+	if c.ShareInStep == nil {
+		on := !v0
+		c.ShareInStep = &on
 	}
 	switch {
 	case !v0:

@@ -38,9 +38,9 @@
 // get PrivateBlock(id, index): they occupy the cache like any other and serve the request itself after a preemption.
 // Blocks are reference counted. What nobody references stays, as cached, in an LRU list from which the pool takes its
 // blocks when no empty one is left; a finished request's blocks enter it last block first, so suffixes go before the
-// prefixes they hang on. A hit is cut so that at least one token is computed. Blocks become visible at the end of the
-// step that computes them; with Config.ShareInStep already to requests admitted later in the same step, which is what
-// vLLM's allocate_slots does (it caches a block when it is scheduled). A block computed twice stays private the second
+// prefixes they hang on. A hit is cut so that at least one token is computed. Blocks become visible when
+// their computation is scheduled (V1: to requests admitted later in the same step, as in vLLM, see Config.ShareInStep) or
+// at the end of the step that computes them (V0). A block computed twice stays private the second
 // time and is dropped, not cached, when its owner ends. Empty blocks are used before cached ones; vLLM keeps both in one
 // queue, so this pool forgets a little later than the real one.
 //

@@ -61,6 +61,7 @@ type Engine struct {
 	preset    Preset
 	chunked   bool
 	caching   bool
+	sharing   bool // of blocks within a step
 	v0        bool
 	watermark int
 
@@ -104,7 +105,8 @@ func New(cfg Config) (*Engine, error) {
 	}
 	e := &Engine{
 		cfg: cfg, preset: preset, chunked: *cfg.ChunkedPrefill, caching: *cfg.PrefixCaching,
-		v0: cfg.Profile == ProfileV0, watermark: cfg.watermark(),
+		sharing: *cfg.PrefixCaching && *cfg.ShareInStep,
+		v0:      cfg.Profile == ProfileV0, watermark: cfg.watermark(),
 	}
 	e.Reset()
 	return e, nil
@@ -117,7 +119,7 @@ func (e *Engine) Reset() {
 		maxCache = e.cfg.MaxCachedTokens / e.cfg.BlockSize
 	}
 	*e = Engine{
-		cfg: e.cfg, preset: e.preset, chunked: e.chunked, caching: e.caching, v0: e.v0, watermark: e.watermark,
+		cfg: e.cfg, preset: e.preset, chunked: e.chunked, caching: e.caching, sharing: e.sharing, v0: e.v0, watermark: e.watermark,
 		rng:     rand.New(rand.NewPCG(e.cfg.Seed, 0x6C62642D656E6769)),
 		pool:    newPool(e.cfg.NumBlocks, maxCache),
 		byID:    make(map[uint64]*sequence),

@@ -52,11 +52,11 @@ func TestHitEndsAtTheFirstMiss(t *testing.T) {
 	}
 }
 
-// Blocks are visible from the end of the step that computes them: chunk by chunk, to a request that comes later; not to
-// one in the same step, unless ShareInStep.
+// Blocks are visible chunk by chunk: to a request scheduled later in the step that computes them with ShareInStep, else
+// from the end of that step.
 func TestBlocksAreVisibleWhenComputed(t *testing.T) {
 	for share, want := range map[bool]int{false: 0, true: 256} {
-		e := start(t, steady(Config{ShareInStep: share}))
+		e := start(t, steady(Config{ShareInStep: &share}))
 		chain := chainOf(1, 16)
 		submit(t, e, Request{ID: 1, PromptTokens: 260, OutputTokens: 1, Blocks: chain},
 			Request{ID: 2, PromptTokens: 260, OutputTokens: 1, Blocks: chain})
@@ -64,13 +64,37 @@ func TestBlocksAreVisibleWhenComputed(t *testing.T) {
 			t.Errorf("share %v: same step hit %d tokens, want %d", share, ev.CachedTokens, want)
 		}
 	}
-	e := start(t, steady(Config{MaxNumBatchedTokens: 64, MaxNumSeqs: 8}))
-	chain := chainOf(1, 16)
-	submit(t, e, Request{ID: 1, PromptTokens: 90, OutputTokens: 50, Blocks: chain[:5]})
-	step(t, e) // computes 64 tokens of request 1
-	submit(t, e, Request{ID: 2, PromptTokens: 260, OutputTokens: 1, Blocks: chain})
-	if ev := first(t, drain(t, e), 2); ev.CachedTokens != 64 {
-		t.Errorf("hit %d tokens of a prompt under way, want the 64 computed", ev.CachedTokens)
+	for share, want := range map[bool]int{false: 64, true: 80} {
+		e := start(t, steady(Config{MaxNumBatchedTokens: 64, MaxNumSeqs: 8, ShareInStep: &share}))
+		chain := chainOf(1, 16)
+		submit(t, e, Request{ID: 1, PromptTokens: 90, OutputTokens: 50, Blocks: chain[:5]})
+		step(t, e) // computes 64 tokens of request 1; the next one computes the rest of it, and begins request 2
+		submit(t, e, Request{ID: 2, PromptTokens: 260, OutputTokens: 1, Blocks: chain})
+		if ev := first(t, drain(t, e), 2); ev.CachedTokens != want {
+			t.Errorf("share %v: hit %d tokens of a prompt under way, want %d", share, ev.CachedTokens, want)
+		}
+	}
+}
+
+// What vLLM does is the default of each generation.
+func TestShareInStepDefault(t *testing.T) {
+	for profile, want := range map[Profile]bool{ProfileV0: false, ProfileV1: true} {
+		if got := *start(t, Config{Profile: profile}).Config().ShareInStep; got != want {
+			t.Errorf("%s: %v, want %v", profile, got, want)
+		}
+	}
+}
+
+// KV that comes from elsewhere is not computed, and takes its blocks.
+func TestExternal(t *testing.T) {
+	e := start(t, steady(Config{}))
+	submit(t, e, Request{ID: 1, PromptTokens: 1000, OutputTokens: 2, External: 1000})
+	evs := drain(t, e)
+	if got := e.Stats().PrefillTokens; got != 8 || first(t, evs, 1).CachedTokens != 992 {
+		t.Errorf("%d tokens computed, %d cached, want the last 8 of 1000 and 992", got, first(t, evs, 1).CachedTokens)
+	}
+	if st := e.Stats(); st.CachedTokens != 992 {
+		t.Errorf("%d tokens cached in the end, want 992", st.CachedTokens)
 	}
 }
 

@@ -51,6 +51,9 @@ func (e *Engine) scheduleRunning() int {
 			break
 		}
 		e.chunks = append(e.chunks, chunk{s, x})
+		if e.sharing {
+			e.publish(s, s.computed+x)
+		}
 		budget -= x
 	}
 	return budget
@@ -127,7 +130,7 @@ func (e *Engine) place(s *sequence, budget int) (int, bool) {
 	}
 	e.enter(s, blocks, hit)
 	e.chunks = append(e.chunks, chunk{s, x})
-	if e.caching && e.cfg.ShareInStep {
+	if e.sharing {
 		e.publish(s, hit+x)
 	}
 	return x, true

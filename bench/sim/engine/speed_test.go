@@ -11,7 +11,7 @@ func decodingBatch(t testing.TB, n int, quiet bool) *Engine {
 	p.MaxModelLen, p.NumBlocks = 1<<30, 1<<27
 	e := start(t, Config{Model: &p, Quiet: quiet, PrefixCaching: flag(false), MaxNumSeqs: 1024})
 	for id := range uint64(n) {
-		submit(t, e, Request{ID: id, PromptTokens: 500 + int(id)*13, OutputTokens: 1 << 20})
+		submit(t, e, Request{ID: id, PromptTokens: 500 + int(id)*13, OutputTokens: 1 << 29})
 	}
 	for e.decodes < n {
 		e.Step(nil)
