@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/valyala/fasthttp"
@@ -235,6 +236,9 @@ func (x *exchange) begin(rest []byte, framing relay.Framing) verdict {
 	case framing == relay.UntilClose:
 		x.stream.Mode = relay.Rechunk
 	}
+	if framing == relay.Length && !x.client.Secure() && !x.up.Secure() {
+		x.stream.Splice = x.splice
+	}
 	x.drop()
 	x.run(chunked, old)
 	return verdict{}
@@ -256,6 +260,24 @@ func (x *exchange) run(chunked, untilClose bool) {
 	if err != nil && untilClose {
 		x.client.SetLinger(0) // a FIN would make the answer look whole
 	}
+}
+
+// splice has the kernel carry a part of the answer. Whose fault an end is shows
+// only afterwards: a client that is there has not left.
+func (x *exchange) splice(n int64) (int64, error) {
+	moved, err := x.client.Splice(x.up.Conn, n, x.cfg.Silence)
+	switch {
+	case err == nil:
+	case x.client.Gone(), errors.Is(err, syscall.EPIPE):
+		err = errors.Join(relay.ErrClient, err)
+	case errors.Is(err, os.ErrDeadlineExceeded) && !x.up.Quiet(): // it is the client that takes nothing
+		err = errors.Join(relay.ErrClient, err)
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		err = relay.ErrSilence
+	default:
+		err = errors.Join(relay.ErrTruncated, err)
+	}
+	return moved, err
 }
 
 // Write sends a part of the answer, the first one together with the head.
