@@ -13,6 +13,7 @@
 // An event arrives when the kernel has its last byte (SO_TIMESTAMPNS), not when the
 // client gets round to reading it. Where there are no stamps, on other systems
 // than Linux and over TLS, it is the time after the read; event_clock says which.
+// Events that are read together have the time of the last of them.
 //
 // A request has two clocks. The scheduled one starts when the plan said and
 // includes any delay of the client itself; figures named from_send start when the
