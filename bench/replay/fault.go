@@ -2,7 +2,10 @@ package replay
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -83,4 +86,40 @@ func (r *run) probe(e event) {
 
 func sortByID(qs []*Query) {
 	slices.SortFunc(qs, func(a, b *Query) int { return cmp.Compare(a.ID, b.ID) })
+}
+
+// ParseFault reads the command line's notation; replicas count from 0:
+//
+//	crash:3@1m          replica 3 dies after a minute
+//	crash:3@1m+30s      and is back, empty, half a minute later
+//	slow:3@1m+30s*2.5   its steps take 2.5 times as long meanwhile
+func ParseFault(s string) (f Fault, err error) {
+	fail := func() (Fault, error) {
+		return Fault{}, fmt.Errorf("fault %q; want crash:REPLICA@AT[+FOR] or slow:REPLICA@AT[+FOR]*FACTOR", s)
+	}
+	kind, rest, _ := strings.Cut(s, ":")
+	rest, factor, stretched := strings.Cut(rest, "*")
+	replica, times, timed := strings.Cut(rest, "@")
+	at, length, ends := strings.Cut(times, "+")
+	if f.Replica, err = strconv.Atoi(replica); err != nil || f.Replica < 0 || !timed {
+		return fail()
+	}
+	if f.At, err = time.ParseDuration(at); err != nil || f.At < 0 {
+		return fail()
+	}
+	if ends {
+		if f.For, err = time.ParseDuration(length); err != nil || f.For <= 0 {
+			return fail()
+		}
+	}
+	switch {
+	case kind == "crash" && !stretched:
+		return f, nil
+	case kind != "slow" || !stretched:
+		return fail()
+	}
+	if f.Factor, err = strconv.ParseFloat(factor, 64); err != nil || !(f.Factor > 0 && f.Factor <= 1e6) {
+		return fail()
+	}
+	return f, nil
 }

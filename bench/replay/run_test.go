@@ -255,3 +255,30 @@ func FuzzParseFleet(f *testing.F) {
 		}
 	})
 }
+
+func TestParseFault(t *testing.T) {
+	for text, want := range map[string]Fault{
+		"crash:3@1m":        {Replica: 3, At: time.Minute},
+		"crash:3@1m+30s":    {Replica: 3, At: time.Minute, For: 30 * time.Second},
+		"slow:0@0s+30s*2.5": {At: 0, For: 30 * time.Second, Factor: 2.5},
+		"slow:1@5s*2":       {Replica: 1, At: 5 * time.Second, Factor: 2},
+	} {
+		if got, err := ParseFault(text); err != nil || got != want {
+			t.Errorf("%q is %+v, %v; want %+v", text, got, err, want)
+		}
+	}
+	for _, text := range []string{"", "crash", "crash:1", "crash:-1@1s", "crash:1@x", "crash:1@1s+0s", "crash:1@1s*2", "slow:1@1s", "slow:1@1s*0", "slow:1@1s*NaN", "hang:1@1s"} {
+		if f, err := ParseFault(text); err == nil {
+			t.Errorf("%q is accepted as %+v", text, f)
+		}
+	}
+}
+
+func FuzzParseFault(f *testing.F) {
+	f.Add("slow:0@0s+30s*2.5")
+	f.Fuzz(func(t *testing.T, s string) {
+		if x, err := ParseFault(s); err == nil && (x.Replica < 0 || x.At < 0 || x.For < 0 || !(x.Factor >= 0)) {
+			t.Errorf("%q is %+v", s, x)
+		}
+	})
+}

@@ -13,7 +13,6 @@ import (
 	"lbd/balancer/strategy"
 	"lbd/bench/replay"
 	"lbd/bench/replay/rivals"
-	"lbd/bench/trace"
 )
 
 // replayOptions are the flags of lbd replay.
@@ -22,6 +21,13 @@ type replayOptions struct {
 	traceOffset, traceDuration time.Duration
 	traceSpeed                 float64
 	maxLength                  int
+	made                       string
+	rate                       float64
+	requests, sessions         int
+	thinkMax                   time.Duration
+
+	faults []string
+	bounds bool
 
 	replicas   string
 	preset     string
@@ -47,16 +53,21 @@ type replayOptions struct {
 func newReplayCommand() *cobra.Command {
 	o := &replayOptions{}
 	cmd := &cobra.Command{
-		Use:   "replay --trace FILE --trace-format FORMAT [flags]",
+		Use:   "replay (--trace FILE --trace-format FORMAT | --made KIND --rate R) [flags]",
 		Short: "What if: replay traffic against strategies in virtual time",
 		Long: `Replay recorded traffic against simulated replicas, in virtual time: an hour takes
 seconds. Strategies are lbd's own code; replicas are those of lbd sim, with the
 scheduler, KV cache and step times of vLLM on an H100. Every strategy meets the
 same arrivals.
 
-Several fleets in --replicas answer what fewer of them would have meant.`,
+Several fleets in --replicas answer what fewer of them would have meant. With
+--trace-format access-log the trace is lbd's own access log. --strategies also
+takes the rules of other projects: ` + strings.Join(rivals.Names(), ", ") + `.`,
 		Example: `  lbd replay --trace conversation_trace.jsonl.gz --trace-format mooncake --trace-speed 5
-  lbd replay --trace conv.csv.gz --trace-format azure --strategies cycle,least-waiting --replicas 8,6`,
+  lbd replay --trace conv.csv.gz --trace-format azure --strategies cycle,least-waiting --replicas 8,6
+  lbd replay --trace access.log --trace-format access-log --replicas 8,6 --ttft 1s --bounds
+  lbd replay --trace agents.jsonl.gz --trace-format agents --sessions 64 --requests 5000
+  lbd replay --made shared-prefix --rate 50 --fault crash:3@20s+30s --fault slow:1@10s+1m*2.5`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd) },
 	}
@@ -68,10 +79,15 @@ func (o *replayOptions) addFlags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.SortFlags = false
 	f.StringVar(&o.traceFile, "trace", "", "`file` with arrivals, plain or gzip")
-	f.StringVar(&o.traceFormat, "trace-format", "", "azure or mooncake")
+	f.StringVar(&o.traceFormat, "trace-format", "", "azure, mooncake, access-log (lbd's own, JSON) or agents (closed loop)")
 	f.DurationVar(&o.traceOffset, "trace-offset", 0, "leave out so much of the trace's start, in its own time")
 	f.DurationVar(&o.traceDuration, "trace-duration", 0, "replay so much of the trace, in its own time (default: all)")
 	f.Float64Var(&o.traceSpeed, "trace-speed", 1, "replay the trace so many times as fast")
+	f.StringVar(&o.made, "made", "", "made-up traffic instead of a trace: poisson, bursty (code completion, CV 13) or shared-prefix (150 tenants of 6k)")
+	f.Float64Var(&o.rate, "rate", 10, "requests per second of --made")
+	f.IntVar(&o.requests, "requests", 0, "replay so many requests (default: all of a trace; 5000 made up)")
+	f.IntVar(&o.sessions, "sessions", 32, "conversations at a time, with --trace-format agents")
+	f.DurationVar(&o.thinkMax, "think-max", 10*time.Minute, "longest pause in a conversation")
 	f.IntVar(&o.maxLength, "max-length", 131072, "leave out requests of more prompt and output tokens together; 0 keeps all")
 
 	f.StringVar(&o.strategies, "strategies", strings.Join(strategyNames(), ","), "`names` to compare")
@@ -86,6 +102,9 @@ func (o *replayOptions) addFlags(cmd *cobra.Command) {
 	f.Float64Var(&o.nonStreaming, "non-streaming", 0, "share of the requests that are not streamed, 0 to 1")
 	f.IntVar(&o.seeds, "seeds", 1, "repeat with so many seeds; the table shows the mean")
 	f.Float64Var(&o.warmup, "warmup", .1, "share of the requests, the first ones, to leave out of the figures")
+
+	f.StringArrayVar(&o.faults, "fault", nil, "`WHAT`: crash:REPLICA@AT[+FOR] or slow:REPLICA@AT[+FOR]*FACTOR; replicas count from 0; repeatable")
+	f.BoolVar(&o.bounds, "bounds", false, "also show limits: requests alone, the work there is, one central queue")
 
 	f.DurationVar(&o.ttft, "ttft", 2*time.Second, "a request is good with a TTFT up to this ...")
 	f.DurationVar(&o.ttftPerToken, "ttft-per-token", 0, "... plus this for each token of its prompt")
@@ -114,6 +133,9 @@ func (o *replayOptions) run(cmd *cobra.Command) error {
 		fmt.Fprintf(cmd.ErrOrStderr(), "%d requests of more than %d tokens left out\n", o.dropped, o.maxLength)
 	}
 	if err := replay.WriteTable(cmd.OutOrStdout(), results); err != nil {
+		return err
+	}
+	if err := o.showBounds(cmd, plan, results); err != nil {
 		return err
 	}
 	return o.write(results)
@@ -146,8 +168,17 @@ func (o *replayOptions) plan() (replay.Plan, error) {
 	if p.Fleets, err = o.fleets(); err != nil {
 		return p, err
 	}
-	p.Policies, err = policies(o.strategies)
-	return p, err
+	if p.Policies, err = policies(o.strategies); err != nil {
+		return p, err
+	}
+	for _, text := range o.faults {
+		f, err := replay.ParseFault(text)
+		if err != nil {
+			return p, fmt.Errorf("--fault: %w", err)
+		}
+		p.Config.Faults = append(p.Config.Faults, f)
+	}
+	return p, o.checkTraffic()
 }
 
 func (o *replayOptions) fleets() ([]replay.Fleet, error) {
@@ -188,22 +219,4 @@ func policy(name string) (replay.Policy, error) {
 	}
 	known := append(strategyNames(), rivals.Names()...)
 	return replay.Policy{}, fmt.Errorf("--strategies: %q is unknown%s", name, didYouMean("", name, known))
-}
-
-// workload reads the trace for a seed.
-func (o *replayOptions) workload(seed uint64) (*replay.Workload, error) {
-	t, err := trace.Open(o.traceFile, o.traceFormat, seed)
-	if err != nil {
-		return nil, fmt.Errorf("--trace: %w", err)
-	}
-	t = t.Window(o.traceOffset, o.traceDuration).SpeedUp(o.traceSpeed)
-	o.dropped = 0
-	if o.maxLength > 0 {
-		t = t.MaxTokens(o.maxLength, func(trace.Arrival) { o.dropped++ })
-	}
-	all, err := t.Collect()
-	if err != nil {
-		return nil, err
-	}
-	return replay.Open(o.traceFormat, trace.Of(t.BlockTokens, all...)), nil
 }

@@ -53,10 +53,25 @@ func TestReplayRefuses(t *testing.T) {
 		{[]string{"--trace", "/nowhere"}, "--trace"},
 		{[]string{"--trace-speed", "0"}, "--trace-speed"},
 		{[]string{"--non-streaming", "2"}, "2"},
+		{[]string{"--fault", "crash:1"}, "--fault"},
+		{[]string{"--made", "poisson"}, "--made"},
+		{[]string{"--sessions", "0"}, "--sessions"},
 	} {
 		args := append([]string{"replay", "--quiet", "--trace", azureRows, "--trace-format", "azure"}, c.args...)
 		if res := lbd(t, args...); res.code != exitUsage || !strings.Contains(res.stderr, c.want) {
 			t.Errorf("%v: %+v; want exit 1 and %q", c.args, res, c.want)
 		}
+	}
+}
+
+// Made-up traffic, a rule of another project, a crash and the limits.
+func TestReplayMadeUp(t *testing.T) {
+	res := lbd(t, "replay", "--quiet", "--made", "shared-prefix", "--rate", "20", "--requests", "200", "--replicas", "3",
+		"--strategies", "cycle,lmetric", "--fault", "crash:1@2s+3s", "--bounds", "--block-size", "64")
+	if res.code != 0 || !strings.Contains(res.stdout, "lmetric") || !strings.Contains(res.stdout, "central queue") {
+		t.Errorf("%+v; want both strategies and the limits", res)
+	}
+	if res := lbd(t, "replay", "--quiet", "--made", "rain"); res.code != exitUsage || !strings.Contains(res.stderr, "poisson") {
+		t.Errorf("%+v; want the kinds there are", res)
 	}
 }

@@ -87,7 +87,7 @@ func makeCells() []cell {
 			config: with(8, func(c *replay.Config) { c.Limits = agents })},
 	}
 	for i := range all {
-		all[i].rev = 1
+		all[i].rev = 2
 	}
 	return all
 }
