@@ -2,6 +2,7 @@ package strategy
 
 import (
 	"math"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -25,6 +26,7 @@ type leastCost struct {
 	hash  atomic.Pointer[prefix.Hasher] // of the model, named by the first request
 
 	model         learner
+	regressed     regressions
 	outputs       [lengthBuckets]mean // tokens
 	promptMean    mean                // tokens
 	bytesPerToken mean
@@ -186,7 +188,7 @@ func (p *leastCost) match(w *workspace, q *balancer.Request) {
 
 // cached is how many tokens of the prompt a replica has that has so many of its
 // blocks: whole blocks of vLLM, and never all of it, for the last one is computed.
-func (p *leastCost) cached(a *asked, depth int) float64 {
+func (a *asked) cached(depth int) float64 {
 	if depth == 0 {
 		return 0
 	}
@@ -216,25 +218,26 @@ type costSight struct {
 	// what their decode steps take.
 	devicePrefill, deviceRequests, deviceStep float64
 	full                                      bool // the pool it shares
-	prefillPart                               prefillPart
+	rates
+	work float64 // the prefill above in ms, without trust
+	left float64 // the part of it that is still to be done
 }
 
-type prefillPart struct {
-	overhead, token, pair float64 // ms
+// rates are the coefficients of one replica, in ms, as learned so far, and trust.
+type rates struct {
+	overhead, token, pair float64
 	step, sequence, held  float64
 	trust                 float64
-	work                  float64 // PreWork in ms, without trust
-	left                  float64 // the part of it that is still to be done
 }
 
 // look reads everything a pick depends on.
 func (p *leastCost) look(w *workspace, q *balancer.Request, candidates []*balancer.Replica) {
 	p.ask(w, q)
-	w.sights, w.costs = w.sights[:0], w.costs[:0]
 	v := p.view.Load()
 	if v == nil || len(v.replicas) < len(candidates) {
 		v = p.meet(candidates)
 	}
+	w.sights = slices.Grow(w.sights[:0], len(candidates))[:len(candidates)]
 	var told, foreign, tokens, resident float64
 	for i, r := range candidates {
 		st := p.stateOf(v, i, r)
@@ -242,18 +245,19 @@ func (p *leastCost) look(w *workspace, q *balancer.Request, candidates []*balanc
 			v = p.meet(candidates)
 			st = v.states[i]
 		}
-		w.sights = append(w.sights, costSight{})
 		s := &w.sights[i]
 		p.see(s, st, r, q)
 		if s.told {
 			told += st.weight.load()
-			foreign += s.foreign
-			tokens += s.tokens - float64(s.ownPrefill)
-			resident += s.resident - float64(r.Resident())
+			if s.foreign > 0 {
+				foreign += s.foreign
+				tokens += s.tokens - float64(s.ownPrefill)
+				resident += s.resident - float64(r.Resident())
+			}
 		}
 	}
 	// A replica that does not tell has what is typical of those that do.
-	if told > 0 {
+	if told > 0 && foreign > 0 {
 		for i := range w.sights {
 			if s := &w.sights[i]; !s.told {
 				k := s.st.weight.load() / told
@@ -267,12 +271,12 @@ func (p *leastCost) look(w *workspace, q *balancer.Request, candidates []*balanc
 	p.price(w)
 }
 
-// see fills one sight.
+// see fills one sight: every field, since it may hold an earlier pick's.
 func (p *leastCost) see(s *costSight, st *costState, r *balancer.Replica, q *balancer.Request) {
 	if st.unseen.earliest.Load() != 0 && !q.Now.IsZero() {
 		st.unseen.expire(q.Now)
 	}
-	s.st = st
+	s.st, s.told, s.full, s.capacity, s.foreign = st, false, false, 0, 0
 	s.ownPrefill = r.PrefillTokens()
 	s.requests, s.tokens, s.pairs, s.resident = float64(r.InFlight()), float64(s.ownPrefill), float64(r.PrefillPairs()), float64(r.Resident())
 	if polled := r.Polled(); polled != nil {
@@ -281,10 +285,14 @@ func (p *leastCost) see(s *costSight, st *costState, r *balancer.Replica, q *bal
 		}
 		p.seePolled(s, polled)
 	}
+	s.devicePrefill, s.deviceRequests, s.deviceStep = 0, 0, 0
 	if n := r.Neighbours(); n != nil {
 		p.seeDevice(s, r, n)
 	}
-	st.coefficients(&s.prefillPart, &p.prior)
+	c := &p.prior
+	s.overhead, s.token, s.pair = c.Overhead*st.prefill[0].load(), c.PerToken*st.prefill[1].load(), c.PerPair*st.prefill[2].load()
+	s.step, s.sequence, s.held = c.Step*st.decode[0].load(), c.PerSequence*st.decode[1].load(), c.PerResident*st.decode[2].load()
+	s.trust = st.trust.load()
 }
 
 // seePolled adds what others do there. What of theirs waits has its prefill before
@@ -331,11 +339,4 @@ func (p *leastCost) seeDevice(s *costSight, r *balancer.Replica, on []*balancer.
 			s.deviceStep += p.prior.Step + p.prior.PerSequence*n + p.prior.PerResident*float64(o.Resident())
 		}
 	}
-}
-
-// coefficients are those of the replica as learned so far.
-func (st *costState) coefficients(c *prefillPart, prior *Coefficients) {
-	c.overhead, c.token, c.pair = prior.Overhead*st.prefill[0].load(), prior.PerToken*st.prefill[1].load(), prior.PerPair*st.prefill[2].load()
-	c.step, c.sequence, c.held = prior.Step*st.decode[0].load(), prior.PerSequence*st.decode[1].load(), prior.PerResident*st.decode[2].load()
-	c.trust = st.trust.load()
 }

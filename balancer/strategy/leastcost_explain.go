@@ -20,7 +20,7 @@ func (p *leastCost) Explain(q *balancer.Request, candidates []*balancer.Replica)
 
 // terms are those of one candidate. What is not known is shown as unknown.
 func (w *workspace) terms(i int) []balancer.Term {
-	s, c, k, a := &w.sights[i], &w.costs[i], &w.sights[i].prefillPart, &w.asked
+	s, c, k, a := &w.sights[i], &w.costs[i], &w.sights[i].rates, &w.asked
 	known := func(name string, v float64) balancer.Term { return balancer.Term{Name: name, Value: balancer.Known(v)} }
 	capacity, room := balancer.Term{Name: "kv_capacity_tokens"}, balancer.Term{Name: "prefix_cache_tokens"}
 	if s.capacity > 0 {

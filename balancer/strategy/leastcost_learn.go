@@ -99,7 +99,10 @@ func (n *number) store(v float64) { n.bits.Store(math.Float64bits(v)) }
 // replica that is new begins with those of its model.
 type learner struct {
 	prefill, decode [3]number // ratios to the prior
+}
 
+// regressions are what a learner learns by.
+type regressions struct {
 	mu              sync.Mutex
 	prefills, steps regression
 }
@@ -121,7 +124,7 @@ func store(n *[3]number, v vec) {
 
 // learn adds a sample to one of the two regressions. A sample that meets another
 // one is left out: the next one is as good, and nobody waits.
-func (l *learner) learn(g *regression, to *[3]number, x vec, y float64, center vec, limit float64, now time.Time) {
+func (l *regressions) learn(g *regression, to *[3]number, x vec, y float64, center vec, limit float64, now time.Time) {
 	if !l.mu.TryLock() {
 		return
 	}

@@ -44,6 +44,9 @@ type LeastCostOptions struct {
 	Budget int64
 	// NoPrefixes leaves prompt caches out.
 	NoPrefixes bool
+	// EarlyCredit takes a prompt for cached where it was sent, not only after its
+	// first token.
+	EarlyCredit bool
 	// NoProgress counts a prefill as a whole until its first token.
 	NoProgress bool
 }

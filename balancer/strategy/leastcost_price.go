@@ -2,6 +2,7 @@ package strategy
 
 import (
 	"math"
+	"slices"
 	"time"
 
 	"lbd/balancer"
@@ -31,7 +32,7 @@ func (p *leastCost) price(w *workspace) {
 	for i := range w.sights {
 		s := &w.sights[i]
 		p.backlog(s, w.asked.now)
-		prefill += s.prefillPart.left * s.prefillPart.trust
+		prefill += s.left * s.trust
 		if s.capacity > 0 {
 			fill += s.resident / s.capacity
 			holders++
@@ -42,8 +43,8 @@ func (p *leastCost) price(w *workspace) {
 		w.load = max(w.load, fill/holders)
 	}
 	w.w = min(max((w.load-p.opt.LoadFrom)/p.opt.LoadSpan, 0), p.opt.WeightMax)
+	w.costs = slices.Grow(w.costs[:0], len(w.sights))[:len(w.sights)]
 	for i := range w.sights {
-		w.costs = append(w.costs, cost{})
 		p.costOf(&w.costs[i], &w.sights[i], w)
 	}
 }
@@ -52,16 +53,15 @@ func (p *leastCost) price(w *workspace) {
 // by the time since it began, unless that is more than all of it should take. Then
 // the credit shrinks again, for a replica that hangs must not look idle.
 func (p *leastCost) backlog(s *costSight, now int64) {
-	c := &s.prefillPart
-	c.work = c.token*s.tokens + c.pair*s.pairs
-	c.left = c.work
-	since := s.st.since.Load()
-	if p.opt.NoProgress || now == 0 || since == 0 || s.ownPrefill == 0 {
+	s.work = s.token*s.tokens + s.pair*s.pairs
+	s.left = s.work
+	if s.ownPrefill == 0 || now == 0 || p.opt.NoProgress {
 		return
 	}
-	took, all := float64(now-since)/1e6, c.work*c.trust
-	if took > 0 && all > 0 {
-		c.left = c.work * (1 - max(min(took, all, 2*all-took), 0)/all)
+	since := s.st.since.Load()
+	took, all := float64(now-since)/1e6, s.work*s.trust
+	if since != 0 && took > 0 && all > 0 {
+		s.left = s.work * (1 - max(min(took, all, 2*all-took), 0)/all)
 	}
 }
 
@@ -81,18 +81,18 @@ func (p *leastCost) backlog(s *costSight, now int64) {
 // part; Mooncake (2407.00079) predicts the first token likewise, Preble
 // (2407.00023) adds what is inflicted.
 func (p *leastCost) costOf(c *cost, s *costSight, w *workspace) {
-	a, k := &w.asked, &s.prefillPart
+	a, k := &w.asked, &s.rates
 	L, O := a.prompt, a.output
-	depth := 0
-	if s.st.owner != nil {
-		depth = int(w.depths[s.st.owner.ID()])
+	u := L
+	if w.matched && s.st.owner != nil {
+		u -= a.cached(int(w.depths[s.st.owner.ID()]))
 	}
-	u := L - p.cached(a, depth)
 	c.uncached, c.pairs = u, u*(L-u/2)
 	c.prefill = k.token*u + k.pair*c.pairs
-	c.queue = k.left + s.devicePrefill
+	c.queue = s.left + s.devicePrefill
 	c.step = k.step + k.sequence*s.requests + k.held*s.resident + s.deviceStep
-	c.steps = math.Ceil((s.tokens + u) / float64(p.opt.Budget))
+	c.steps = float64((int64(s.tokens+u) + p.opt.Budget - 1) / p.opt.Budget)
+	c.wait = 0
 	if s.capacity > 0 {
 		if over := s.resident + L + O - kvUsable*s.capacity; over > 0 {
 			c.wait = over / s.freeRate(a.now, O*c.step)
@@ -102,7 +102,10 @@ func (p *leastCost) costOf(c *cost, s *costSight, w *workspace) {
 	others := s.requests + s.deviceRequests
 	c.own = O * (c.step + k.sequence + k.held*(L+O/2))
 	c.inflict = others*c.prefill + s.requests*O*(k.sequence+k.held*(L+O/2))
-	c.penalty = s.penalty(a.now)
+	c.penalty = 0
+	if s.full || s.st.dear.Load() {
+		c.penalty = s.penalty(a.now)
+	}
 	c.total = c.first + w.w*(c.own+c.inflict) + c.penalty
 }
 
@@ -166,7 +169,7 @@ func (p *leastCost) best(w *workspace) int {
 // reserve places the request on candidate i.
 func (p *leastCost) reserve(w *workspace, i int, q *balancer.Request, r *balancer.Replica) balancer.Reservation {
 	s, c, a := &w.sights[i], &w.costs[i], &w.asked
-	st, k := s.st, &s.prefillPart
+	st, k := s.st, &s.rates
 	t := ticketPool.Get().(*costTicket)
 	t.p, t.st, t.stream, t.sent, t.bucket, t.text = p, st, q.Stream, q.Now, a.bucket, a.text
 	t.hashes = append(t.hashes[:0], w.hashes...)
@@ -174,8 +177,8 @@ func (p *leastCost) reserve(w *workspace, i int, q *balancer.Request, r *balance
 	t.usage = balancer.Usage{Prompt: -1, Completion: -1, Cached: -1}
 	t.predicted = int64(a.prompt - c.uncached)
 	part := 1.0
-	if k.work > 0 {
-		part = k.left / k.work
+	if s.work > 0 {
+		part = s.left / s.work
 	}
 	t.features = vec{p.prior.Overhead, p.prior.PerToken * (part*s.tokens + c.uncached), p.prior.PerPair * (part*s.pairs + c.pairs)}
 	t.ahead = c.steps*c.step + c.wait + k.trust*s.devicePrefill
@@ -194,6 +197,9 @@ func (p *leastCost) reserve(w *workspace, i int, q *balancer.Request, r *balance
 		Prefill: time.Duration(t.expected * 1e6),
 	}
 	v := r.Place(work, &t.Placement, t)
+	if p.opt.EarlyCredit {
+		t.remember()
+	}
 	if !q.Stream && !q.Now.IsZero() {
 		t.expiry = a.now + int64(c.first*1e6)
 		st.unseen.add(t)

@@ -53,8 +53,8 @@ func (t *costTicket) FirstToken(now time.Time) {
 	t.done = t.st.done.load()
 	if n := t.st.slow.Load(); n > 0 && n < slowStartUntil {
 		t.st.slow.CompareAndSwap(n, 2*n)
-	} else if n > 0 {
-		t.st.slow.CompareAndSwap(n, 0)
+	} else if n > 0 && t.st.slow.CompareAndSwap(n, 0) {
+		t.st.dear.Store(t.st.penalty.load() > 0)
 	}
 }
 
@@ -93,8 +93,8 @@ func (t *costTicket) learnFirst(now time.Time) {
 	}
 	m, w := &t.p.model, t.st.weight.load()
 	center := scaled(load(&m.prefill), 1/w)
-	t.st.learn(&t.st.prefills, &t.st.prefill, t.features, y, center, replicaRange, now)
-	m.learn(&m.prefills, &m.prefill, t.features, y*w, vec{1, 1, 1}, modelRange, now)
+	t.st.regressed.learn(&t.st.regressed.prefills, &t.st.prefill, t.features, y, center, replicaRange, now)
+	t.p.regressed.learn(&t.p.regressed.prefills, &m.prefill, t.features, y*w, vec{1, 1, 1}, modelRange, now)
 }
 
 // The range and the pace of trust: a twentieth per first token follows a replica
@@ -128,8 +128,8 @@ func (t *costTicket) Tokens(n int, now time.Time) {
 	x := vec{p.Step, p.PerSequence * float64(r.Requests()), p.PerResident * float64(r.Resident())}
 	y := (took - stretched) / float64(n)
 	m, w := &t.p.model, st.weight.load()
-	st.learn(&st.steps, &st.decode, x, y, scaled(load(&m.decode), 1/w), replicaRange, now)
-	m.learn(&m.steps, &m.decode, x, y*w, vec{1, 1, 1}, modelRange, now)
+	st.regressed.learn(&st.regressed.steps, &st.decode, x, y, scaled(load(&m.decode), 1/w), replicaRange, now)
+	t.p.regressed.learn(&t.p.regressed.steps, &m.decode, x, y*w, vec{1, 1, 1}, modelRange, now)
 }
 
 // Usage is the last word on lengths.
@@ -161,7 +161,7 @@ func (t *costTicket) Done(e balancer.Ending, now time.Time) {
 func (t *costTicket) finished(now time.Time) {
 	t.endPrefill(now) // it ran, streamed or not
 	t.remember()      // vLLM's cache counts from when a block was last in use
-	t.st.penalty.store(0)
+	t.st.forgive()
 	completion := t.generated
 	if t.usage.Completion > 0 {
 		t.Grow(int64(t.usage.Completion - completion))

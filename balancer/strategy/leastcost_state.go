@@ -14,19 +14,23 @@ import (
 // costState is what least-cost keeps of one replica for one model. It outlives
 // snapshots, reloads and ejections.
 type costState struct {
-	id     string
-	owner  *prefix.Owner // nil when there are too many replicas
-	weight number        // relative to the mean of the model's
-
+	// What every pick reads, in as few cache lines as it takes.
 	learner
 	// trust is observed over predicted time to first token, a fast correction
 	// beside the slow coefficients.
-	trust number
+	trust  number
+	weight number                          // relative to the mean of the model's
+	owner  *prefix.Owner                   // nil when there are too many replicas
+	polled atomic.Pointer[balancer.Polled] // the last one that was looked at
+	// since is when the prefill under way began, Unix nanoseconds; 0 is unknown.
+	since  atomic.Int64
+	dear   atomic.Bool // there is a penalty, or a slow start
+	unseen expiries
+
+	id string
 	// done is the prefill that own first tokens have ended, in ms: what decode
 	// steps in between were stretched by.
 	done number
-	// since is when the prefill under way began, Unix nanoseconds; 0 is unknown.
-	since atomic.Int64
 	// freed is tokens per ms that leave the KV cache, freedAt when it was counted.
 	freed   number
 	freedAt atomic.Int64
@@ -36,10 +40,9 @@ type costState struct {
 	slow        atomic.Int64 // slow start: requests at a time, 0 when it is over
 	incarnation atomic.Uint64
 
-	polled atomic.Pointer[balancer.Polled] // the last one that was looked at
-	hits   hitCheck
-	unseen expiries
-	_      [64]byte
+	hits      hitCheck
+	regressed regressions
+	_         [64]byte
 }
 
 // costView is the candidates of a snapshot beside what is kept of them.
@@ -72,7 +75,7 @@ func (p *leastCost) meet(candidates []*balancer.Replica) *costView {
 		if st == nil {
 			st = p.newState(r)
 			if !fresh {
-				st.slow.Store(1)
+				st.startSlowly()
 			}
 			p.states[r.ID] = st
 		}
@@ -177,8 +180,22 @@ func (st *costState) restarted(incarnation uint64) {
 		st.owner.Restart()
 	}
 	st.trust.store(max(st.trust.load(), newTrust))
-	st.slow.Store(1)
+	st.startSlowly()
 	st.since.Store(0)
+}
+
+// startSlowly lets a replica take one request at a time, then two, and so on.
+func (st *costState) startSlowly() {
+	st.slow.Store(1)
+	st.dear.Store(true)
+}
+
+// forgive ends penalties.
+func (st *costState) forgive() {
+	if st.dear.Load() {
+		st.penalty.store(0)
+		st.dear.Store(st.slow.Load() > 0)
+	}
 }
 
 // newTrust is how much longer a replica that has just started is taken to need:
@@ -221,8 +238,9 @@ func (c *hitCheck) poll(o *prefix.Owner, p *balancer.Polled) {
 	asked := c.asked.Load()
 	if queries := p.PrefixQueries.Value - c.queries; asked >= checkAfter || queries < 0 {
 		predicted := c.predicted.Load()
-		// When others ask too, the counters say nothing about us.
-		if ours := queries > 0 && queries < 1.2*float64(asked) && queries > 0.5*float64(asked); ours && !c.told.Load() {
+		// When others ask too, or preempted requests ask again, the counters say
+		// nothing about us.
+		if ours := queries > 0.9*float64(asked) && queries < 1.1*float64(asked); ours && !c.told.Load() {
 			hits := (p.PrefixHits.Value - c.hits) * float64(asked) / queries
 			o.Observe(predicted, int64(hits))
 		}
@@ -245,6 +263,7 @@ const (
 func (st *costState) failed(now time.Time) {
 	st.penalty.store(min(max(2*st.penaltyNow(now.UnixNano()), firstPenalty), maxPenalty))
 	st.penaltyAt.Store(now.UnixNano())
+	st.dear.Store(true)
 }
 
 func (st *costState) penaltyNow(now int64) float64 {

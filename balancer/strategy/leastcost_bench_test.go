@@ -1,0 +1,50 @@
+package strategy
+
+import (
+	"fmt"
+	"testing"
+
+	"lbd/balancer"
+)
+
+// BenchmarkLeastCost is what a pick costs, for prompts of all sizes: the index knows
+// the prompt on some of the replicas.
+func BenchmarkLeastCost(b *testing.B) {
+	for _, n := range []int{8, 64} {
+		for _, size := range []int{0, 1 << 10, 10 << 10, 100 << 10} {
+			b.Run(fmt.Sprintf("%d/%dKB", n, size>>10), func(b *testing.B) {
+				p, rs := newLeastCost(Options{}).(*leastCost), polledEvenly(b, n)
+				q := &balancer.Request{Model: "m", Stream: true, Now: msec(0)}
+				if size > 0 {
+					q.Prompt = words(size, 1)
+				}
+				for i := 0; i < n; i += 3 {
+					res := p.Place(q, rs[i:i+1])
+					res.FirstToken(msec(0))
+					res.Done()
+				}
+				b.ReportAllocs()
+				for b.Loop() {
+					p.Pick(q, rs)
+				}
+			})
+		}
+	}
+}
+
+// BenchmarkLeastCostEvents is what a stream of 160 events adds: one call each, one in 16 does more.
+func BenchmarkLeastCostEvents(b *testing.B) {
+	p, rs := newLeastCost(Options{}).(*leastCost), polledEvenly(b, 8)
+	q := &balancer.Request{Model: "m", Prompt: words(10<<10, 1), Stream: true, Now: msec(0)}
+	b.ReportAllocs()
+	for b.Loop() {
+		res := p.Place(q, rs)
+		res.FirstToken(msec(50))
+		for i := range 160 {
+			res.Tokens(1, msec(50+8*float64(i)))
+		}
+		res.Usage(balancer.Usage{Prompt: 2500, Completion: 161, Cached: -1})
+		res.End(balancer.Finished, msec(1400))
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/160, "ns/event")
+}
