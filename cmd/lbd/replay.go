@@ -3,9 +3,11 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -120,6 +122,7 @@ func (o *replayOptions) run(cmd *cobra.Command) error {
 		return usageError{err}
 	}
 	if !o.quiet {
+		plan.Config.Progress = progress(cmd.ErrOrStderr())
 		plan.Done = func(r *replay.Result, done, total int) {
 			fmt.Fprintf(cmd.ErrOrStderr(), "%d/%d %s, %d replicas, seed %d: %d requests in %.0f s of virtual time\n",
 				done, total, r.Policy, r.Replicas, r.Seed, r.Requests, r.Seconds)
@@ -139,6 +142,20 @@ func (o *replayOptions) run(cmd *cobra.Command) error {
 		return err
 	}
 	return o.write(results)
+}
+
+// progress tells now and then how far a run is; runs going on at a time tell in turn.
+func progress(w io.Writer) func(now time.Duration, ended int) {
+	var mu sync.Mutex
+	told := time.Now()
+	return func(now time.Duration, ended int) {
+		mu.Lock()
+		defer mu.Unlock()
+		if time.Since(told) > 2*time.Second {
+			told = time.Now()
+			fmt.Fprintf(w, "... %d requests have ended after %.0f s of virtual time\n", ended, now.Seconds())
+		}
+	}
 }
 
 func (o *replayOptions) write(results []*replay.Result) error {

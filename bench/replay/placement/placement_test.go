@@ -1,0 +1,117 @@
+package main
+
+import (
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func filled(t *testing.T, path string) *store {
+	t.Helper()
+	s, err := openStore(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rev := cells[0].rev
+	for seed := range uint64(5) {
+		for policy, capacity := range map[string]float64{ours: 9 + float64(seed)/10, "lmetric": 10, "dynamo": 8, "oracle": 12, "cycle": 5} {
+			o := outcome{Cell: "mooncake", Rev: rev, Policy: policy, Seed: seed + 1, Capacity: capacity}
+			if policy == ours || policy == "cycle" {
+				o.PolicyRev = 3
+			}
+			if err := s.add(o); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	return s
+}
+
+// What was added is there when the file is opened again, and nothing of it is run twice.
+func TestStoreResumes(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "deep", "p.jsonl")
+	filled(t, path)
+	again, err := openStore(path)
+	if err != nil || len(again.done) != 25 {
+		t.Fatalf("%d outcomes, %v; want 25", len(again.done), err)
+	}
+	o := options{rev: 3}
+	for _, p := range allPolicies() {
+		if p.Name == "lmetric" || p.Name == ours {
+			for i := range cells {
+				if cells[i].name != "mooncake" {
+					continue
+				}
+				if err := o.one(again, nil, &cells[i], p, 2); err != nil { // without data a run would fail
+					t.Error(err)
+				}
+			}
+		}
+	}
+	if err := os.WriteFile(path, []byte("{"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := openStore(path); err == nil || !strings.Contains(err.Error(), "p.jsonl:1") {
+		t.Errorf("error %v, want one that names file and line", err)
+	}
+}
+
+func TestReport(t *testing.T) {
+	s := filled(t, filepath.Join(t.TempDir(), "p.jsonl"))
+	text := report(s, 3)
+	for _, want := range []string{
+		"| mooncake | yes | 5 | 9.2 x | lmetric | 10 | -8.0 % (-9.2 to -6.8) | cycle 5 | 12 |", // the oracle is no rival
+		"- mooncake: lmetric, -8.0 %",
+		"| oracle | 100 |", "| lmetric | 83 |",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the report lacks %q:\n%s", want, text)
+		}
+	}
+	if strings.Contains(text, "- mooncake: dynamo") {
+		t.Error("a rival that carries less is among the losses")
+	}
+	if text := report(s, 4); strings.Contains(text, "9.2 x") {
+		t.Error("outcomes of another revision of lbd's own rules are shown")
+	}
+}
+
+func TestBootstrap(t *testing.T) {
+	low, high := bootstrap([]float64{1, 1.1, .9, 1.05, .95})
+	if !(low > .9 && low < 1 && high > 1 && high < 1.1) {
+		t.Errorf("%v to %v, want an interval around 1 within the values", low, high)
+	}
+	if low, high := bootstrap([]float64{1, 2}); !math.IsNaN(low) || !math.IsNaN(high) {
+		t.Errorf("%v to %v from two values, want none", low, high)
+	}
+	if r := compare(sample{1: 2, 2: 4, 3: 9}, sample{1: 1, 2: 2, 4: 1}); r.n != 2 || r.mean != 2 {
+		t.Errorf("%+v; want the ratio 2 over the two seeds both have", r)
+	}
+}
+
+func TestCellsAreWhole(t *testing.T) {
+	seen := map[string]bool{}
+	for _, c := range cells {
+		if c.name == "" || seen[c.name] || c.rev < 1 || c.traffic == nil || c.unit == "" || c.from <= 0 || c.good <= 0 || c.good >= 1 || c.count < 100 {
+			t.Errorf("cell %+v is not whole, or twice there", c.name)
+		}
+		seen[c.name] = true
+	}
+	for _, name := range []string{"shared-prefix", "bursty-code"} {
+		for i := range cells {
+			if cells[i].name != name {
+				continue
+			}
+			w, err := cells[i].traffic(&data{}, 1, 10)
+			if err != nil || w == nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	}
+}
