@@ -123,25 +123,57 @@ type pinned struct {
 // inForce asks lbd itself, with the variables and the file of the container.
 func inForce(t *testing.T, bin string, s types.ServiceConfig) settings {
 	t.Helper()
-	cmd := exec.Command(bin, "config")
-	for name, v := range s.Environment {
-		if name == "LBD_CONFIG" {
-			path := hostPath(t, s, *v)
-			v = &path
-		}
-		cmd.Env = append(cmd.Env, name+"="+*v)
+	if out, err := ask(t, bin, s, "check"); err != nil {
+		t.Errorf("%s would not start: %v\n%s", s.Name, err, out)
 	}
-	var stderr strings.Builder
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
+	out, err := ask(t, bin, s, "config")
 	if err != nil {
-		t.Fatalf("lbd config: %v\n%s", err, stderr.String())
+		t.Fatalf("lbd config: %v\n%s", err, out)
 	}
 	var got settings
-	if err := yaml.Unmarshal(out, &got); err != nil {
+	if err := yaml.Unmarshal([]byte(out), &got); err != nil {
 		t.Fatalf("lbd config: %v\n%s", err, out)
 	}
 	return got
+}
+
+// ask runs a command of lbd on the configuration of a container. check wants a
+// file, so a container without one gets an empty one.
+func ask(t *testing.T, bin string, s types.ServiceConfig, command string) (string, error) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "lbd.yml")
+	if err := os.WriteFile(file, []byte("{}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if path := env(s, "LBD_CONFIG"); path != "" {
+		file = hostPath(t, s, path)
+	}
+	cmd := exec.Command(bin, command, "--config", file)
+	cmd.Env = []string{}
+	for name, v := range s.Environment {
+		if v != nil && name != "LBD_CONFIG" {
+			cmd.Env = append(cmd.Env, name+"="+*v)
+		}
+	}
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+// Opened to the other containers, the admin listener has a token or lbd does not
+// start.
+func TestAdminListenerCanBeOpened(t *testing.T) {
+	for _, c := range []struct {
+		env  []string
+		want bool
+	}{
+		{[]string{token, "LBD_ADMIN_LISTEN=:9901", "LBD_ADMIN_TOKEN=0123456789abcdef0123456789abcdef"}, true},
+		{[]string{token, "LBD_ADMIN_LISTEN=:9901"}, false},
+	} {
+		out, err := ask(t, lbd(t), service(t, load(t, "managed.yml", c.env...), "managed-lb"), "check")
+		if (err == nil) != c.want {
+			t.Errorf("with %q: %v\n%s", c.env, err, out)
+		}
+	}
 }
 
 // hostPath is the file of this folder that a container sees at path.
@@ -184,7 +216,7 @@ func TestLbConfigurations(t *testing.T) {
 		{"sim.yml", "managed-lb", ":8081", "least-cost"},
 	} {
 		s := service(t, load(t, c.file, token), c.lb)
-		want := settings{Listen: c.listen, Strategy: c.strategy, AdminListen: ":9901", Models: []pinned{}}
+		want := settings{Listen: c.listen, Strategy: c.strategy, AdminListen: "127.0.0.1:9901", Models: []pinned{}}
 		for _, r := range six {
 			want.Endpoints = append(want.Endpoints, fmt.Sprintf("http://%s:8000", r.name))
 		}
