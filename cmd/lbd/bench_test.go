@@ -79,7 +79,9 @@ func bench(t *testing.T, ctx context.Context, args ...string) result {
 		root.AddCommand(sub)
 	}
 	var stdout, stderr bytes.Buffer
-	if !slices.ContainsFunc(args, func(arg string) bool { return strings.HasPrefix(arg, "--output") || strings.HasPrefix(arg, "--results") }) {
+	if !slices.ContainsFunc(args, func(arg string) bool {
+		return strings.HasPrefix(arg, "--output") || strings.HasPrefix(arg, "--results")
+	}) {
 		args = append(args, "--results", t.TempDir())
 	}
 	root.SetArgs(append([]string{"bench"}, args...))
