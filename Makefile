@@ -9,7 +9,10 @@ ARGS     ?=
 RACE     ?= $(if $(filter 1,$(shell $(GO) env CGO_ENABLED)),-race)
 
 .DEFAULT_GOAL := help
-.PHONY: help build run demo test vet lint unit fuzz bench cover docker clean
+WIRE     ?=
+SOAK     ?=
+
+.PHONY: help build run demo test vet lint unit fuzz bench gobench soak compare cover docker release clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,7 +43,19 @@ unit: ## all tests, with the race detector; those that count allocations again w
 fuzz: ## FUZZTIME (5s) of each fuzz target
 	@scripts/fuzz.sh $(FUZZTIME)
 
-bench: ## Go benchmarks of the request path, six runs each
+bench: ## lbd beside nginx, HAProxy and Caddy, about half an hour; WIRE='-cells post,sse256'
+	$(GO) run ./bench/wire -o bench/results $(WIRE)
+
+soak: ## streams, faults and reloads at once for ten minutes; SOAK='-duration 1h'
+	$(GO) run ./bench/soak -o bench/results $(SOAK)
+
+compare: ## both environments on simulated replicas, three repeats, a report to open
+	bench/compare.sh
+
+release: ## vulnerabilities, licences, SBOM, reproducible build
+	scripts/release.sh
+
+gobench: ## Go benchmarks of the request path, six runs each
 	$(GO) test -run='^$$' -bench=. -benchmem -count=6 ./balancer/... ./proxy/... ./cmd/lbd/internal/daemon
 
 cover: ## test coverage by function
