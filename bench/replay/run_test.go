@@ -95,13 +95,13 @@ func TestDeterministicAndConserved(t *testing.T) {
 				if c.Fleet == nil {
 					c.Fleet = Fleet{{Count: 4}}
 				}
-				w := poisson(t, 40, 600)
+				w := poisson(t, 40, 400)
 				a, b := mustRun(t, c, w), mustRun(t, c, w)
 				if diff := cmp.Diff(string(asJSON(t, a)), string(asJSON(t, b))); diff != "" {
 					t.Fatalf("%s: two runs differ:\n%s", e.Name, diff)
 				}
-				if a.Requests != 600 || a.Completed+a.Failed != 600 {
-					t.Errorf("%s: %d requests, %d completed, %d failed; want 600", e.Name, a.Requests, a.Completed, a.Failed)
+				if a.Requests != 400 || a.Completed+a.Failed != 400 {
+					t.Errorf("%s: %d requests, %d completed, %d failed; want 400", e.Name, a.Requests, a.Completed, a.Failed)
 				}
 				if len(c.Faults) == 0 && a.Failed > 0 {
 					t.Errorf("%s: %d failed without a fault", e.Name, a.Failed)

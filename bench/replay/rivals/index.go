@@ -150,12 +150,5 @@ func (x *index) drop(c *copied) {
 	}
 }
 
-// forget drops all a replica has.
-func (x *index) forget(replica int) {
-	for l := &x.replicas[replica]; l.n > 0; {
-		x.drop(l.head.prev)
-	}
-}
-
 // size is the tokens noted for a replica.
 func (x *index) size(replica int) int { return x.replicas[replica].n * x.blockTokens }
