@@ -84,6 +84,7 @@ func exportedMetrics(t *testing.T) []string {
 	metrics.New(r, "test")
 	r.MustRegister(metrics.NewFleetCollector(func() *balancer.Snapshot { return balancer.NewSnapshot(0, nil, nil) },
 		func(string) uint64 { return 0 }))
+	r.MustRegister(metrics.NewKeyCollector(func() []metrics.KeyUsage { return nil }))
 	names := make([]string, 0, len(r))
 	for name := range r {
 		names = append(names, name)
