@@ -96,9 +96,7 @@ func TestDeployChecks(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			m := gpuMachine(t, healthy)
-			for _, v := range splitEnv(c.env) {
-				m.env = append(m.env, v)
-			}
+			m.env = append(m.env, splitEnv(c.env)...)
 			m.expect(1, strings.Split(c.want, "|"), "deploy.sh", strings.Fields(c.args)...)
 			if up := m.called("up --detach"); len(up) > 0 && c.name != "pull" {
 				t.Errorf("started all the same: %q", up)

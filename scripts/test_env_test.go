@@ -17,13 +17,13 @@ import (
 // lb answers as an lbd with one model on two replicas does, but for what a test
 // breaks.
 type lb struct {
-	status, health string // "" = healthy
-	models         string // "" = the model
-	stream         string // "" = a whole one
-	code           int    // of answers that are no streams; 0 = 200
-	replicas       int    // that answer; 0 = two
-	key            string // that clients must show
-	turn           atomic.Int64
+	health   string // "" = healthy
+	models   string // "" = the model
+	stream   string // "" = a whole one
+	code     int    // of answers that are no streams; 0 = 200
+	replicas int    // that answer; 0 = two
+	key      string // that clients must show
+	turn     atomic.Int64
 }
 
 const (
