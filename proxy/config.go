@@ -28,6 +28,8 @@ type Config struct {
 	AccessLog       bool
 	AccessLogSample int // one line in so many requests
 
+	NoTokenMetrics bool // answers are not read for tokens and usage, but where a key's account needs it
+
 	MetricsAccess string            // one of the words below MetricsOpen; "" = MetricsOpen
 	CORS          *cors.Policy      // nil = lbd has no say
 	Forwarded     *forwarded.Policy // nil = as clients sent it

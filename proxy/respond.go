@@ -30,14 +30,7 @@ func (x *exchange) respond(rest []byte) verdict {
 	framing := x.answer.Framing(x.isHead)
 	x.stream.Body.Reset(framing, x.answer.Length)
 	x.stream.Up, x.stream.Silence = x.up, x.cfg.Silence
-	x.sniff.Reset(x.answer.SSE, x.model.ITL)
-	if x.answer.SSE {
-		x.sniff.Start, x.sniff.TTFT = x.start, x.model.TTFT
-		x.sniff.Tokens = &x.res
-	}
-	if x.answer.SSE || x.answer.JSON {
-		x.stream.Sniff = &x.sniff
-	}
+	x.watch()
 	switch {
 	case framing == relay.NoBody:
 		return x.noBody(rest)
@@ -45,6 +38,22 @@ func (x *exchange) respond(rest []byte) verdict {
 		return x.buffer(rest)
 	}
 	return x.begin(rest, framing)
+}
+
+// watch has the answer read in passing, if it is of a kind that says something and
+// somebody wants to know.
+func (x *exchange) watch() {
+	x.sniff.Reset(x.answer.SSE, x.model.ITL)
+	if x.cfg.NoTokenMetrics && x.keyName == "" {
+		return
+	}
+	if x.answer.SSE {
+		x.sniff.Start, x.sniff.TTFT = x.start, x.model.TTFT
+		x.sniff.Tokens = &x.res
+	}
+	if x.answer.SSE || x.answer.JSON {
+		x.stream.Sniff = &x.sniff
+	}
 }
 
 // noBody passes on an answer that is only a head.

@@ -75,6 +75,7 @@ type Config struct {
 	AccessLog       bool
 	AccessLogSample int
 	ResponseHeaders bool
+	TokenMetrics    bool
 
 	origins map[string]Origin
 }

@@ -77,7 +77,7 @@ const (
 	groupLimits   = "Limits"
 	groupTimeouts = "Timeouts"
 	groupHealth   = "Retries and health"
-	groupLog      = "Logging and response headers"
+	groupLog      = "Logging, token metrics and response headers"
 )
 
 const (
@@ -432,5 +432,11 @@ var keys = []*key{
 		name: "response_headers", group: groupLog, def: "true", reload: true,
 		help:  "add X-Lbd-Replica and X-Lbd-Strategy to responses",
 		field: func(c *Config) any { return &c.ResponseHeaders },
+	},
+	{
+		name: "token_metrics", group: groupLog, def: "true", reload: true,
+		help:  "read answers, streamed or whole, for first tokens, gaps and usage",
+		more:  "Without it lbd_time_to_first_token_seconds, lbd_inter_token_latency_seconds and the token counters get nothing, the access log has no tokens, and least-cost does not learn. Answers under an API key are read all the same, for its account.",
+		field: func(c *Config) any { return &c.TokenMetrics },
 	},
 }

@@ -79,7 +79,7 @@ func TestDefaults(t *testing.T) {
 		MaxAttempts: 3, HealthPath: "/health", HealthInterval: 2 * time.Second, HealthTimeout: 5 * time.Second,
 		UnhealthyThreshold: 3, EjectionTime: time.Second, MaxEjectionTime: time.Minute,
 
-		LogLevel: "info", LogFormat: "json", AccessLogSample: 1, ResponseHeaders: true,
+		LogLevel: "info", LogFormat: "json", AccessLogSample: 1, ResponseHeaders: true, TokenMetrics: true,
 	}
 	got.origins = nil
 	if diff := cmp.Diff(want, got, cmp.AllowUnexported(Config{})); diff != "" {
@@ -105,6 +105,7 @@ var otherValues = map[string][3]string{
 	"access_log":              {"true", "0", "1"},
 	"access_log_sample":       {"5", "6", "7"},
 	"response_headers":        {"false", "true", "0"},
+	"token_metrics":           {"false", "true", "0"},
 
 	"tls_cert_file":            {"a.crt", "b.crt", "c.crt"},
 	"tls_key_file":             {"a.key", "b.key", "c.key"},
