@@ -95,11 +95,14 @@ func niceStep(span float64) float64 {
 	return 2 * power
 }
 
+// leastLog keeps powers of ten from becoming 0; no latency is as short.
+const leastLog = 1e-9
+
 func (s scale) shows(v float64) bool {
 	if math.IsNaN(v) || math.IsInf(v, 0) {
 		return false
 	}
-	return s.axis.Scale != Log || v > 0
+	return s.axis.Scale != Log || v > leastLog
 }
 
 // at is where a value lies; 0 is the low end.
