@@ -267,7 +267,7 @@ func (c *Conn) pumpReady(fd uintptr) bool {
 		case !c.pump(b.B[:c.rd.n]):
 			c.rd.n, c.rd.err = 0, errTaken
 			return true
-		case c.rd.n < len(b.B) && c.watch != nil && !c.gone.Load():
+		case c.rd.n < len(b.B) && watchHears && c.watch != nil && !c.gone.Load():
 			return false
 		}
 	}
@@ -275,13 +275,13 @@ func (c *Conn) pumpReady(fd uintptr) bool {
 
 // Ask writes p and waits for what comes then, in one stay with the poller: a
 // request to a replica and the wait for its answer, or an answer and the wait for
-// the next request. Reading is not even tried before the peer has had its turn,
-// which saves a system call that would find nothing.
+// the next request.
 //
 // sent is what was written of p, with the error of writing if it failed; the
 // buffer, its length and err are as of ReadBuf. With quiet it first makes sure, as
 // Quiet does, that nothing waits to be read, and else fails with ErrNotQuiet,
-// nothing written. written, unless nil, is called between writing and waiting; its
+// nothing written; reading is then not tried before there is something, which would
+// be a system call more. written, unless nil, is called between writing and waiting; its
 // error ends the call.
 func (c *Conn) Ask(p []byte, quiet bool, written func() error) (sent int, sendErr error, b *Buf, n int, err error) {
 	if c.tls != nil {
@@ -294,7 +294,7 @@ func (c *Conn) Ask(p []byte, quiet bool, written func() error) (sent int, sendEr
 	c.written.Add(int64(a.n))
 	b, c.borrowed = c.borrowed, nil
 	if !a.wrote { // there was no room for all of p, or no chance to write
-		return c.askSlowly(p, a.n, err, written)
+		return c.askSlowly(p, a.n, quiet && a.n == 0, err, written)
 	}
 	if a.err != nil {
 		return a.n, a.err, nil, 0, a.err
@@ -310,11 +310,15 @@ func (c *Conn) Ask(p []byte, quiet bool, written func() error) (sent int, sendEr
 }
 
 // askSlowly goes on with ordinary calls after n bytes of p. An early expiry of the
-// deadline comes here as well: the poller does not even call then.
-func (c *Conn) askSlowly(p []byte, n int, err error, written func() error) (sent int, sendErr error, b *Buf, m int, readErr error) {
+// deadline comes here as well: the poller does not even call then, so quiet is still
+// to be made sure of.
+func (c *Conn) askSlowly(p []byte, n int, quiet bool, err error, written func() error) (sent int, sendErr error, b *Buf, m int, readErr error) {
 	c.rd = ioState{}
 	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 		return n, err, nil, 0, err
+	}
+	if quiet && !c.Quiet() {
+		return 0, ErrNotQuiet, nil, 0, ErrNotQuiet
 	}
 	more, err := c.Write(p[n:])
 	if err != nil {
@@ -330,7 +334,8 @@ func (c *Conn) askSlowly(p []byte, n int, err error, written func() error) (sent
 }
 
 // askReady is called by the poller, first at once. The readiness it waits for is
-// reset before that, so nothing that comes after the write is missed.
+// reset before that, so nothing that comes later is missed, but what came earlier is:
+// it has to be looked for once, before the write or behind it.
 func (c *Conn) askReady(fd uintptr) bool {
 	if c.ask.wrote {
 		return c.borrowReady(fd)
@@ -354,9 +359,11 @@ func (c *Conn) askReady(fd uintptr) bool {
 	}
 	c.ask.wrote = true
 	if c.ask.written != nil {
-		c.rd.err = c.ask.written()
+		if c.rd.err = c.ask.written(); c.rd.err != nil {
+			return true
+		}
 	}
-	return c.rd.err != nil
+	return !c.ask.check && c.borrowReady(fd)
 }
 
 // result ends a read. pollErr means that the last try said EAGAIN.

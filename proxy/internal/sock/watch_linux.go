@@ -24,6 +24,9 @@ type Watch struct {
 	gen   uint32
 }
 
+// watchHears says that a peer's end is told even when it came together with bytes.
+const watchHears = true
+
 // watchSlot finds a connection again and tells it from an earlier one with the
 // same descriptor.
 type watchSlot struct {

@@ -15,6 +15,9 @@ type Watch struct {
 	conns map[*Conn]struct{}
 }
 
+// watchHears says that nobody is told of an end that came together with bytes.
+const watchHears = false
+
 type watchSlot struct{}
 
 // NewWatch returns a watch that never hears anything.
