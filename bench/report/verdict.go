@@ -64,7 +64,11 @@ func (c *Comparison) judgeOne(e int) (string, page.Tone, []page.Point) {
 			}
 			best[outcome] = append(best[outcome], texts...)
 		}
-		points = append(points, cell.points(e, c.Environments)...)
+		of := cell.points(e, c.Environments)
+		if len(c.Cells) > 1 {
+			of = shorten(cell.Name, of, by)
+		}
+		points = append(points, of...)
 	}
 	a, b := c.Environments[0], c.Environments[e]
 	better, worse := strings.Join(firstFew(best[Better]), ", "), strings.Join(firstFew(best[Worse]), ", ")
@@ -107,6 +111,18 @@ func prefixed(name string, texts []string) []string {
 		all[i] = t + " at " + name
 	}
 	return all
+}
+
+// shorten keeps the points of a cell that say something and names the other
+// figures in one: many loads would bury the verdict.
+func shorten(name string, points []page.Point, by map[Outcome][]string) []page.Point {
+	points = slices.DeleteFunc(points, func(p page.Point) bool { return p.Tone != page.Good && p.Tone != page.Bad })
+	for _, outcome := range []Outcome{Equal, Unshown, NoEvidence} {
+		if texts := by[outcome]; len(texts) > 0 {
+			points = append(points, page.Point{Tone: outcome.tone(), Text: fmt.Sprintf("%s: %s: %s.", name, outcome, strings.Join(texts, ", "))})
+		}
+	}
+	return points
 }
 
 // firstFew keeps a headline readable.
