@@ -28,8 +28,10 @@ const (
 	forgetAfter = 5 * time.Minute
 	// forgetPerSample stands for it when nobody knows the time.
 	forgetPerSample = 1.0 / 512
-	// ridge is how many samples the center weighs.
-	ridge = 1
+	// The ridge is how many samples the center weighs: little for a model, which
+	// starts from the prior, much for a replica, which starts from its model. Equal
+	// replicas must not seem to differ by what chance has sent them.
+	replicaRidge, modelRidge = 8, 1
 	// outlier is how many times off a sample may be, manyOutliers how many in a row
 	// are no outliers but the truth.
 	outlier, manyOutliers = 5, 10
@@ -72,6 +74,10 @@ func (g *regression) add(x vec, y float64, ratios vec, now time.Time) bool {
 
 // solve returns the ratios, each within a factor of limit around its center.
 func (g *regression) solve(center vec, limit float64) vec {
+	ridge := float64(replicaRidge)
+	if limit == modelRange {
+		ridge = modelRidge
+	}
 	a, b, c := g.xx[0]+ridge, g.xx[1], g.xx[2]
 	d, e, f := g.xx[3]+ridge, g.xx[4], g.xx[5]+ridge
 	var r vec

@@ -95,13 +95,33 @@ func (t *costTicket) learnFirst(now time.Time) {
 	center := scaled(load(&m.prefill), 1/w)
 	t.st.regressed.learn(&t.st.regressed.prefills, &t.st.prefill, t.features, y, center, replicaRange, now)
 	t.p.regressed.learn(&t.p.regressed.prefills, &m.prefill, t.features, y*w, vec{1, 1, 1}, modelRange, now)
+	t.st.shown.Store(true)
+	t.p.assume(t.st)
 }
 
-// The range and the pace of trust: a twentieth per first token follows a replica
-// that slows down within seconds under load.
+// assume gives replicas that have shown nothing yet what their model's others have
+// shown, st the last. With the prior they would look slow beside those as soon as
+// the first request has been faster than it, and never get a request to show that
+// they are not.
+func (p *leastCost) assume(st *costState) {
+	v := p.view.Load()
+	if v == nil {
+		return
+	}
+	for _, other := range v.states {
+		if !other.shown.Load() {
+			w := other.weight.load()
+			other.reset(scaled(load(&p.model.prefill), 1/w), scaled(load(&p.model.decode), 1/w))
+			other.trust.store(st.trust.load())
+		}
+	}
+}
+
+// The range and the pace of trust: a fiftieth per first token follows a replica that
+// slows down within a minute under load.
 const (
 	minTrust, maxTrust = 0.5, 3
-	trustStep          = 0.05
+	trustStep          = 0.02
 )
 
 func (st *costState) correct(seen, total float64) {
