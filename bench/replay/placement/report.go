@@ -150,7 +150,8 @@ is simulation in virtual time: it ranks rules on one model of vLLM, and is no me
 
 Capacity is the highest load at which enough requests are good, in the cell's unit: the speed of a trace, requests per
 second, or conversations at a time. Rules run with their defaults unless the name says otherwise (-tuned, -fast, -slow).
-oracle rules know what nobody can know and are no rivals.
+oracle rules know what nobody can know and are no rivals. A difference within the 2 % to which loads are searched is none;
+cells with fewer than three seeds have no interval, and their differences are hints.
 
 `
 
