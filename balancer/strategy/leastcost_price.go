@@ -49,13 +49,14 @@ func (p *leastCost) price(w *workspace) {
 	}
 }
 
-// backlog is the prefill before a new request. What is under way is partly done:
-// by the time since it began, unless that is more than all of it should take. Then
-// the credit shrinks again, for a replica that hangs must not look idle.
+// backlog is the prefill before a new request, as a whole until its first token.
+// With Progress, what is under way is partly done: by the time since it began,
+// unless that is more than all of it should take. Then the credit shrinks again, for
+// a replica that hangs must not look idle.
 func (p *leastCost) backlog(s *costSight, now int64) {
 	s.work = s.token*s.tokens + s.pair*s.pairs
 	s.left = s.work
-	if s.ownPrefill == 0 || now == 0 || p.opt.NoProgress {
+	if !p.opt.Progress || s.ownPrefill == 0 || now == 0 {
 		return
 	}
 	since := s.st.since.Load()

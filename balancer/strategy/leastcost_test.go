@@ -172,6 +172,7 @@ func TestCostOfGivenBlocks(t *testing.T) {
 // What is under way is partly done, but a replica that hangs does not become idle by that.
 func TestPrefillProgress(t *testing.T) {
 	p, rs := costs(false), replicas(t, 1)
+	p.opt.Progress = true
 	res := p.Place(&balancer.Request{PromptTokens: 40_000, Stream: true, Now: msec(0)}, rs)
 	all := prior.PerToken*40_000 + prior.PerPair*8e8 // 1.5 s
 	for _, c := range []struct{ at, left float64 }{{0, all}, {500, all - 500}, {all, 0}, {2 * all, all}, {1e6, all}} {
