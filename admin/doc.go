@@ -46,6 +46,8 @@
 //	  terms.waiting      the polled gauge and what was sent since that poll and
 //	                     has had no first byte: what strategies go by
 //	  terms.running      the polled gauge
+//	  strategy_terms     what the strategy itself goes by, for those that show it
+//	                     (least-cost: milliseconds, tokens), null where unknown
 //
 // An error has the status that the proxy would answer. If the model is known all
 // the same, as when all of its replicas are out of service, the fields above stand

@@ -22,6 +22,8 @@ type candidateView struct {
 	Candidate bool      `json:"candidate"`
 	WhyNot    string    `json:"why_not"`
 	Terms     termsView `json:"terms"`
+	// Strategy are the strategy's own terms, null where one is unknown.
+	Strategy map[string]*float64 `json:"strategy_terms,omitempty"`
 }
 
 type termsView struct {
@@ -40,18 +42,18 @@ func (s *Server) pickPage(w http.ResponseWriter, r *http.Request) {
 		p.write(w)
 		return
 	}
-	model, picked, err := s.opt.Explain(r.Header.Get("Content-Type"), body)
+	d, err := s.opt.Explain(r.Header.Get("Content-Type"), body)
 	status := http.StatusOK
 	var v pickView
 	if err != nil {
 		p = problemOf(err)
-		if model == nil {
+		if d.Model == nil {
 			p.write(w)
 			return
 		}
 		v.Error, status = new(p.fields()), p.status
 	}
-	v.fill(model, picked, s.opt.Fleet.Snapshot())
+	v.fill(d, s.opt.Fleet.Snapshot())
 	writeJSON(w, status, v)
 }
 
@@ -72,13 +74,21 @@ func problemOf(err error) *problem {
 	return p
 }
 
-func (v *pickView) fill(m *balancer.Model, picked *balancer.Replica, snap *balancer.Snapshot) {
+func (v *pickView) fill(d balancer.Decision, snap *balancer.Snapshot) {
+	m := d.Model
 	v.Model, v.Strategy, v.Replicas = m.Name, m.Strategy, []candidateView{}
-	if picked != nil {
-		v.Picked = &picked.ID
+	if d.Picked != nil {
+		v.Picked = &d.Picked.ID
 	}
 	for _, r := range m.Replicas {
-		c := candidateView{ID: r.ID, Candidate: slices.Contains(m.Available, r), Terms: viewTerms(r)}
+		at := slices.Index(m.Available, r)
+		c := candidateView{ID: r.ID, Candidate: at >= 0, Terms: viewTerms(r)}
+		if c.Candidate && at < len(d.Terms) {
+			c.Strategy = map[string]*float64{}
+			for _, t := range d.Terms[at] {
+				c.Strategy[t.Name] = value(t.Value)
+			}
+		}
 		if !c.Candidate {
 			c.WhyNot = whyNot(snap.Replica(r.ID))
 		}

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"errors"
+	"github.com/google/go-cmp/cmp"
 	"strings"
 	"testing"
 
@@ -33,15 +34,36 @@ func explainSite(t *testing.T, answer func() (*balancer.Replica, error)) (*site,
 		t.Fatal(err)
 	}
 	seen := &explained{}
-	return start(t, Options{Fleet: f, MaxPickBody: 1000, Explain: func(contentType string, body []byte) (*balancer.Model, *balancer.Replica, error) {
+	return start(t, Options{Fleet: f, MaxPickBody: 1000, Explain: func(contentType string, body []byte) (balancer.Decision, error) {
 		*seen = explained{contentType, string(body)}
 		picked, err := answer()
 		m := f.Snapshot().Model([]byte("m"))
 		if err != nil && picked == nil && strings.Contains(err.Error(), "model") {
 			m = nil
 		}
-		return m, picked, err
+		d := balancer.Decision{Model: m, Picked: picked}
+		if m != nil {
+			for range m.Available {
+				d.Terms = append(d.Terms, []balancer.Term{{Name: "cost_ms", Value: balancer.Metric{Value: 7, Known: true}}, {Name: "kv", Value: balancer.Metric{}}})
+			}
+		}
+		return d, err
 	}}), seen
+}
+
+// The terms of a strategy that shows them stand beside each candidate, null where
+// they are unknown.
+func TestPickShowsTheStrategysTerms(t *testing.T) {
+	a := balancer.NewReplica(balancer.Endpoint{Addr: "a:1"}, "", 1)
+	s, _ := explainSite(t, func() (*balancer.Replica, error) { return a, nil })
+	got := s.do("POST", "/pick", `{"model":"m"}`, "Content-Type", "application/json")
+	terms := decode[pickView](t, got.body).Replicas[0].Strategy
+	if cost := terms["cost_ms"]; cost == nil || *cost != 7 {
+		t.Error(got.body)
+	}
+	if kv, ok := terms["kv"]; !ok || kv != nil {
+		t.Error(got.body)
+	}
 }
 
 func TestPick(t *testing.T) {
@@ -62,7 +84,8 @@ func TestPick(t *testing.T) {
 		{ID: "d:1", WhyNot: "draining"},
 	} {
 		want.Terms.Weight = 1
-		if v.Replicas[i] != want {
+		v.Replicas[i].Strategy = nil // TestPickShowsTheStrategysTerms
+		if !cmp.Equal(v.Replicas[i], want) {
 			t.Errorf("replica %d: %+v; want %+v", i, v.Replicas[i], want)
 		}
 	}

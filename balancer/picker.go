@@ -68,6 +68,24 @@ type Explainer interface {
 	Explain(q *Request, candidates []*Replica) [][]Term
 }
 
+// Decision is what a dry run found.
+type Decision struct {
+	Model  *Model
+	Picked *Replica // nil when there are no candidates
+	// Terms are the strategy's own figures for each of Model.Available, in that
+	// order; nil when it shows none.
+	Terms [][]Term
+}
+
+// Decide is a dry run of Pick: nothing is reserved.
+func (m *Model) Decide(q *Request) Decision {
+	d := Decision{Model: m, Picked: m.Picker.Pick(q, m.Available)}
+	if e, ok := m.Picker.(Explainer); ok && len(m.Available) > 0 {
+		d.Terms = e.Explain(q, m.Available)
+	}
+	return d
+}
+
 // Pick chooses one of the model's available replicas that is not in tried and
 // reserves it. The error is ErrNoReplica.
 func (m *Model) Pick(q *Request, tried []*Replica) (Reservation, error) {

@@ -1,21 +1,27 @@
 package proxy
 
-import "lbd/balancer"
+import (
+	"time"
+
+	"lbd/balancer"
+)
 
 // Explain is a dry run: it says which replica of the model a request with this
-// body would be sent to now, and among which. Nothing is reserved or sent. The
-// error is the answer the client would get.
-func (s *Server) Explain(contentType string, body []byte) (model *balancer.Model, picked *balancer.Replica, err error) {
+// body would be sent to now, among which, and what the strategy goes by. Nothing is
+// reserved or sent. The error is the answer the client would get; a model that is
+// known comes with it.
+func (s *Server) Explain(contentType string, body []byte) (balancer.Decision, error) {
 	w, apiErr := understandBody([]byte(contentType), body, s.opt.Fleet.Snapshot())
 	if apiErr != nil {
-		return nil, nil, apiErr
+		return balancer.Decision{}, apiErr
 	}
 	req := w.request(body)
-	picked = w.model.Picker.Pick(&req, w.model.Available)
-	if picked == nil {
-		return w.model, nil, noHealthyReplica(w.model.Name)
+	req.Now = time.Now()
+	d := w.model.Decide(&req)
+	if d.Picked == nil {
+		return d, noHealthyReplica(w.model.Name)
 	}
-	return w.model, picked, nil
+	return d, nil
 }
 
 // Status returns the HTTP status of an error from Explain.

@@ -26,6 +26,7 @@ type leastCost struct {
 	hash  atomic.Pointer[prefix.Hasher] // of the model, named by the first request
 
 	model         learner
+	recentered    atomic.Int64 // Unix nanoseconds
 	regressed     regressions
 	outputs       [lengthBuckets]mean // tokens
 	promptMean    mean                // tokens

@@ -35,6 +35,9 @@ const (
 	// outlier is how many times off a sample may be, manyOutliers how many in a row
 	// are no outliers but the truth.
 	outlier, manyOutliers = 5, 10
+	// fewSamples is below how many nothing is strange: there is only the prior to
+	// compare with.
+	fewSamples = 3
 	// The range of ratios: of a replica around its model, of a model around the
 	// prior, which is one device and one size of model. 1/32 to 32 reaches from a 1B
 	// model on the newest device to 70B on old ones.
@@ -49,27 +52,43 @@ func (g *regression) add(x vec, y float64, ratios vec, now time.Time) bool {
 	if !(y > 0) || !(expected > 0) {
 		return false
 	}
-	if y > outlier*believed || y*outlier < believed {
+	if g.samples() >= fewSamples && (y > outlier*believed || y*outlier < believed) {
 		if g.strange++; g.strange < manyOutliers {
 			return false
 		}
 	} else {
 		g.strange = 0
 	}
+	g.forget(now)
+	// Relative errors count: a long prefill is not worth more than a short one.
+	z, t := vec{x[0] / expected, x[1] / expected, x[2] / expected}, y/expected
+	for i, k := 0, 0; i < 3; i++ {
+		for j := i; j < 3; j, k = j+1, k+1 {
+			g.xx[k] += z[i] * z[j]
+		}
+		g.xy[i] += z[i] * t
+	}
+	return true
+}
+
+// samples is how many there are, those forgotten in part counted in part: the
+// features of each add up to 1.
+func (g *regression) samples() float64 {
+	return g.xx[0] + g.xx[3] + g.xx[5] + 2*(g.xx[1]+g.xx[2]+g.xx[4])
+}
+
+func (g *regression) forget(now time.Time) {
 	keep := 1.0 - forgetPerSample
 	if !now.IsZero() && !g.at.IsZero() {
 		keep = math.Exp(-max(now.Sub(g.at), 0).Seconds() / forgetAfter.Seconds())
 	}
 	g.at = now
-	// Relative errors count: a long prefill is not worth more than a short one.
-	z, t := vec{x[0] / expected, x[1] / expected, x[2] / expected}, y/expected
-	for i, k := 0, 0; i < 3; i++ {
-		for j := i; j < 3; j, k = j+1, k+1 {
-			g.xx[k] = g.xx[k]*keep + z[i]*z[j]
-		}
-		g.xy[i] = g.xy[i]*keep + z[i]*t
+	for k := range g.xx {
+		g.xx[k] *= keep
 	}
-	return true
+	for i := range g.xy {
+		g.xy[i] *= keep
+	}
 }
 
 // solve returns the ratios, each within a factor of limit around its center.
@@ -138,6 +157,16 @@ func (l *regressions) learn(g *regression, to *[3]number, x vec, y float64, cent
 	if g.add(x, y, load(to), now) {
 		store(to, g.solve(center, limit))
 	}
+}
+
+// recenter forgets what is old and pulls to another center.
+func (l *regressions) recenter(g *regression, to *[3]number, center vec, limit float64, now time.Time) {
+	if !l.mu.TryLock() {
+		return
+	}
+	defer l.mu.Unlock()
+	g.forget(now)
+	store(to, g.solve(center, limit))
 }
 
 // mean is a moving average that is the plain mean of the first samples.

@@ -95,25 +95,36 @@ func (t *costTicket) learnFirst(now time.Time) {
 	center := scaled(load(&m.prefill), 1/w)
 	t.st.regressed.learn(&t.st.regressed.prefills, &t.st.prefill, t.features, y, center, replicaRange, now)
 	t.p.regressed.learn(&t.p.regressed.prefills, &m.prefill, t.features, y*w, vec{1, 1, 1}, modelRange, now)
-	t.st.shown.Store(true)
-	t.p.assume(t.st)
+	t.p.recenter(now)
 }
 
-// assume gives replicas that have shown nothing yet what their model's others have
-// shown, st the last. With the prior they would look slow beside those as soon as
-// the first request has been faster than it, and never get a request to show that
-// they are not.
-func (p *leastCost) assume(st *costState) {
-	v := p.view.Load()
-	if v == nil {
+// recenterEvery is often enough for replicas that are not asked, and seldom enough
+// to cost nothing: 64 of them take some microseconds.
+const recenterEvery = 100 * time.Millisecond
+
+// trustHalfLife is how fast a correction fades that no request confirms.
+const trustHalfLife = 30 * time.Second
+
+// recenter has replicas that are not asked follow what the others of their model
+// show. One that looks slow, because it once was, or because it still has the prior
+// and the others have turned out to be faster than that, would never get a request
+// to show that it is not.
+func (p *leastCost) recenter(now time.Time) {
+	v, last := p.view.Load(), p.recentered.Load()
+	age := time.Duration(now.UnixNano() - last)
+	if v == nil || age < recenterEvery || !p.recentered.CompareAndSwap(last, now.UnixNano()) {
 		return
 	}
-	for _, other := range v.states {
-		if !other.shown.Load() {
-			w := other.weight.load()
-			other.reset(scaled(load(&p.model.prefill), 1/w), scaled(load(&p.model.decode), 1/w))
-			other.trust.store(st.trust.load())
-		}
+	fade := 1.0
+	if last != 0 {
+		fade = halved(float64(age) / float64(trustHalfLife))
+	}
+	prefill, decode := load(&p.model.prefill), load(&p.model.decode)
+	for _, st := range v.states {
+		w := st.weight.load()
+		st.regressed.recenter(&st.regressed.prefills, &st.prefill, scaled(prefill, 1/w), replicaRange, now)
+		st.regressed.recenter(&st.regressed.steps, &st.decode, scaled(decode, 1/w), replicaRange, now)
+		st.trust.store(1 + (st.trust.load()-1)*fade)
 	}
 }
 

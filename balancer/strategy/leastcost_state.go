@@ -25,7 +25,6 @@ type costState struct {
 	// since is when the prefill under way began, Unix nanoseconds; 0 is unknown.
 	since  atomic.Int64
 	dear   atomic.Bool // there is a penalty, or a slow start
-	shown  atomic.Bool // its own requests have taught something
 	unseen expiries
 
 	id string

@@ -173,7 +173,7 @@ func TestNoResponseHeaders(t *testing.T) {
 func TestLeastCostFollowsThePrompt(t *testing.T) {
 	a, b := replica(t, sim.Config{}), replica(t, sim.Config{})
 	p := lbd(t, urls(a, b), "strategy", "least-cost")
-	for c := range 8 {
+	for c := range 12 {
 		start := fmt.Sprintf(`{"role":"user","content":%q}`, strings.Repeat(fmt.Sprintf("conversation %d. ", c), 1500))
 		var home string
 		turns := start
