@@ -1,0 +1,146 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"fmt"
+	"math"
+	"os"
+	"slices"
+	"strings"
+)
+
+// check is one thing that had to hold.
+type check struct {
+	Name string `json:"name"`
+	OK   bool   `json:"ok"`
+	Says string `json:"says"`
+}
+
+// Differences that are none: connections and goroutines that come and go with
+// polls, probes and fasthttp's workers, which it lets go after 10 s.
+const (
+	moreGoroutines  = 12
+	moreDescriptors = 12
+)
+
+// uneven says what of a sample is not as it was before the clients came.
+func uneven(s, base sample) (left []string) {
+	if s.OwnLoad != 0 {
+		left = append(left, fmt.Sprintf("own load is %d; want 0", s.OwnLoad))
+	}
+	if s.Goroutines > base.Goroutines+moreGoroutines {
+		left = append(left, fmt.Sprintf("%d goroutines; want at most %d + %d", s.Goroutines, base.Goroutines, moreGoroutines))
+	}
+	if s.Descriptors > base.Descriptors+moreDescriptors {
+		left = append(left, fmt.Sprintf("%d descriptors; want at most %d + %d", s.Descriptors, base.Descriptors, moreDescriptors))
+	}
+	return left
+}
+
+// logged is what lbd's log holds.
+type logged struct {
+	Lines  int            `json:"lines"`
+	Levels map[string]int `json:"levels"`
+	Bad    []string       `json:"bad,omitempty"` // lines that must not be there
+}
+
+// alarms are what must not be in lbd's log: its own word for a broken invariant,
+// and how Go says that a program is broken.
+var alarms = [][]byte{[]byte("BUG"), []byte("panic"), []byte("fatal error"), []byte("DATA RACE"), []byte(`"level":"fatal"`)}
+
+func readLog(path string) (l logged, err error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return l, err
+	}
+	l.Levels = make(map[string]int)
+	for line := range bytes.Lines(b) {
+		l.Lines++
+		if _, rest, ok := bytes.Cut(line, []byte(`"level":"`)); ok {
+			level, _, _ := bytes.Cut(rest, []byte(`"`))
+			l.Levels[string(level)]++
+		}
+		if slices.ContainsFunc(alarms, func(a []byte) bool { return bytes.Contains(line, a) }) && len(l.Bad) < shown {
+			l.Bad = append(l.Bad, strings.TrimSpace(string(line)))
+		}
+	}
+	return l, nil
+}
+
+// growth compares the memory of the second quarter of a run with the last one's.
+type growth struct {
+	Second int64   `json:"second_quarter_bytes"` // medians
+	Last   int64   `json:"last_quarter_bytes"`
+	Share  float64 `json:"share"`               // last over second, minus 1
+	Slope  float64 `json:"mib_per_hour"`        // of a line through what follows the first quarter
+	Wobble float64 `json:"mib_around_the_line"` // root mean square
+}
+
+// grown fits the memory of a run. The first quarter warms up.
+func grown(samples []sample) (g growth) {
+	n := len(samples)
+	if n < 4 {
+		return g
+	}
+	g.Second, g.Last = medianRSS(samples[n/4:n/2]), medianRSS(samples[n-n/4:])
+	g.Share = float64(g.Last)/float64(max(g.Second, 1)) - 1
+	perSecond, wobble := line(samples[n/4:])
+	g.Slope, g.Wobble = perSecond*3600, wobble
+	return g
+}
+
+func medianRSS(samples []sample) int64 {
+	s := slices.Clone(samples)
+	slices.SortFunc(s, func(a, b sample) int { return cmp.Compare(a.RSS, b.RSS) })
+	return s[len(s)/2].RSS
+}
+
+// line fits RSS over time by least squares: MiB a second, and the root mean square
+// of what is off it, in MiB.
+func line(samples []sample) (slope, wobble float64) {
+	n := float64(len(samples))
+	var mx, my, xx, xy, yy float64
+	for _, s := range samples {
+		mx, my = mx+s.At/n, my+mib(s.RSS)/n
+	}
+	for _, s := range samples {
+		x, y := s.At-mx, mib(s.RSS)-my
+		xx, xy, yy = xx+x*x, xy+x*y, yy+y*y
+	}
+	if xx == 0 {
+		return 0, 0
+	}
+	slope = xy / xx
+	return slope, math.Sqrt(max(0, yy-slope*xy) / n)
+}
+
+// checks holds a run to what is promised.
+func checks(r *report, o options) []check {
+	g := grown(r.Samples)
+	r.Growth = g
+	wanted := max(1, int(o.duration.Seconds()*0.8))
+	return []check{
+		that("every client error is explained by a fault", r.Unexplained == 0, "%d errors of %d requests, %d unexplained", r.Errors, r.Requests, r.Unexplained),
+		that("most requests are answered", r.Requests > 0 && r.Errors*4 < r.Requests, "%d of %d", r.Requests-r.Errors, r.Requests),
+		that("reloads, drains and restarts work", len(r.Broken) == 0, "%d failures", len(r.Broken)),
+		that("own load, goroutines and descriptors are back", len(r.Left) == 0, "%d own load, %d goroutines (%d before), %d descriptors (%d before)%s",
+			r.End.OwnLoad, r.End.Goroutines, r.Base.Goroutines, r.End.Descriptors, r.Base.Descriptors, also(r.Left)),
+		that(fmt.Sprintf("RSS of the last quarter at most %.0f %% above the second's", o.growth*100), len(r.Samples) >= 4 && g.Share <= o.growth,
+			"%.1f MiB, then %.1f MiB (%+.1f %%); %+.1f MiB an hour, ±%.1f", mib(g.Second), mib(g.Last), g.Share*100, g.Slope, g.Wobble),
+		that("a sample a second", len(r.Samples) >= wanted, "%d; want %d or more", len(r.Samples), wanted),
+		that("no BUG and no panic in the log", r.Log.Lines > 0 && len(r.Log.Bad) == 0, "%d lines, %d bad", r.Log.Lines, len(r.Log.Bad)),
+		that("lbd ends when told to", r.Exit == "", "%s", cmp.Or(r.Exit, "exit 0")),
+	}
+}
+
+func that(name string, ok bool, format string, args ...any) check {
+	return check{Name: name, OK: ok, Says: fmt.Sprintf(format, args...)}
+}
+
+func also(left []string) string {
+	if len(left) == 0 {
+		return ""
+	}
+	return ": " + strings.Join(left, "; ")
+}

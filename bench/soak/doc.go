@@ -1,0 +1,20 @@
+// Soak churns an lbd for minutes and shows what is left of it: memory, goroutines,
+// descriptors and own load over time, and every error a client saw with the fault
+// that explains it.
+//
+// It starts simulated replicas (processes of lbd sim) and an lbd, sends streams and
+// whole answers through it, with clients that leave, read slowly, say nothing, idle
+// and pipeline, and meanwhile kills, hangs, resets, restarts, drains and reloads. A
+// journal says from when to when each replica was disturbed and how.
+//
+// Invariant: an error is explained only by a disturbance of a kind that can cause
+// it, of the replica that answered, during the request; or by all replicas of the
+// model being disturbed then. Everything else fails the run. Everything it started
+// is stopped on every way out.
+//
+//	go run ./bench/soak -duration 60s
+//
+// The seed fixes what is drawn (each client's requests, the order of disturbances),
+// not when the machine gets to it. The exit code is 3 when a check fails; go run
+// makes 1 of it.
+package main
