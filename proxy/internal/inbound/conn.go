@@ -54,6 +54,7 @@ type Conn struct {
 	out      *Out         // an answer to be written
 	waitFn   func() error // wait, made once
 	begun    atomic.Bool  // a request has come
+	stays    atomic.Bool  // it cannot be parked
 
 	mu    sync.Mutex // held by those who end the waiting
 	state atomic.Int32
@@ -83,18 +84,28 @@ func (c *Conn) bytes() []byte {
 	return c.buf.B[:]
 }
 
-// next reads the next request. io.EOF and errors of the connection mean that none
-// came; errIdle that none came for long.
+// next reads the next request. The ends of waiting mean that none came.
 func (c *Conn) next() error {
-	if c.from == c.to {
-		if err := c.await(); err != nil {
+	for {
+		if c.from == c.to {
+			if err := c.await(); err != nil {
+				return err
+			}
+		}
+		if err := c.flush(); err != nil { // the next request has come already
+			return err
+		}
+		if err := c.inTime(c.srv.limits.Load()); err != errBlank {
+			if !c.begun.Load() {
+				c.begun.Store(true)
+			}
 			return err
 		}
 	}
-	if err := c.flush(); err != nil { // the next request has come already
-		return err
-	}
-	lim := c.srv.limits.Load()
+}
+
+// inTime reads a request within the time for one.
+func (c *Conn) inTime(lim *Limits) error {
 	err := c.read(lim)
 	if c.limited {
 		c.limited = false
@@ -106,10 +117,14 @@ func (c *Conn) next() error {
 	return err
 }
 
+// errBlank says that empty lines came and nothing else, which is no request yet.
+var errBlank = errors.New("no request but empty lines")
+
 // Ends of waiting without a request.
 var (
 	errClosing = errors.New("no request is wanted any more")
 	errKicked  = errors.New("no request came for a while")
+	errEnded   = errors.New("the connection ended without a request")
 )
 
 // Reply writes a whole answer. It may do so when the handler has returned, together
@@ -142,19 +157,18 @@ func PutOut(o *Out) {
 
 // flush writes an answer that is still to be written.
 func (c *Conn) flush() error {
-	o := c.out
-	if o == nil {
+	if c.out == nil {
 		return nil
 	}
-	c.out = nil
-	_, err := c.Write(o.B)
-	PutOut(o)
+	defer c.dropOut()
+	_, err := c.Write(c.out.B)
 	return err
 }
 
-// wait begins to wait for a request: from now on the server may close the
-// connection.
+// wait begins to wait for a request, the answer before is written: from now on the
+// server may close the connection.
 func (c *Conn) wait() error {
+	c.dropOut()
 	c.since.Store(c.srv.clock.Load())
 	c.state.Store(waiting)
 	if c.srv.stopping.Load() {
@@ -177,28 +191,28 @@ func (c *Conn) await() error {
 		}
 	}
 	if err != nil {
-		return err
+		return errEnded
 	}
 	c.buf, c.from, c.to = b, 0, n
-	if !c.begun.Load() {
-		c.begun.Store(true)
-	}
 	return nil
 }
 
 // firstBytes writes what is to be written and waits for what comes then.
 func (c *Conn) firstBytes() (*sock.Buf, int, error) {
-	o := c.out
-	if o == nil {
+	if c.out == nil || len(c.out.B) == 0 {
 		if err := c.wait(); err != nil {
 			return nil, 0, err
 		}
 		return c.ReadBuf()
 	}
-	c.out = nil
-	defer PutOut(o)
-	_, _, b, n, err := c.Ask(o.B, false, c.waitFn)
+	_, _, b, n, err := c.Ask(c.out.B, false, c.waitFn)
+	c.dropOut() // if it could not be written
 	return b, n, err
+}
+
+func (c *Conn) dropOut() {
+	PutOut(c.out)
+	c.out = nil
 }
 
 // stopWaiting is for a connection that the server has taken out of waiting: it
@@ -218,17 +232,23 @@ func (c *Conn) kick() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.state.CompareAndSwap(waiting, kicked) {
-		c.SetReadDeadline(longAgo)
+		c.TCPConn.SetReadDeadline(longAgo) // past the connection's own record, which is the reader's
 	}
 }
 
 var longAgo = time.Unix(1, 0)
 
-// shut closes the connection if no request is being read or answered. It reports
-// whether there is no goroutine that would notice.
-func (c *Conn) shut() (orphan bool) {
+// anyTime stands for whenever the waiting began.
+const anyTime = -1
+
+// shut closes the connection if no request is being read or answered, and none has
+// been since. It reports whether there is no goroutine that would notice.
+func (c *Conn) shut(since int64) (orphan bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if since != anyTime && c.since.Load() != since {
+		return false
+	}
 	was := c.state.Load()
 	if (was != waiting && was != parked) || !c.state.CompareAndSwap(was, closing) {
 		return false
@@ -241,6 +261,7 @@ func (c *Conn) shut() (orphan bool) {
 // another one when bytes come or the client leaves. It returns false where that
 // cannot be had.
 func (c *Conn) park() bool {
+	c.req.Fields = nil
 	c.state.Store(parked)
 	if !c.srv.stopping.Load() && c.AwaitReadable(c.unpark) {
 		return true
@@ -279,6 +300,7 @@ func (c *Conn) serve() {
 			if c.park() {
 				return
 			}
+			c.stays.Store(true)
 			continue
 		case err != nil:
 			c.refuse(err)
@@ -296,13 +318,17 @@ func (c *Conn) serve() {
 
 // refuse has the client told why its request is not read, if there is one.
 func (c *Conn) refuse(err error) {
-	for _, silent := range []error{errClosing, io.EOF, net.ErrClosed, syscall.ECONNRESET, syscall.EPIPE, sock.ErrStalled} {
+	for _, silent := range []error{errClosing, errEnded, io.EOF, net.ErrClosed, syscall.ECONNRESET, syscall.EPIPE, sock.ErrStalled} {
 		if errors.Is(err, silent) {
 			return
 		}
 	}
 	c.srv.handler.Refuse(c, err)
+	c.flush() // there is nothing to do if it fails
 }
+
+// keepTrailer is the longest trailer section whose buffer a connection keeps, in bytes.
+const keepTrailer = 512
 
 // give returns the buffers of a request that is over.
 func (c *Conn) give() {
@@ -315,6 +341,9 @@ func (c *Conn) give() {
 func (c *Conn) Release() {
 	putContent(c.body)
 	c.body = nil
+	if len(c.chunks.Trailer()) > keepTrailer {
+		c.chunks = relay.Body{}
+	}
 	c.req.reset()
 	if c.from == c.to {
 		c.give()
@@ -347,7 +376,11 @@ func (c *Conn) head(lim *Limits) (size int, err error) {
 	for {
 		b := c.bytes()[c.from:c.to]
 		if scanned == 0 {
-			if b = c.skipBlank(b); len(b) > 0 && !relay.IsToken(b[:1]) {
+			b = c.skipBlank(b)
+			switch {
+			case c.from == c.to:
+				return 0, errBlank
+			case len(b) > 0 && !relay.IsToken(b[:1]):
 				return 0, malformed("a request does not start with the byte 0x%02x", b[0])
 			}
 		}

@@ -41,7 +41,9 @@ func malformed(format string, args ...any) error { return &Malformed{fmt.Sprintf
 // about twenty.
 const maxFields = 256
 
+// reset keeps the room for fields, and nothing that they point to.
 func (r *Request) reset() {
+	clear(r.Fields)
 	*r = Request{Fields: r.Fields[:0], length: -1}
 }
 
@@ -81,7 +83,8 @@ func (r *Request) requestLine(line []byte) error {
 		return malformed("the request target is empty")
 	}
 	for _, c := range r.Target {
-		if c <= ' ' || c >= 0x7f {
+		// A fragment is never sent (RFC 9112 section 3.2); uvicorn and nginx cut it off.
+		if c <= ' ' || c >= 0x7f || c == '#' {
 			return malformed("the request target holds the byte 0x%02x", c)
 		}
 	}
@@ -101,10 +104,36 @@ func (r *Request) targetForm() bool {
 	case "CONNECT":
 		return true
 	case "OPTIONS":
-		return len(r.Target) == 1 && r.Target[0] == '*' || bytes.Contains(r.Target, []byte("://"))
+		return len(r.Target) == 1 && r.Target[0] == '*' || absolute(r.Target)
 	}
-	return bytes.Contains(r.Target, []byte("://"))
+	return absolute(r.Target)
 }
+
+// absolute says whether a target is a URL with a scheme (RFC 3986 section 3.1) and
+// an authority, both followed by nothing that could be taken for one or the other.
+func absolute(target []byte) bool {
+	scheme, rest, ok := bytes.Cut(target, []byte("://"))
+	if !ok || len(scheme) == 0 || !letter(scheme[0]) {
+		return false
+	}
+	for _, c := range scheme {
+		if !letter(c) && !digit(c) && c != '+' && c != '-' && c != '.' {
+			return false
+		}
+	}
+	host := rest
+	if i := bytes.IndexAny(rest, "/?"); i >= 0 {
+		host = rest[:i]
+	}
+	for _, c := range host {
+		if !hostChar[c] {
+			return false
+		}
+	}
+	return len(host) > 0
+}
+
+func letter(c byte) bool { return 'a' <= c|0x20 && c|0x20 <= 'z' }
 
 func (r *Request) version() error {
 	v := r.Version

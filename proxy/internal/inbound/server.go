@@ -99,10 +99,23 @@ func (s *Server) Serve(ln Listener) error {
 func (s *Server) begin(sc *sock.Conn) {
 	c := &Conn{Conn: sc, srv: s}
 	c.waitFn = c.wait
-	s.mu.Lock()
-	s.conns[c] = struct{}{}
-	s.mu.Unlock()
+	if !s.enlist(c) {
+		sc.Close()
+		return
+	}
 	go c.serve()
+}
+
+// enlist notes a connection, unless it was accepted while the server shuts down and
+// nobody may be left who waits for it.
+func (s *Server) enlist(c *Conn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopping.Load() {
+		return false
+	}
+	s.conns[c] = struct{}{}
+	return true
 }
 
 // end closes a connection that is over.
@@ -158,13 +171,13 @@ func (s *Server) close() {
 		ln.Close()
 	}
 	for _, c := range s.list() {
-		s.shut(c)
+		s.shut(c, anyTime)
 	}
 }
 
-// shut closes a connection without a request.
-func (s *Server) shut(c *Conn) {
-	if c.shut() {
+// shut closes a connection without a request, which has come to wait at since.
+func (s *Server) shut(c *Conn, since int64) {
+	if c.shut(since) {
 		s.forget(c)
 	}
 }
@@ -217,12 +230,18 @@ func (s *Server) period() time.Duration {
 // sweep closes connections that have waited too long and parks those that have
 // waited for a while.
 func (s *Server) sweep(now time.Time) {
-	for _, c := range s.overdue(now.UnixNano(), s.limits.Load()) {
-		s.shut(c)
+	for _, o := range s.overdue(now.UnixNano(), s.limits.Load()) {
+		s.shut(o.c, o.since)
 	}
 }
 
-func (s *Server) overdue(now int64, lim *Limits) (over []*Conn) {
+// overdue is a connection and when its waiting began that was too long.
+type overdue struct {
+	c     *Conn
+	since int64
+}
+
+func (s *Server) overdue(now int64, lim *Limits) (over []overdue) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for c := range s.conns {
@@ -230,11 +249,12 @@ func (s *Server) overdue(now int64, lim *Limits) (over []*Conn) {
 		if state != waiting && state != parked {
 			continue
 		}
-		waited := time.Duration(now - c.since.Load())
+		since := c.since.Load()
+		waited := time.Duration(now - since)
 		switch limit := c.patience(lim); {
 		case limit > 0 && waited >= limit:
-			over = append(over, c)
-		case state == waiting && waited >= parkAfter:
+			over = append(over, overdue{c, since})
+		case state == waiting && waited >= parkAfter && !c.stays.Load():
 			c.kick()
 		}
 	}
