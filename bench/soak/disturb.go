@@ -228,7 +228,7 @@ var settings = []struct{ strategy, rest string }{
 	{"two-choices", "upstream_idle_timeout: 100ms\naccess_log: true\n"},
 	{"least-inflight", "response_headers: true\nmax_attempts: 4\n"},
 	{"least-cost", "log_level: debug\n"},
-	{"random", "stream_idle_timeout: 6s\n"},
+	{"random", "connect_timeout: 3s\n"},
 }
 
 // reconfigure reloads another setting, or a file that must change nothing.

@@ -1,0 +1,91 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// A soak of seconds runs, answers most requests, explains its errors and leaves no
+// process. Memory is judged by longer ones.
+func TestSmoke(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts ten processes")
+	}
+	dir := t.TempDir()
+	lbd := filepath.Join(dir, "lbd")
+	if err := build(t.Context(), lbd); err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	err := run(t.Context(), []string{"-duration", "4s", "-clients", "8", "-lbd", lbd, "-o", dir, "-growth", "10", "-port", "26200"}, &out)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out.String())
+	}
+	b, err := os.ReadFile(filepath.Join(dir, "soak.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r report
+	if err := json.Unmarshal(b, &r); err != nil {
+		t.Fatal(err)
+	}
+	if r.Requests < 20 || len(r.Acts) == 0 || len(r.Samples) == 0 || r.Outcomes["streams"] == 0 {
+		t.Errorf("%d requests, disturbances %v, %d samples, outcomes %v", r.Requests, r.Acts, len(r.Samples), r.Outcomes)
+	}
+	if left := processes(t, lbd); len(left) > 0 {
+		t.Errorf("still running: %q", left)
+	}
+}
+
+// Whoever interrupts a soak finds nothing running.
+func TestInterrupted(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts ten processes")
+	}
+	dir := t.TempDir()
+	lbd := filepath.Join(dir, "lbd")
+	if err := build(t.Context(), lbd); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	began := &trigger{fire: cancel}
+	err := run(ctx, []string{"-duration", "10m", "-lbd", lbd, "-o", "", "-port", "26400"}, began)
+	if err == nil || !strings.Contains(err.Error(), "interrupted") {
+		t.Errorf("%v; want that it was interrupted", err)
+	}
+	if left := processes(t, lbd); len(left) > 0 {
+		t.Errorf("still running: %q", left)
+	}
+}
+
+// trigger is a writer that does something when it is written to.
+type trigger struct{ fire func() }
+
+func (t *trigger) Write(p []byte) (int, error) {
+	t.fire()
+	return len(p), nil
+}
+
+// processes are the command lines that begin with a program.
+func processes(t *testing.T, program string) (found []string) {
+	t.Helper()
+	pages, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range pages {
+		if b, err := os.ReadFile(p); err == nil && strings.HasPrefix(string(b), program+"\x00") {
+			found = append(found, strings.ReplaceAll(string(b), "\x00", " "))
+		}
+	}
+	return found
+}
