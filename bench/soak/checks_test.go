@@ -42,14 +42,14 @@ func TestGrowth(t *testing.T) {
 // good is a report with nothing wrong.
 func good() *report {
 	return &report{
-		Requests: 100, Errors: 3, Samples: series(10, func(int) float64 { return 30 }), Log: logged{Lines: 5},
+		Requests: 100, Errors: 3, Samples: series(int(judged.Seconds()), func(int) float64 { return 30 }), Log: logged{Lines: 5},
 		Causes: map[cause]map[string]int64{cut: {"killed": 3}}, Acts: map[kind]int{killed: 1}, Outcomes: map[string]int64{"streams": 97},
 	}
 }
 
 // Each check fails by what it is there for, and by nothing else.
 func TestChecks(t *testing.T) {
-	o := options{duration: 10 * time.Second, growth: 0.1}
+	o := options{duration: judged, growth: 0.1}
 	for name, c := range map[string]struct {
 		spoil func(*report)
 		fails string
@@ -60,10 +60,12 @@ func TestChecks(t *testing.T) {
 		"no requests": {func(r *report) { r.Requests, r.Errors = 0, 0 }, "most requests"},
 		"a reload":    {func(r *report) { r.Broken = []string{"x"} }, "reloads"},
 		"own load":    {func(r *report) { r.Left = []string{"own load is 1"} }, "own load"},
-		"memory":      {func(r *report) { r.Samples = series(10, func(i int) float64 { return 30 + float64(i) }) }, "RSS"},
-		"log":         {func(r *report) { r.Log.Bad = []string{"BUG"} }, "BUG"},
-		"empty log":   {func(r *report) { r.Log = logged{} }, "BUG"},
-		"exit":        {func(r *report) { r.Exit = "exit status 1" }, "lbd ends"},
+		"memory": {func(r *report) {
+			r.Samples = series(int(judged.Seconds()), func(i int) float64 { return 30 + float64(i) })
+		}, "RSS"},
+		"log":       {func(r *report) { r.Log.Bad = []string{"BUG"} }, "BUG"},
+		"empty log": {func(r *report) { r.Log = logged{} }, "BUG"},
+		"exit":      {func(r *report) { r.Exit = "exit status 1" }, "lbd ends"},
 	} {
 		r := good()
 		c.spoil(r)
@@ -78,9 +80,9 @@ func TestChecks(t *testing.T) {
 		}
 	}
 	r := good()
-	r.Samples = r.Samples[:5]
+	r.Samples = r.Samples[:int(judged.Seconds())/2-1]
 	if r.Checks = checks(r, o); !r.failed() {
-		t.Error("five samples in ten seconds pass")
+		t.Error("less than a sample every other second passes")
 	}
 }
 
@@ -113,7 +115,8 @@ func TestReadPage(t *testing.T) {
 	if p.text["x"] != "1" || p.sum["lbd_inflight_requests"] != 5 || p.sum["go_goroutines"] != 41 || len(p.text) != 2 {
 		t.Errorf("%+v", p)
 	}
-	if !usesStrategy(`{"models":[{"strategy":"a"},{"strategy":"a"}]}`, "a") || usesStrategy(`{"models":[{"strategy":"a"},{"strategy":"b"}]}`, "a") || usesStrategy(`{"models":[]}`, "a") {
+	if !usesStrategy(`{"models":[{"strategy":"a"},{"strategy":"a"}]}`, "a") || usesStrategy(`{"models":[{"strategy":"a"},{"strategy":"b"}]}`, "a") || usesStrategy(`{"models":[]}`, "a") ||
+		!usesStrategy(`{"models":[{"strategy":"a"},{"name":"`+pinned+`","strategy":"b"}]}`, "a") {
 		t.Error("usesStrategy")
 	}
 }

@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
 )
@@ -119,7 +118,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	r.Command = "go run ./bench/soak " + strings.Join(args, " ")
+	r.Command = o.command()
 	if err := r.text(out); err != nil {
 		return err
 	}

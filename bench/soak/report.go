@@ -50,6 +50,11 @@ func (o options) table() map[string]string {
 	}
 }
 
+// command repeats the run on another machine: without folders and ports of this one.
+func (o options) command() string {
+	return fmt.Sprintf("go run ./bench/soak -duration %v -clients %d -seed %d -speed %v -growth %v -faults=%t", o.duration, o.clients, o.seed, o.speed, o.growth, o.faults)
+}
+
 func (r *report) failed() bool {
 	return slices.ContainsFunc(r.Checks, func(c check) bool { return !c.OK })
 }

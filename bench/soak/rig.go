@@ -23,6 +23,9 @@ var homes = []string{
 	"mistralai/Mixtral-8x7B-Instruct-v0.1", "mistralai/Mixtral-8x7B-Instruct-v0.1",
 }
 
+// pinned is the model that keeps its strategy over all reloads.
+var pinned = homes[len(homes)-1]
+
 // slot is the place of a replica: an address and the process behind it.
 type slot struct {
 	index   int
@@ -148,7 +151,10 @@ stream_idle_timeout: 5s
 client_idle_timeout: 20s
 client_write_timeout: 20s
 drain_timeout: 10s
-%s`, r.addr, r.admin, strings.Join(urls, ", "), r.setting)), 0o644)
+models:
+  - name: %s
+    strategy: least-cost
+%s`, r.addr, r.admin, strings.Join(urls, ", "), pinned, r.setting)), 0o644)
 }
 
 // reload has lbd read the configuration and waits until it shows.

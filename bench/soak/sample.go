@@ -66,14 +66,17 @@ func readPage(body string) page {
 	return p
 }
 
-// usesStrategy tells whether every model of a /fleet page has a strategy.
+// usesStrategy tells whether every model of a /fleet page but the pinned one has a
+// strategy.
 func usesStrategy(body, strategy string) bool {
-	var f struct{ Models []struct{ Strategy string } }
+	var f struct {
+		Models []struct{ Name, Strategy string }
+	}
 	if err := json.Unmarshal([]byte(body), &f); err != nil || len(f.Models) == 0 {
 		return false
 	}
 	for _, m := range f.Models {
-		if m.Strategy != strategy {
+		if m.Strategy != strategy && m.Name != pinned {
 			return false
 		}
 	}

@@ -26,7 +26,7 @@ func TestSmoke(t *testing.T) {
 		t.Fatal(err)
 	}
 	var out bytes.Buffer
-	err := run(t.Context(), []string{"-duration", "4s", "-clients", "8", "-lbd", lbd, "-o", dir, "-growth", "10", "-port", "26200"}, &out)
+	err := run(t.Context(), []string{"-duration", "8s", "-clients", "8", "-lbd", lbd, "-o", dir, "-growth", "10", "-port", "26200"}, &out)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out.String())
 	}
