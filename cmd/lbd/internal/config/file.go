@@ -137,7 +137,7 @@ func (p *fileParser) value(k *key, n *yaml.Node) (any, bool) {
 	var value any
 	var ok bool
 	before := len(p.l.errs)
-	switch k.field(new(Config)).(type) {
+	switch k.field(&blank).(type) {
 	case *[]Model:
 		if isNull(n) {
 			return nil, false

@@ -27,22 +27,27 @@ type key struct {
 func (k *key) flag() string { return strings.ReplaceAll(k.name, "_", "-") }
 func (k *key) env() string  { return envPrefix + strings.ToUpper(k.name) }
 
+// blank is the Config that the types of keys are read from. A new one for each look
+// would be 3 MB of garbage a reload, since every variable of the environment is held
+// against every key.
+var blank Config
+
 // scalar tells whether the key has a flag and a variable. Models alone is too
 // deep for either.
 func (k *key) scalar() bool {
-	_, isModels := k.field(new(Config)).(*[]Model)
+	_, isModels := k.field(&blank).(*[]Model)
 	return !isModels
 }
 
 // secret tells whether the value must not be shown.
 func (k *key) secret() bool {
-	_, is := k.field(new(Config)).(*Secret)
+	_, is := k.field(&blank).(*Secret)
 	return is
 }
 
 // kind is the word for the type of the value in --help.
 func (k *key) kind() string {
-	switch k.field(new(Config)).(type) {
+	switch k.field(&blank).(type) {
 	case *bool:
 		return "bool"
 	case *int:

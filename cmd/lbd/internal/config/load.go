@@ -93,7 +93,7 @@ func (l *loader) loadDefaults() {
 // read turns the text of a value into a value, or notes what is wrong with it.
 func (l *loader) read(k *key, text string, o Origin) (any, bool) {
 	text = strings.TrimSpace(text)
-	switch k.field(new(Config)).(type) {
+	switch k.field(&blank).(type) {
 	case *[]Model:
 		return []Model(nil), true
 	case *[]balancer.Endpoint:

@@ -38,7 +38,7 @@ func (s Size) String() string {
 // parse reads the text of a value of this key, whatever layer it came from.
 // The error is what is wrong and what is wanted, without the place.
 func (k *key) parse(text string) (any, error) {
-	switch k.field(new(Config)).(type) {
+	switch k.field(&blank).(type) {
 	case *string:
 		return k.parseString(text)
 	case *Secret:
