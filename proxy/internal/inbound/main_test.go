@@ -236,6 +236,13 @@ func (r *running) settle(t testing.TB, state int32, n int) {
 	eventually(t, "the state", func() bool { return r.in(state) == n })
 }
 
+// rest waits until n connections wait for a request, with a goroutine or without: on
+// a slow machine they are parked before anybody looks.
+func (r *running) rest(t testing.TB, n int) {
+	t.Helper()
+	eventually(t, "the waiting", func() bool { return r.in(waiting)+r.in(parked) == n })
+}
+
 // later has the server look at its connections as if a time had passed.
 func (r *running) later(d time.Duration) { r.sweep(time.Now().Add(d)) }
 
