@@ -91,7 +91,7 @@ var simFaults = []struct {
 }
 
 // draw decides on an act.
-func (d *disturber) draw(s *slot) act {
+func (d *disturber) draw() act {
 	a := act{lasts: time.Duration(200+d.rng.IntN(2500)) * time.Millisecond}
 	switch n := d.rng.IntN(12); n {
 	case 0, 1:
@@ -125,7 +125,7 @@ func (d *disturber) one(ctx context.Context) {
 		return
 	}
 	s := idle[d.rng.IntN(len(idle))]
-	a := d.draw(s)
+	a := d.draw()
 	s.busy = true
 	d.acts.Go(func() {
 		defer func() { d.free <- s }()
