@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"strconv"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -41,10 +42,31 @@ func (s *Server) accessLog(x *exchange, strategy string) {
 	if !x.sniff.First.IsZero() && x.sniff.SSE {
 		ev.Dur("ttft_ms", x.sniff.First.Sub(x.start))
 	}
-	if u := x.sniff.Usage; u.Prompt > 0 {
+	if x.promptBytes > 0 {
+		ev.Int("prompt_bytes", x.promptBytes)
+	}
+	switch u := x.sniff.Usage; {
+	case u.Prompt > 0:
 		ev.Int("prompt_tokens", u.Prompt).Int("completion_tokens", u.Completion)
+		if u.Cached >= 0 {
+			ev.Int("cached_tokens", u.Cached)
+		}
+	case x.sniff.Events > 0:
+		ev.Int("content_events", x.sniff.Events)
+	}
+	if len(x.blocks) > 0 {
+		ev.Array("prefix", blockHashes(x.blocks))
 	}
 	ev.Msg("request")
+}
+
+// blockHashes writes hashes in hexadecimal: JSON's numbers do not hold 64 bits.
+type blockHashes []uint64
+
+func (b blockHashes) MarshalZerologArray(a *zerolog.Array) {
+	for _, h := range b {
+		a.Str(strconv.FormatUint(h, 16))
+	}
 }
 
 // logRefused writes the line of a request that no replica was asked for.

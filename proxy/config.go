@@ -27,6 +27,8 @@ type Config struct {
 
 	AccessLog       bool
 	AccessLogSample int // one line in so many requests
+	// AccessLogPrefixes adds hashes of the prompt's leading blocks to each line.
+	AccessLogPrefixes bool
 
 	NoTokenMetrics bool // answers are not read for tokens and usage, but where a key's account needs it
 

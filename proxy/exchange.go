@@ -42,7 +42,9 @@ type exchange struct {
 	keyName      string // of the client, for the log
 	promptTokens int64  // an estimate
 	forwarded    forwarded.Fields
-	origin       []byte // of the page that asks, as far as lbd has a say
+	promptBytes  int
+	blocks       []uint64 // hashes of the prompt's blocks, for the log
+	origin       []byte   // of the page that asks, as far as lbd has a say
 
 	model   *metrics.Model
 	tried   []*balancer.Replica
@@ -122,7 +124,10 @@ func (x *exchange) prepare(req *inbound.Request) *apiError {
 		return x.let(err)
 	}
 	x.want, x.req = w, w.request(x.body)
-	x.req.Now = x.start
+	x.req.Now, x.promptBytes = x.start, len(x.req.Prompt)
+	if x.cfg.AccessLog && x.cfg.AccessLogPrefixes {
+		x.blocks = x.s.opt.Prefixes.Hasher(w.model.Name).Prompt(x.blocks[:0], nil, x.req.Prompt)
+	}
 	x.model = x.s.opt.Metrics.Model(w.model.Name)
 	if err := x.let(nil); err != nil {
 		return err
@@ -298,6 +303,7 @@ func (x *exchange) free() {
 	x.minor, x.isHead, x.keep, x.begun = 0, false, false, false
 	x.owner, x.grant, x.keyName, x.promptTokens, x.origin = nil, keys.Grant{}, "", 0, nil
 	x.forwarded.Reset()
+	x.promptBytes, x.blocks = 0, x.blocks[:0]
 	x.model, x.picks, x.pair, x.replica, x.pool = nil, 0, nil, nil, nil
 	x.res = balancer.Reservation{}
 	x.up, x.sent, x.sendErr = nil, nil, nil

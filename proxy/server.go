@@ -15,6 +15,7 @@ import (
 	"lbd/access/keys"
 	"lbd/access/outward"
 	"lbd/balancer"
+	"lbd/balancer/prefix"
 	"lbd/metrics"
 	"lbd/proxy/internal/inbound"
 	"lbd/proxy/internal/sock"
@@ -52,6 +53,8 @@ type Options struct {
 
 	// Keys says who may call; nil = everybody.
 	Keys *keys.Keys
+	// Prefixes hashes prompts for the access log; nil = an index of its own.
+	Prefixes *prefix.Index
 	// Outward says what replicas are shown; nil = nothing of lbd's own.
 	Outward *outward.Outward
 	// TLS is spoken to clients; nil = plain HTTP.
@@ -83,6 +86,9 @@ func New(o Options) (*Server, error) {
 	}
 	if o.Keys == nil {
 		o.Keys = keys.New()
+	}
+	if o.Prefixes == nil {
+		o.Prefixes = prefix.New(prefix.Config{})
 	}
 	if o.Outward == nil {
 		if o.Outward, err = outward.New(outward.Config{}); err != nil {

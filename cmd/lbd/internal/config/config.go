@@ -70,12 +70,13 @@ type Config struct {
 	EjectionTime       time.Duration
 	MaxEjectionTime    time.Duration
 
-	LogLevel        string
-	LogFormat       string
-	AccessLog       bool
-	AccessLogSample int
-	ResponseHeaders bool
-	TokenMetrics    bool
+	LogLevel          string
+	LogFormat         string
+	AccessLog         bool
+	AccessLogSample   int
+	AccessLogPrefixes bool
+	ResponseHeaders   bool
+	TokenMetrics      bool
 
 	origins map[string]Origin
 }

@@ -434,6 +434,12 @@ var keys = []*key{
 		field: func(c *Config) any { return &c.AccessLogSample },
 	},
 	{
+		name: "access_log_prefixes", group: groupLog, def: "false", reload: true,
+		help:  "with access_log, add hashes of the prompt's leading blocks to each line",
+		more:  "lbd replay reads them: what would another strategy have done with this traffic? They say which prompts began alike, not what they said, and mean nothing beside those of another process.",
+		field: func(c *Config) any { return &c.AccessLogPrefixes },
+	},
+	{
 		name: "response_headers", group: groupLog, def: "true", reload: true,
 		help:  "add X-Lbd-Replica and X-Lbd-Strategy to responses",
 		field: func(c *Config) any { return &c.ResponseHeaders },

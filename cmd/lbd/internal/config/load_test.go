@@ -106,6 +106,7 @@ var otherValues = map[string][3]string{
 	"access_log_sample":       {"5", "6", "7"},
 	"response_headers":        {"false", "true", "0"},
 	"token_metrics":           {"false", "true", "0"},
+	"access_log_prefixes":     {"true", "0", "1"},
 
 	"tls_cert_file":            {"a.crt", "b.crt", "c.crt"},
 	"tls_key_file":             {"a.key", "b.key", "c.key"},

@@ -21,6 +21,7 @@ import (
 	"lbd/balancer"
 	"lbd/balancer/fleet"
 	"lbd/balancer/health"
+	"lbd/balancer/prefix"
 	"lbd/balancer/strategy"
 	"lbd/cmd/lbd/internal/config"
 	"lbd/metrics"
@@ -57,6 +58,8 @@ type Daemon struct {
 	outward           *outward.Outward
 	mainTLS, adminTLS *certs.Listener // nil = plain HTTP
 
+	prefixes *prefix.Index // of all models, so that its memory is bounded once
+
 	reload  sync.Mutex
 	stopped atomic.Bool
 	done    chan struct{}
@@ -67,13 +70,14 @@ type Daemon struct {
 func New(cfg *config.Config, o Options) (*Daemon, error) {
 	d := &Daemon{opt: o, registry: prometheus.NewRegistry(), done: make(chan struct{})}
 	d.cfg.Store(cfg)
+	d.prefixes = prefix.New(prefix.Config{})
 	a, err := d.newAccess(cfg)
 	if err != nil {
 		return nil, err
 	}
 	d.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	d.metrics = metrics.New(d.registry, o.Version)
-	d.fleet = fleet.New(fleet.Options{NewPicker: newPicker, OnEvent: d.fleetEvent})
+	d.fleet = fleet.New(fleet.Options{NewPicker: d.newPicker, OnEvent: d.fleetEvent})
 	if err := d.fleet.Configure(fleetConfig(cfg)); err != nil {
 		return nil, err
 	}
@@ -83,7 +87,7 @@ func New(cfg *config.Config, o Options) (*Daemon, error) {
 		return d.poller.Failures(id) + d.poller.ModelFailures(id)
 	}), metrics.NewKeyCollector(d.keyUsage))
 	d.proxy, err = proxy.New(proxy.Options{
-		Config: proxyConfig(cfg, a), Keys: d.keys, Outward: d.outward, TLS: tlsConfig(d.mainTLS), Fleet: d.fleet, Health: d.health, Models: d.poller, Metrics: d.metrics,
+		Config: proxyConfig(cfg, a), Prefixes: d.prefixes, Keys: d.keys, Outward: d.outward, TLS: tlsConfig(d.mainTLS), Fleet: d.fleet, Health: d.health, Models: d.poller, Metrics: d.metrics,
 		Gatherer: d.registry, Log: d.log("proxy").Hook(quotesRequests{}), Version: o.Version,
 	})
 	if err != nil {
@@ -111,12 +115,12 @@ func (d *Daemon) newAccess(cfg *config.Config) (*access, error) {
 	return a, d.applyAccess(a)
 }
 
-func newPicker(name string) (balancer.Picker, error) {
+func (d *Daemon) newPicker(name string) (balancer.Picker, error) {
 	e, ok := strategy.Lookup(name)
 	if !ok {
 		return nil, fmt.Errorf("strategy %q is unknown; want one of %v", name, strategy.Names())
 	}
-	return e.New(strategy.Options{}), nil
+	return e.New(strategy.Options{Prefixes: d.prefixes}), nil
 }
 
 func (d *Daemon) log(component string) zerolog.Logger {

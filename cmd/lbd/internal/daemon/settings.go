@@ -47,7 +47,7 @@ func proxyConfig(c *config.Config, a *access) proxy.Config {
 		ClientIdle: c.ClientIdleTimeout, ClientRead: c.ClientReadTimeout, ClientWrite: c.ClientWriteTimeout,
 		Connect: c.ConnectTimeout, FirstByte: c.FirstByteTimeout, Silence: c.StreamIdleTimeout, UpstreamIdle: c.UpstreamIdleTimeout,
 		MaxAttempts: c.MaxAttempts, ResponseHeaders: c.ResponseHeaders,
-		AccessLog: c.AccessLog, AccessLogSample: c.AccessLogSample, NoTokenMetrics: !c.TokenMetrics,
+		AccessLog: c.AccessLog, AccessLogSample: c.AccessLogSample, AccessLogPrefixes: c.AccessLogPrefixes, NoTokenMetrics: !c.TokenMetrics,
 		MetricsAccess: c.MetricsAccess, CORS: a.cors, Forwarded: a.forwarded,
 	}
 }

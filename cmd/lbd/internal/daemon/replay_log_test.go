@@ -1,0 +1,60 @@
+package daemon_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"lbd/bench/sim"
+	"lbd/bench/trace"
+)
+
+// The access log can be replayed: it has the lengths and, as hashes, which prompts
+// began alike, and nothing that was said.
+func TestAccessLogIsATrace(t *testing.T) {
+	r := replica(t, sim.Config{})
+	p := lbd(t, []string{r.URL()}, "access-log", "true", "access-log-prefixes", "true")
+	shared := strings.Repeat("what all of them begin with. ", 400)
+	for i := range 4 {
+		start := shared
+		if i == 3 {
+			start = strings.Repeat("the last one does not. ", 500)
+		}
+		body := fmt.Sprintf(`{"model":%q,"stream":true,"stream_options":{"include_usage":true},"max_tokens":5,"ignore_eos":true,"messages":[{"role":"user","content":%q}]}`,
+			llama, start+fmt.Sprint("question ", i))
+		w := p.dial()
+		w.sendPost("/v1/chat/completions", body)
+		if a := w.answer("POST"); a.StatusCode != 200 || a.err != nil {
+			t.Fatalf("%s %v", a.Status, a.err)
+		}
+	}
+	p.until("four lines", func() bool { return strings.Count(p.log.String(), `"prefix":[`) == 4 })
+	if strings.Contains(p.log.String(), "begin with") {
+		t.Error("the log holds text of a prompt")
+	}
+	var blocks [][]uint64
+	for a, err := range trace.AccessLog(strings.NewReader(p.log.String())).Arrivals {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if a.Model != llama || a.PromptTokens < 2000 || a.OutputTokens != 5 {
+			t.Errorf("%+v; want five tokens for a prompt of over 2,000", a)
+		}
+		blocks = append(blocks, a.Blocks)
+	}
+	if len(blocks) != 4 {
+		t.Fatalf("%d arrivals; want 4", len(blocks))
+	}
+	alike := func(a, b []uint64) (n int) {
+		for n < len(a) && n < len(b) && a[n] == b[n] {
+			n++
+		}
+		return n
+	}
+	if n := alike(blocks[0], blocks[1]); n < 100 {
+		t.Errorf("two prompts that begin alike share %d blocks", n)
+	}
+	if n := alike(blocks[0], blocks[3]); n != 0 {
+		t.Errorf("two prompts that do not begin alike share %d blocks", n)
+	}
+}
