@@ -181,9 +181,10 @@ func (d *disturber) want(code int, body string, err error) error {
 }
 
 // heal clears the faults. A replica that refuses connections cannot be told; it is
-// restarted.
+// restarted, which what runs there on live connections does not survive.
 func (d *disturber) heal(ctx context.Context, s *slot, deaf bool) error {
 	if deaf {
+		defer d.journal.begin(s.index, killed)()
 		s.process.kill()
 		return d.revive(ctx, s, s.home)
 	}

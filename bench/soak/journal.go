@@ -144,6 +144,19 @@ func (j *journal) explain(f fault) string {
 	return "every replica of the model disturbed"
 }
 
+// near names what was done to the replica of an error around its time, for whoever
+// looks into it.
+func (j *journal) near(f fault) (kinds []kind) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, w := range j.windows {
+		if j.ids[w.slot] == f.replica && w.overlaps(f.start, f.end, aftermath) {
+			kinds = append(kinds, w.kind)
+		}
+	}
+	return kinds
+}
+
 // disturbed tells whether lbd had a reason to keep away from a replica.
 func (j *journal) disturbed(slot int, start, end time.Time) bool {
 	return slices.ContainsFunc(j.windows, func(w window) bool {

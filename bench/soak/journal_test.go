@@ -59,6 +59,9 @@ func TestExplain(t *testing.T) {
 				t.Errorf("%s of %q for %s from %v to %v: %q; want %q", c.cause, c.replica, c.model, c.from, c.to, got, c.want)
 			}
 		}
+		if got := j.near(fault{replica: "a:1", start: at(34), end: at(34)}); len(got) != 1 || got[0] != killed {
+			t.Errorf("near 34 s: %q; want killed", got)
+		}
 		if n := j.counts()[killed]; n != 2 {
 			t.Errorf("%d killed; want 2", n)
 		}

@@ -46,7 +46,7 @@ func (t *tally) answered(first, e2e time.Duration) {
 
 // wrong counts an error and looks for what explains it.
 func (t *tally) wrong(f fault, detail string) {
-	why := t.journal.explain(f)
+	why, near := t.journal.explain(f), t.journal.near(f)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.done++
@@ -54,8 +54,8 @@ func (t *tally) wrong(f fault, detail string) {
 	if why == "" {
 		t.lost++
 		if len(t.unexplained) < shown {
-			t.unexplained = append(t.unexplained, fmt.Sprintf("%s %s (%v) model %s replica %q: %s",
-				f.end.UTC().Format("15:04:05.000"), f.cause, f.end.Sub(f.start).Round(time.Millisecond), f.model, f.replica, detail))
+			t.unexplained = append(t.unexplained, fmt.Sprintf("%s %s (%v) model %s replica %q, done to it then %q: %s",
+				f.end.UTC().Format("15:04:05.000"), f.cause, f.end.Sub(f.start).Round(time.Millisecond), f.model, f.replica, near, detail))
 		}
 		why = "UNEXPLAINED"
 	}
