@@ -4,14 +4,14 @@
 #
 #   bench/compare.sh            (make compare)
 #
-# Baseline is an lbd that takes turns (cycle), managed one that knows the queues.
+# Baseline is an lbd that takes turns (cycle), managed one that knows queues and prompts.
 # Each has six simulated vLLM replicas of its own. REPEATS (3) rounds with seeds
 # 1, 2, 3 ... go to both, one environment after the other, the order changing from
 # round to round, so that neither always meets the warmer machine. Results go to
 # results/baseline and results/managed, the page to results/compare.html.
 #
 # Other settings: RATE (30 requests/s to each), SECONDS_EACH (24), STRATEGY
-# (least-waiting), BASELINE_STRATEGY (cycle), LBD (a binary instead of a build).
+# (least-cost), BASELINE_STRATEGY (cycle), LBD (a binary instead of a build).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -19,7 +19,7 @@ repeats=${REPEATS:-3}
 rate=${RATE:-30}
 seconds=${SECONDS_EACH:-24}
 warmup=3
-declare -A strategy=([baseline]=${BASELINE_STRATEGY:-cycle} [managed]=${STRATEGY:-least-waiting})
+declare -A strategy=([baseline]=${BASELINE_STRATEGY:-cycle} [managed]=${STRATEGY:-least-cost})
 # Long prompts of very different lengths and short answers, at about four fifths
 # of what the replicas can do: the traffic of lbd demo.
 lengths=(--input-tokens "lognormal:4000,0.9,16..30000" --output-tokens "lognormal:40,0.6,1..1000")

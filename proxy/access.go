@@ -39,7 +39,13 @@ func ownerOf(c *inbound.Conn) *owner {
 }
 
 // Admit implements inbound.Handler: it asks for a key before a body is read.
-func (s *Server) Admit(c *inbound.Conn) error {
+func (s *Server) Admit(c *inbound.Conn) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			s.panicked(r)
+			err = errPanicked
+		}
+	}()
 	if !s.opt.Keys.On() {
 		if o, ok := c.Owner.(*owner); ok {
 			o.key = nil

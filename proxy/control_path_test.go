@@ -16,3 +16,17 @@ func TestControlPathBehindManySlashes(t *testing.T) {
 		}
 	}
 }
+
+// A URL without a path asks for the root, whatever its query looks like; path and
+// what is passed on agree.
+func TestAbsoluteFormWithoutPath(t *testing.T) {
+	for target, want := range map[string]string{
+		"http://host": "/", "http://host?x=1": "/?x=1", "http://host?/v1/x": "/?/v1/x", "http://host/v1/x?y": "/v1/x?y",
+	} {
+		path, err := cleanPath([]byte(target))
+		wantPath, _, _ := strings.Cut(want, "?")
+		if got := string(originForm([]byte(target))); got != want || err != nil || path != wantPath {
+			t.Errorf("%s: path %q (%v), passed on as %q; want %q", target, path, err, got, want)
+		}
+	}
+}

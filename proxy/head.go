@@ -189,8 +189,12 @@ func originForm(uri []byte) []byte {
 		return uri
 	}
 	if i := bytes.Index(uri, []byte("://")); i > 0 {
-		if j := bytes.IndexByte(uri[i+3:], '/'); j >= 0 {
-			return uri[i+3+j:]
+		rest := uri[i+3:]
+		if j := bytes.IndexAny(rest, "/?"); j >= 0 {
+			if rest[j] == '?' { // an empty path is the root (RFC 9112 section 3.2.2)
+				return append([]byte("/"), rest[j:]...)
+			}
+			return rest[j:]
 		}
 	}
 	return []byte("/")

@@ -135,14 +135,7 @@ func cleanPath(uri []byte) (string, *apiError) {
 	if bytes.IndexByte(uri, '#') >= 0 {
 		return "", badRequest("invalid_path", "the request target holds a fragment")
 	}
-	if i := bytes.Index(uri, []byte("://")); i > 0 && uri[0] != '/' { // absolute form
-		rest := uri[i+3:]
-		uri = []byte("/")
-		if j := bytes.IndexByte(rest, '/'); j >= 0 {
-			uri = rest[j:]
-		}
-	}
-	raw, _, _ := bytes.Cut(uri, []byte("?"))
+	raw, _, _ := bytes.Cut(originForm(uri), []byte("?"))
 	if plainPath(raw) {
 		return string(raw), nil
 	}

@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"net"
 	"runtime/debug"
 	"sync"
@@ -196,6 +197,8 @@ func (s *Server) Serve(c *inbound.Conn) (keep bool) {
 	return s.route(c)
 }
 
+var errPanicked = errors.New("panicked")
+
 var internalError = &apiError{status: 500, kind: "server_error", code: "internal_error", message: "internal error in the load balancer"}
 
 // panicked is for the deferred call that has recovered r.
@@ -205,6 +208,11 @@ func (s *Server) panicked(r any) {
 
 // Refuse implements inbound.Handler.
 func (s *Server) Refuse(c *inbound.Conn, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			s.panicked(r)
+		}
+	}()
 	c.LingerOnClose()
 	e := readError(err, s.cfg.Load())
 	if e.status == 401 {

@@ -612,7 +612,7 @@ type content struct{ b []byte }
 // Sizes of body buffers in bytes: what one is made with at most before anything
 // has come, and the largest that is kept.
 const (
-	firstContent = 256 << 10
+	firstContent = 64 << 10
 	keepContent  = 1 << 20
 )
 
