@@ -17,13 +17,13 @@ func NewLogger(w io.Writer, c *config.Config) zerolog.Logger {
 	if c.LogFormat == "console" {
 		w = zerolog.ConsoleWriter{Out: w, TimeFormat: time.TimeOnly, NoColor: !isTerminal(w)}
 	}
-	zerolog.TimeFieldFormat = timeFormat
 	setLevel(c.LogLevel)
 	return zerolog.New(w).With().Timestamp().Logger()
 }
 
-// timeFormat is RFC 3339 with milliseconds: an access log is replayed from its times.
-const timeFormat = "2006-01-02T15:04:05.000Z07:00"
+// zerolog has one format for all loggers. RFC 3339 with milliseconds: an access log
+// is replayed from its times.
+func init() { zerolog.TimeFieldFormat = "2006-01-02T15:04:05.000Z07:00" }
 
 // setLevel is global in zerolog, so that a reload reaches loggers that were
 // handed out.

@@ -51,10 +51,17 @@ func TestAccessLogIsATrace(t *testing.T) {
 		}
 		return n
 	}
-	if n := alike(blocks[0], blocks[1]); n < 100 {
-		t.Errorf("two prompts that begin alike share %d blocks", n)
+	pairs := map[bool]int{}
+	for i := range blocks {
+		for j := range i {
+			n := alike(blocks[i], blocks[j])
+			if n > 0 && n < 100 {
+				t.Errorf("two prompts share %d blocks; want none or over 100", n)
+			}
+			pairs[n > 0]++
+		}
 	}
-	if n := alike(blocks[0], blocks[3]); n != 0 {
-		t.Errorf("two prompts that do not begin alike share %d blocks", n)
+	if pairs[true] != 3 { // of six: three prompts begin alike, the fourth does not
+		t.Errorf("%d pairs of prompts begin alike; want 3", pairs[true])
 	}
 }
