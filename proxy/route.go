@@ -135,6 +135,9 @@ func cleanPath(uri []byte) (string, *apiError) {
 	if bytes.IndexByte(uri, '#') >= 0 {
 		return "", badRequest("invalid_path", "the request target holds a fragment")
 	}
+	if len(uri) == 0 || (uri[0] != '/' && !bytes.Contains(uri, []byte("://"))) { // "*"
+		return "", badRequest("invalid_path", "the request target is not a path")
+	}
 	raw, _, _ := bytes.Cut(originForm(uri), []byte("?"))
 	if plainPath(raw) {
 		return string(raw), nil
