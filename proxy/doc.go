@@ -3,13 +3,15 @@
 //
 // One request's way, and the file it goes through:
 //
-//	server.go    accept, read head and body (fasthttp), panics end here
+//	server.go    life of the listener, panics end here (internal/inbound accepts and reads)
+//	access.go    who asks, between head and body
 //	route.go     own page, relayed path, or refused
 //	request.go   what the request wants: model, stream, limits (internal/openai)
 //	exchange.go  pick, reserve, attempt, retry while that is safe
 //	head.go      the request head a replica gets
 //	attempt.go   one attempt: connection, send, response head
 //	respond.go   the answer: buffered, or relayed event by event (internal/relay)
+//	own.go       lbd's own pages, which are fasthttp handlers (surface.go)
 //	errors.go    lbd's own answers, in OpenAI's shape
 //	accesslog.go the line of a request
 //

@@ -239,6 +239,7 @@ func (x *exchange) begin(rest []byte, framing relay.Framing) verdict {
 	}
 	x.stream.First, x.first = x.first, nil
 	x.res.FirstByte()
+	x.up.WaitUntil(deadline(x.cfg.Silence)) // without a limit, the one for the first byte must go
 	switch {
 	case old:
 		x.stream.Mode = relay.Unchunk // HTTP/1.0 knows no chunks: the body ends with the connection

@@ -130,7 +130,7 @@ func (c *Conn) pumpTLS(take func(p []byte) (more bool)) error {
 func (c *Conn) quietTLS() bool {
 	due := c.due
 	c.due = time.Time{} // or the read would wait until then
-	if c.TCPConn.SetReadDeadline(time.Unix(1, 0)) != nil {
+	if c.TCPConn.SetReadDeadline(longAgo) != nil {
 		return false
 	}
 	var b [1]byte

@@ -88,7 +88,7 @@ func New(cfg *config.Config, o Options) (*Daemon, error) {
 	}), metrics.NewKeyCollector(d.keyUsage))
 	d.proxy, err = proxy.New(proxy.Options{
 		Config: proxyConfig(cfg, a), Prefixes: d.prefixes, Keys: d.keys, Outward: d.outward, TLS: tlsConfig(d.mainTLS), Fleet: d.fleet, Health: d.health, Models: d.poller, Metrics: d.metrics,
-		Gatherer: d.registry, Log: d.log("proxy").Hook(quotesRequests{}), Version: o.Version,
+		Gatherer: d.registry, Log: d.log("proxy"), Version: o.Version,
 	})
 	if err != nil {
 		return nil, err

@@ -3,7 +3,6 @@ package daemon
 import (
 	"io"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/mattn/go-isatty"
@@ -38,16 +37,4 @@ func setLevel(name string) {
 func isTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	return ok && isatty.IsTerminal(f.Fd())
-}
-
-// quotesRequests drops the lines in which fasthttp quotes a head it could not
-// read: the part quoted may be a key ("Authorization" without its colon). Such
-// requests are counted and answered 400 all the same.
-type quotesRequests struct{}
-
-// Run implements zerolog.Hook.
-func (quotesRequests) Run(e *zerolog.Event, _ zerolog.Level, message string) {
-	if strings.HasPrefix(message, "error when serving connection") {
-		e.Discard()
-	}
 }

@@ -1,0 +1,34 @@
+package sock
+
+import (
+	"io"
+	"time"
+)
+
+// Splice moves n bytes that come from up to this connection within the kernel. It
+// fails when up sends nothing for silence (0 = no limit) or this peer takes none of
+// them for its stall time. It is worth its system calls for large bodies only.
+func (c *Conn) Splice(up *Conn, n int64, silence time.Duration) (moved int64, err error) {
+	for moved < n && err == nil {
+		piece := min(n-moved, splicePiece)
+		now := time.Now()
+		if silence > 0 {
+			up.SetReadDeadline(now.Add(silence))
+		}
+		if c.stall > 0 {
+			c.SetWriteDeadline(now.Add(c.stall))
+		}
+		var m int64
+		m, err = c.TCPConn.ReadFrom(&io.LimitedReader{R: up.TCPConn, N: piece})
+		if moved += m; err == nil && m < piece {
+			err = io.ErrUnexpectedEOF
+		}
+	}
+	if c.stall > 0 {
+		c.SetWriteDeadline(time.Time{})
+	}
+	return moved, err
+}
+
+// splicePiece is what has to pass within the time limits, in bytes: at 60 s, 9 KB/s.
+const splicePiece = 512 << 10

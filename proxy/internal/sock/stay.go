@@ -1,0 +1,176 @@
+package sock
+
+import (
+	"errors"
+	"os"
+	"syscall"
+	"time"
+)
+
+// Several reads or writes in one stay with the runtime's poller.
+
+// askState is ioState for Ask.
+type askState struct {
+	p     []byte
+	n     int // of p, written
+	err   error
+	check bool // make sure that nothing waits to be read
+	wrote bool // writing is over
+
+	written func() error // called then; nil for none
+}
+
+// ErrNotQuiet says that a peer has sent something nobody asked for, or has left.
+var ErrNotQuiet = errors.New("connection is not quiet")
+
+// Pump reads again and again and calls take with what each read brought, until take
+// returns false. It is one stay with the poller, and no buffer is held while it
+// waits. A read that did not fill its buffer has taken all there was, so the next
+// one waits at once; an end that came together with data is told by the watch.
+func (c *Conn) Pump(take func(p []byte) (more bool)) error {
+	if c.tls != nil {
+		return c.pumpTLS(take)
+	}
+	for {
+		c.pump = take
+		c.pumping.Store(true)
+		err := c.raw.Read(c.pumpFn)
+		c.pumping.Store(false)
+		c.pump = nil
+		if errors.Is(err, os.ErrDeadlineExceeded) && c.woken() {
+			continue
+		}
+		if _, err = c.result(err); err == nil || err == errTaken {
+			return nil
+		}
+		if !c.early(err) {
+			return err
+		}
+	}
+}
+
+// woken says that a deadline was the watch's, and sets the right one again.
+func (c *Conn) woken() bool {
+	if !c.gone.Load() || c.told {
+		return false
+	}
+	c.told = true
+	return c.TCPConn.SetReadDeadline(c.armed) == nil
+}
+
+var longAgo = time.Unix(1, 0)
+
+// errTaken ends a pump that take has ended.
+var errTaken = errors.New("taken")
+
+func (c *Conn) pumpReady(fd uintptr) bool {
+	b := GetBuf()
+	defer PutBuf(b)
+	for {
+		c.rd.n, c.rd.err = rawRead(fd, b.B[:])
+		switch {
+		case c.rd.err == syscall.EAGAIN:
+			return false
+		case c.rd.err != nil || c.rd.n == 0:
+			return true
+		case !c.pump(b.B[:c.rd.n]):
+			c.rd.n, c.rd.err = 0, errTaken
+			return true
+		case c.rd.n < len(b.B) && watchHears && c.watch != nil && !c.gone.Load():
+			return false
+		}
+	}
+}
+
+// Ask writes p and waits for what comes then, in one stay with the poller: a
+// request to a replica and the wait for its answer, or an answer and the wait for
+// the next request.
+//
+// sent is what was written of p, with the error of writing if it failed; the
+// buffer, its length and err are as of ReadBuf. With quiet it first makes sure, as
+// Quiet does, that nothing waits to be read, and else fails with ErrNotQuiet,
+// nothing written; reading is then not tried before there is something, which would
+// be a system call more. written, unless nil, is called between writing and waiting; its
+// error ends the call.
+func (c *Conn) Ask(p []byte, quiet bool, written func() error) (sent int, sendErr error, b *Buf, n int, err error) {
+	if c.tls != nil {
+		return c.askTLS(p, quiet, written)
+	}
+	c.rd, c.ask = ioState{}, askState{p: p, check: quiet, written: written}
+	err = c.raw.Read(c.askFn)
+	a := c.ask
+	c.ask = askState{}
+	c.written.Add(int64(a.n))
+	b, c.borrowed = c.borrowed, nil
+	if !a.wrote { // there was no room for all of p, or no chance to write
+		return c.askSlowly(p, a.n, quiet && a.n == 0, err, written)
+	}
+	if a.err != nil {
+		return a.n, a.err, nil, 0, a.err
+	}
+	if n, err = c.result(err); n == 0 {
+		PutBuf(b)
+		b = nil
+	}
+	if err != nil && c.early(err) {
+		b, n, err = c.ReadBuf()
+	}
+	return a.n, nil, b, n, err
+}
+
+// askSlowly goes on with ordinary calls after n bytes of p. An early expiry of the
+// deadline comes here as well: the poller does not even call then, so quiet is still
+// to be made sure of.
+func (c *Conn) askSlowly(p []byte, n int, quiet bool, err error, written func() error) (sent int, sendErr error, b *Buf, m int, readErr error) {
+	c.rd = ioState{}
+	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+		return n, err, nil, 0, err
+	}
+	if quiet && !c.Quiet() {
+		return 0, ErrNotQuiet, nil, 0, ErrNotQuiet
+	}
+	more, err := c.Write(p[n:])
+	if err != nil {
+		return n + more, err, nil, 0, err
+	}
+	if written != nil {
+		if err := written(); err != nil {
+			return n + more, nil, nil, 0, err
+		}
+	}
+	b, m, readErr = c.ReadBuf()
+	return n + more, nil, b, m, readErr
+}
+
+// askReady is called by the poller, first at once. The readiness it waits for is
+// reset before that, so nothing that comes later is missed, but what came earlier is:
+// it has to be looked for once, before the write or behind it.
+func (c *Conn) askReady(fd uintptr) bool {
+	if c.ask.wrote {
+		return c.borrowReady(fd)
+	}
+	if c.ask.check && !rawQuiet(fd) {
+		c.ask.wrote, c.ask.err = true, ErrNotQuiet
+		return true
+	}
+	n, err := rawWrite(fd, c.ask.p)
+	switch {
+	case err == syscall.EAGAIN:
+		return true
+	case err != nil:
+		c.ask.wrote, c.ask.err = true, err
+		c.wrFault = c.wrFault || err != syscall.EPIPE
+		return true
+	}
+	c.ask.n = n
+	if n < len(c.ask.p) {
+		return true
+	}
+	c.ask.wrote = true
+	if c.ask.written != nil {
+		if c.rd.err = c.ask.written(); c.rd.err != nil {
+			return true
+		}
+	}
+	return !c.ask.check && c.borrowReady(fd)
+}
