@@ -5,8 +5,10 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 	dto "github.com/prometheus/client_model/go"
@@ -190,23 +192,70 @@ func TestScanAgreesWithExpfmt(t *testing.T) {
 	}
 }
 
+// wellFormed are the lines on which expfmt and scan have to agree: those of the
+// text format's own grammar (Prometheus, docs/instrumenting/exposition_formats.md).
+// Outside it each is lax in its own way; expfmt reads "name.5e9" as a name and its
+// value, scan takes the carriage return of a page written elsewhere.
+var wellFormed = func() *regexp.Regexp {
+	const (
+		label  = `[a-zA-Z_][a-zA-Z0-9_]*[ \t]*=[ \t]*"(?:[^"\\]|\\[\\"n])*"`
+		labels = `\{[ \t]*(?:` + label + `[ \t]*(?:,[ \t]*` + label + `[ \t]*)*(?:,[ \t]*)?)?\}`
+		value  = `(?:[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|[+-]Inf|NaN)`
+		sample = `[a-zA-Z_:][a-zA-Z0-9_:]*(?:[ \t]*` + labels + `[ \t]*|[ \t]+)` + value + `(?:[ \t]+-?[0-9]+)?[ \t]*`
+	)
+	return regexp.MustCompile(`^[ \t]*(?:#.*|` + sample + `)?$`)
+}()
+
+// readByBoth says whether a page is one that expfmt's reading of binds scan.
+func readByBoth(text string) bool {
+	lines := strings.Split(text, "\n")
+	if lines[len(lines)-1] != "" {
+		return false // an unfinished line
+	}
+	for _, line := range lines {
+		if !utf8.ValidString(line) || !wellFormed.MatchString(line) {
+			return false
+		}
+	}
+	return true
+}
+
+func TestReadByBoth(t *testing.T) {
+	for text, want := range map[string]bool{
+		"": true, "\n \n# x\n": true, "a 1\n": true, "a{} 1\n": true, `a { b = "}\"\\\n" , } +1.5e-3 -12 ` + "\n": true, "a{b=\"c\"}.5\n": true, "a NaN\na -Inf\n": true,
+		"a 1": false, "a.5e9\n": false, "a 0x1p4\n": false, "a 1_0\n": false, "a inf\n": false, "a 1\r\n": false, "a{b=\"\\t\"} 1\n": false, "a{,} 1\n": false,
+		"a{b=\"c\"x} 1\n": false, "a 1 2.5\n": false, "a\n": false, "a{b=\"\xff\"} 1\n": false, "a 1 # {} 1\n": false, "a{\"b\"} 1\n": false,
+	} {
+		if got := readByBoth(text); got != want {
+			t.Errorf("%q: %v, want %v", text, got, want)
+		}
+	}
+	for _, name := range []string{"v0.6.4.txt", "v0.19.txt", "engines.txt", "pids.txt"} {
+		if !readByBoth(golden(t, name)) {
+			t.Errorf("%s is not compared", name)
+		}
+	}
+}
+
 func FuzzScan(f *testing.F) {
 	for _, name := range []string{"v0.6.4.txt", "engines.txt", "pids.txt", "rust.txt"} {
 		f.Add(golden(f, name))
 	}
 	f.Add("vllm:num_requests_running{a=\"\\\\\\\"\\n\",pid=\"1\",} 3 4\nprocess_start_time_seconds 1.5e9\n")
 	f.Add("# TYPE vllm:num_requests_waiting histogram\nvllm:num_requests_waiting 1\n")
+	f.Add("process_start_time_seconds.5e9\n")
 	f.Fuzz(func(t *testing.T, text string) {
 		got, n := scan(text)
 		if n > maxSeries {
 			t.Fatalf("%d series", n)
 		}
-		for _, m := range []balancer.Metric{got.Running, got.Waiting, got.KVUsage, got.PromptTokens} {
-			if m.Known && !(m.Value >= 0) || !m.Known && m.Value != 0 {
+		for _, m := range []balancer.Metric{got.Running, got.Waiting, got.KVUsage, got.PromptTokens, got.GenerationTokens,
+			got.PrefixQueries, got.PrefixHits, got.StartTime, got.KVTokens, got.PrefixCaching} {
+			if m.Known && (!(m.Value >= 0) || math.IsInf(m.Value, 0)) || !m.Known && m.Value != 0 {
 				t.Fatalf("metric %+v makes no sense", m)
 			}
 		}
-		if n == maxSeries {
+		if n == maxSeries || !readByBoth(text) {
 			return
 		}
 		if want, ok := oracle(text); ok && !agree(want, got) {
