@@ -77,7 +77,8 @@ func FuzzPlainContent(f *testing.F) {
 		if _, plain := plainContent(data); !plain {
 			return
 		}
-		lower := bytes.ToLower(data)
+		// encoding/json also takes the long s for an s when it looks for a field.
+		lower := bytes.ReplaceAll(bytes.ToLower(data), []byte("\u017f"), []byte("s"))
 		for _, key := range []string{`"choices"`, `"delta"`, `"content"`, `"text"`} {
 			if bytes.Count(lower, []byte(key)) > 1 {
 				return
