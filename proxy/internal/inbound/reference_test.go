@@ -14,13 +14,14 @@ const (
 )
 
 var (
-	refLine   = regexp.MustCompile("^([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([!-~]+) (HTTP/1\\.[01])$")
-	refField  = regexp.MustCompile("^([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*((?s:.*?))[ \t]*$")
-	refHost   = regexp.MustCompile(`^[0-9A-Za-z._~%!$&'()*+,;=:\[\]-]*$`)
-	refURL    = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9+.-]*://[0-9A-Za-z._~%!$&'()*+,;=:\[\]-]+([/?].*)?$`)
-	refLength = regexp.MustCompile(`^[0-9]{1,18}$`)
-	refSize   = regexp.MustCompile("^([0-9a-fA-F]{1,15})[ \t]*(;(?s:.*))?$")
-	refBad    = regexp.MustCompile("[\x00-\x08\x0a-\x1f\x7f]")
+	refLine        = regexp.MustCompile("^([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([!-~]+) (HTTP/1\\.[01])$")
+	refField       = regexp.MustCompile("^([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*((?s:.*?))[ \t]*$")
+	refHost        = regexp.MustCompile(`^[0-9A-Za-z._~%!$&'()*+,;=:\[\]-]*$`)
+	refURL         = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9+.-]*://[0-9A-Za-z._~%!$&'()*+,;=:\[\]-]+([/?].*)?$`)
+	refLength      = regexp.MustCompile(`^[0-9]{1,18}$`)
+	refSize        = regexp.MustCompile("^([0-9a-fA-F]{1,15})[ \t]*(;(?s:.*))?$")
+	refTrailerName = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9A-Za-z-]+:")
+	refBad         = regexp.MustCompile("[\x00-\x08\x0a-\x1f\x7f]")
 )
 
 // reference reads all requests in s in the plainest way. raw are the bytes of each.
@@ -108,6 +109,7 @@ func refRequest(s string, lim Limits) (g got, rest, bad string) {
 }
 
 func refChunks(s string, lim Limits) (body, rest, bad string) {
+	over := 0
 	for {
 		if s == "" {
 			return "", "", endBetween
@@ -118,6 +120,9 @@ func refChunks(s string, lim Limits) (body, rest, bad string) {
 			return "", "", endRefused
 		}
 		n, _ := strconv.ParseInt(m[1], 16, 64)
+		if over = max(0, over+len(line)+4-16-2*int(min(n, 1<<20))); over > 16<<10 {
+			return "", "", endRefused
+		}
 		if n == 0 {
 			rest, bad = refTrailer(after)
 			return body, rest, bad
@@ -139,6 +144,8 @@ func refTrailer(s string) (rest, bad string) {
 			return "", endRefused
 		case line == "\r":
 			return after, ""
+		case !refTrailerName.MatchString(line) || refBad.MatchString(line[:len(line)-1]):
+			return "", endRefused
 		}
 		s = after
 	}

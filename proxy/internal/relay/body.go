@@ -44,6 +44,13 @@ const (
 	maxSizeDigits = 15
 	maxSizeLine   = 512
 	maxTrailer    = 16 << 10
+	// maxOverhead bounds the framing of all chunks together: what a body of few bytes
+	// can make its reader take in by extensions and leading zeros (CVE-2023-39326).
+	// Limit and allowance are those of Go's net/http/internal/chunked.go: a chunk may
+	// cost 16 bytes and two for each of its own.
+	maxOverhead    = 16 << 10
+	freeOverhead   = 16
+	freeOverheadBy = 2
 )
 
 type chunkState uint8
@@ -62,6 +69,7 @@ type Body struct {
 	framing Framing
 	left    int64 // of the length, or of the current chunk
 	state   chunkState
+	over    int    // bytes of framing beyond what chunks may cost
 	line    []byte // chunk-size line or trailer section read so far
 }
 
@@ -186,6 +194,9 @@ func (b *Body) size(p []byte) (kind part, n int, held bool, err error) {
 		return framing, n, true, err
 	}
 	size, err := parseSize(line)
+	if err == nil {
+		err = b.charge(len(line)+2*len("\r\n"), size)
+	}
 	if err != nil {
 		return framing, n, false, err
 	}
@@ -196,6 +207,15 @@ func (b *Body) size(p []byte) (kind part, n int, held bool, err error) {
 	}
 	b.state, b.left = inData, size
 	return framing, n, false, nil
+}
+
+// charge counts the framing of one chunk in bytes.
+func (b *Body) charge(framing int, size int64) error {
+	b.over = max(0, b.over+framing-freeOverhead-freeOverheadBy*int(min(size, maxOverhead)))
+	if b.over > maxOverhead {
+		return badFraming("more framing than body")
+	}
+	return nil
 }
 
 // untilLF returns the line that ends in p, without its CRLF, or nil when p holds
@@ -277,26 +297,38 @@ func (b *Body) trailer(p []byte) (n int, err error) {
 		if i < 0 {
 			return n, nil
 		}
-		if !bytes.HasSuffix(b.line, []byte("\r\n")) {
-			return n, badFraming("trailer line does not end in CRLF")
-		}
-		if len(b.line) == 2 || bytes.HasSuffix(b.line, []byte("\r\n\r\n")) {
-			b.state = ended
-			return n, nil
+		if err = b.trailerLine(); b.state == ended || err != nil {
+			return n, err
 		}
 	}
 	return n, nil
 }
 
-// TrailerFields calls yield for each field of a trailer section, skipping lines
-// that are no fields.
+// trailerLine looks at the line that has just come to its end. What is no field is
+// refused (RFC 9112 section 7.1.2): somebody else may take it for the next message.
+func (b *Body) trailerLine() error {
+	line, ok := bytes.CutSuffix(b.line, []byte("\r\n"))
+	if !ok {
+		return badFraming("trailer line does not end in CRLF")
+	}
+	line = line[bytes.LastIndexByte(line, '\n')+1:]
+	if len(line) == 0 {
+		b.state = ended
+		return nil
+	}
+	i := bytes.IndexByte(line, ':')
+	if i < 0 || !IsToken(line[:i]) || BadValueByte(line[i+1:]) >= 0 {
+		return badFraming("trailer line is not NAME: VALUE")
+	}
+	return nil
+}
+
+// TrailerFields calls yield for each field of the trailer section of a body.
 func TrailerFields(section []byte, yield func(name, value []byte)) {
 	for len(section) > 0 {
 		var line []byte
 		line, section, _ = bytes.Cut(section, []byte("\r\n"))
-		name, value, ok := bytes.Cut(line, []byte(":"))
-		if value = TrimBlanks(value); ok && IsToken(name) && BadValueByte(value) < 0 {
-			yield(name, value)
-		}
+		name, value, _ := bytes.Cut(line, []byte(":"))
+		yield(name, TrimBlanks(value))
 	}
 }

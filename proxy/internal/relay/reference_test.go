@@ -3,6 +3,7 @@ package relay
 import (
 	"errors"
 	"io"
+	"regexp"
 	"strings"
 
 	"lbd/proxy/internal/sock"
@@ -25,6 +26,7 @@ var errReference = errors.New("not a chunked body")
 // strings, by RFC 9112 section 7.1 and the limits of this package.
 func reference(raw string) (d decoded, err error) {
 	d.known = make([]int, len(raw)+1)
+	over := 0
 	for at := 0; ; {
 		line, ok := crlfLine(raw[at:], maxSizeLine)
 		for i := at; i <= len(raw); i++ {
@@ -35,6 +37,10 @@ func reference(raw string) (d decoded, err error) {
 		}
 		size, ok := chunkSize(line)
 		if !ok {
+			return d, errReference
+		}
+		over = max(0, over+len(line)+4-16-2*int(min(size, 1<<20)))
+		if over > 16<<10 {
 			return d, errReference
 		}
 		start := at + len(line) + 2
@@ -86,6 +92,11 @@ func chunkSize(line string) (size int64, ok bool) {
 	return size, true
 }
 
+var (
+	refName    = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")
+	refControl = regexp.MustCompile("[\x00-\x08\x0a-\x1f\x7f]")
+)
+
 // trailerSection returns the trailer lines with their CRLF, without the empty
 // line that ends them.
 func trailerSection(s string) (string, bool) {
@@ -97,6 +108,9 @@ func trailerSection(s string) (string, bool) {
 		}
 		if line == "" {
 			return s[:n], true
+		}
+		if name, value, ok := strings.Cut(line, ":"); !ok || !refName.MatchString(name) || refControl.MatchString(value) {
+			return "", false
 		}
 		n += len(line) + 2
 	}
