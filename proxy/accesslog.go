@@ -3,7 +3,6 @@ package proxy
 import (
 	"bytes"
 	"strconv"
-	"time"
 
 	"github.com/rs/zerolog"
 
@@ -29,7 +28,7 @@ func (s *Server) accessLog(x *exchange, strategy string) {
 		return
 	}
 	ev.Bytes("method", x.head.method).Bytes("path", pathOnly(x.head.target)).Int("status", x.status).
-		Dur("duration_ms", time.Since(x.start)).Bytes("request_id", x.head.id).Str("client", x.client.RemoteAddr().String())
+		Dur("duration_ms", x.now.Sub(x.start)).Bytes("request_id", x.head.id).Str("client", x.client.RemoteAddr().String())
 	if x.keyName != "" {
 		ev.Str("key", x.keyName)
 	}

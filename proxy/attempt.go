@@ -27,7 +27,7 @@ var clientLeft = verdict{err: &apiError{status: statusClientGone}}
 
 // attempt sends the request to the picked replica and stages its answer.
 func (x *exchange) attempt() verdict {
-	up, err := x.pool.Get(context.Background())
+	up, err := x.pool.Get(context.Background(), x.now)
 	if err != nil {
 		return x.cannotConnect(err)
 	}
@@ -107,6 +107,7 @@ func (x *exchange) exchange() (v verdict, stale bool) {
 	}
 	x.up.Begin()
 	b, n, err := x.send()
+	x.now = time.Now()
 	if errors.Is(err, sock.ErrNotQuiet) {
 		return verdict{}, true
 	}
@@ -125,11 +126,12 @@ func (x *exchange) exchange() (v verdict, stale bool) {
 	return x.answered(rest), false
 }
 
-func deadline(d time.Duration) time.Time {
+// deadline is the time d after now, zero for no limit.
+func deadline(now time.Time, d time.Duration) time.Time {
 	if d <= 0 {
 		return time.Time{}
 	}
-	return time.Now().Add(d)
+	return now.Add(d)
 }
 
 // smallBody is sent together with the head: one copy is cheaper than a second
@@ -146,7 +148,7 @@ func (x *exchange) send() (b *sock.Buf, n int, err error) {
 	})
 	if len(x.body) <= smallBody {
 		x.out = append(x.out, x.body...)
-		x.up.WaitUntil(x.answerBy())
+		x.up.WaitUntil(deadline(x.now, x.cfg.FirstByte)) // sending takes no time that counts
 		x.sendErr, b, n, err = x.up.Ask(x.out)
 		if x.sendErr == nil || errors.Is(err, sock.ErrNotQuiet) {
 			return b, n, err
@@ -180,7 +182,7 @@ func (x *exchange) answerBy() time.Time {
 	if x.sendErr != nil {
 		return time.Now().Add(moment)
 	}
-	return deadline(x.cfg.FirstByte)
+	return deadline(time.Now(), x.cfg.FirstByte)
 }
 
 // uploaded says, without waiting, whether sending the request is over, and how it

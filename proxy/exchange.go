@@ -22,6 +22,9 @@ type exchange struct {
 	cfg    *Config
 	client *inbound.Conn
 	start  time.Time // the last request byte was read
+	// now is the clock as it was read last: at the start, when bytes of an answer had
+	// come, and at the end of a body. Reading it costs as much as picking a replica.
+	now time.Time
 
 	want  want
 	req   balancer.Request
@@ -76,6 +79,7 @@ func (s *Server) relay(c *inbound.Conn) (keep bool) {
 	x := exchanges.Get().(*exchange)
 	req := c.Request()
 	x.s, x.cfg, x.client, x.start = s, s.cfg.Load(), c, time.Now()
+	x.now = x.start
 	x.minor, x.isHead, x.body = req.Minor, string(req.Method) == "HEAD", req.Body
 	x.keep = !req.Close
 	x.owner = ownerOf(c)
@@ -158,6 +162,7 @@ func (x *exchange) attempts() {
 			return
 		}
 		last = v
+		x.now = time.Now() // connecting may have taken its time
 		x.leave()
 		x.tried = append(x.tried, x.replica)
 	}
@@ -190,7 +195,7 @@ func (x *exchange) leave() {
 		x.pair.InFlight.Dec()
 		x.pair = nil
 	}
-	x.res.End(x.ending, time.Now())
+	x.res.End(x.ending, x.now)
 	x.ending = balancer.Abandoned
 }
 
@@ -207,7 +212,7 @@ func (x *exchange) release() {
 	// and uvicorn closes right behind it.
 	lasting := !x.answer.Close && x.answer.Status < 500
 	if x.complete && stayed && over && err == nil && lasting && !x.stream.Excess {
-		x.pool.Put(x.up)
+		x.pool.Put(x.up, x.now)
 	} else {
 		x.up.Close()
 	}
@@ -253,7 +258,7 @@ func (x *exchange) end() {
 		x.model.Disconnects.Inc()
 	}
 	x.model.Answered(x.status)
-	x.model.Duration.Observe(time.Since(x.start).Seconds())
+	x.model.Duration.Observe(x.now.Sub(x.start).Seconds())
 	x.countTokens()
 	x.charge()
 	x.s.accessLog(x, strategy)

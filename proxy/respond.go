@@ -80,7 +80,7 @@ func (x *exchange) buffer(rest []byte) verdict {
 	head := len(b)
 	b = append(b, rest...)
 	if len(rest) < n {
-		x.up.WaitUntil(deadline(x.cfg.Silence))
+		x.up.WaitUntil(deadline(x.now, x.cfg.Silence))
 	}
 	for len(b) < head+n {
 		m, err := x.up.Read(b[len(b) : head+n])
@@ -88,6 +88,7 @@ func (x *exchange) buffer(rest []byte) verdict {
 			return x.unfinished(err)
 		}
 		b = b[:len(b)+m]
+		x.now = time.Now()
 	}
 	x.complete = true
 	x.reply.B = b
@@ -99,7 +100,7 @@ func (x *exchange) buffer(rest []byte) verdict {
 	}
 	x.res.FirstByte()
 	if x.stream.Sniff != nil {
-		x.sniff.Feed(body, time.Now())
+		x.sniff.Feed(body, x.now)
 	}
 	x.sendReply()
 	return verdict{}
@@ -147,7 +148,7 @@ func (x *exchange) appendHead(dst []byte, length int64, chunked bool) []byte {
 	}
 	if !hasDate { // RFC 9110 section 6.6.1 wants it of who forwards
 		dst = append(dst, "\r\nDate: "...)
-		dst = fasthttp.AppendHTTPDate(dst, time.Now())
+		dst = fasthttp.AppendHTTPDate(dst, x.now)
 	}
 	if !hasID {
 		dst = appendField(dst, []byte(requestIDHeader), x.head.id)
@@ -227,7 +228,7 @@ func (x *exchange) begin(rest []byte, framing relay.Framing) verdict {
 		b, n, err := x.up.ReadBuf()
 		switch {
 		case err == nil:
-			x.first, rest = b, b.B[:n]
+			x.first, rest, x.now = b, b.B[:n], time.Now()
 		case framing == relay.UntilClose && errors.Is(err, io.EOF): // an empty body
 		default:
 			return x.unfinished(err)
@@ -239,7 +240,7 @@ func (x *exchange) begin(rest []byte, framing relay.Framing) verdict {
 	}
 	x.stream.First, x.first = x.first, nil
 	x.res.FirstByte()
-	x.up.WaitUntil(deadline(x.cfg.Silence)) // without a limit, the one for the first byte must go
+	x.up.WaitUntil(deadline(x.now, x.cfg.Silence)) // without a limit, the one for the first byte must go
 	switch {
 	case old:
 		x.stream.Mode = relay.Unchunk // HTTP/1.0 knows no chunks: the body ends with the connection
@@ -257,6 +258,7 @@ func (x *exchange) begin(rest []byte, framing relay.Framing) verdict {
 // run relays the body.
 func (x *exchange) run(chunked, untilClose bool) {
 	err := x.stream.Run(x)
+	x.now = time.Now()
 	if err == nil && x.stream.AtEOF && x.client.Gone() {
 		err = relay.ErrClient // the end may be what the client's leaving did
 	}
@@ -359,6 +361,7 @@ func (x *exchange) dropFirst() {
 // unfinished turns the failure of a response that the client has seen nothing of
 // into an answer. The request has run, so it is not retried.
 func (x *exchange) unfinished(err error) verdict {
+	x.now = time.Now()
 	o, left := x.blame(err)
 	if left {
 		return clientLeft

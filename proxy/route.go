@@ -55,6 +55,9 @@ var relayedMethods = map[string]bool{
 // route answers one request. It returns whether the connection may go on.
 func (s *Server) route(c *inbound.Conn) (keep bool) {
 	req, cfg := c.Request(), s.cfg.Load()
+	if string(req.Method) == "POST" && postOnly[string(req.Target)] { // as nearly always: nothing below would stop it
+		return s.relay(c)
+	}
 	if cfg.preflight(req) {
 		return s.own(c, true, func(ctx *fasthttp.RequestCtx) { answerPreflight(req, ctx) })
 	}

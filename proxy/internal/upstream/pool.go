@@ -78,9 +78,10 @@ func NewPool(addr string, cfg Config) *Pool { return &Pool{addr: addr, cfg: cfg}
 
 func (p *Pool) secure() bool { return p.tls != nil }
 
-// Get returns the idle connection used last, or dials one.
-func (p *Pool) Get(ctx context.Context) (*Conn, error) {
-	if c := p.pop(time.Now()); c != nil {
+// Get returns the idle connection used last, or dials one. now is the time, which
+// need not be exact: idle connections are told from old ones by it.
+func (p *Pool) Get(ctx context.Context, now time.Time) (*Conn, error) {
+	if c := p.pop(now); c != nil {
 		return c, nil
 	}
 	return p.Dial(ctx)
@@ -136,9 +137,9 @@ func (p *Pool) take() *Conn {
 	return c
 }
 
-// Put gives back a connection whose response was read to its end.
-func (p *Pool) Put(c *Conn) {
-	c.since = time.Now()
+// Put gives back a connection whose response was read to its end, at about now.
+func (p *Pool) Put(c *Conn, now time.Time) {
+	c.since = now
 	p.mu.Lock()
 	keep := !p.closed && len(p.idle) < maxIdle && !c.Gone()
 	if keep {

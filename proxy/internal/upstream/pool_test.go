@@ -82,7 +82,7 @@ func newPool(t testing.TB, addr string, cfg Config) *Pool {
 
 func get(t testing.TB, p *Pool) *Conn {
 	t.Helper()
-	c, err := p.Get(context.Background())
+	c, err := p.Get(context.Background(), time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,7 +108,7 @@ func TestLastInFirstOut(t *testing.T) {
 		t.Error("a new connection says that it is reused")
 	}
 	for _, x := range []*Conn{b, a, c} {
-		p.Put(x)
+		p.Put(x, time.Now())
 	}
 	if n := p.Idle(); n != 3 {
 		t.Errorf("%d idle; want 3", n)
@@ -130,8 +130,8 @@ func TestLastInFirstOut(t *testing.T) {
 func TestIdleTimeout(t *testing.T) {
 	p := newPool(t, newReplica(t).addr, Config{Watch: newWatch(t), IdleTimeout: time.Minute})
 	old, fresh := get(t, p), get(t, p)
-	p.Put(old)
-	p.Put(fresh)
+	p.Put(old, time.Now())
+	p.Put(fresh, time.Now())
 	old.since = time.Now().Add(-time.Minute)
 	p.Expire(time.Now())
 	if !isClosed(old) || p.Idle() != 1 {
@@ -161,7 +161,7 @@ func TestDeadIdle(t *testing.T) {
 			p := newPool(t, r.addr, Config{Watch: w})
 			c := get(t, p)
 			peer := <-r.conns
-			p.Put(c)
+			p.Put(c, time.Now())
 			leave(peer) // on loopback it has arrived when the call returns
 			got := get(t, p)
 			if got != c {
@@ -186,7 +186,7 @@ func TestExpireClosesWhatReplicaClosed(t *testing.T) {
 	r := newReplica(t)
 	p := newPool(t, r.addr, Config{Watch: newWatch(t)})
 	c := get(t, p)
-	p.Put(c)
+	p.Put(c, time.Now())
 	(<-r.conns).Close()
 	eventually(t, "notice of the close", c.Gone)
 	p.Expire(time.Now())
@@ -202,7 +202,7 @@ func TestPutOfDeadConnection(t *testing.T) {
 	c := get(t, p)
 	(<-r.conns).Close()
 	eventually(t, "notice of the close", c.Gone)
-	p.Put(c)
+	p.Put(c, time.Now())
 	if p.Idle() != 0 || !isClosed(c) {
 		t.Errorf("%d idle, closed %t", p.Idle(), isClosed(c))
 	}
@@ -212,7 +212,7 @@ func TestMaxIdle(t *testing.T) {
 	p := newPool(t, newReplica(t).addr, Config{})
 	c := get(t, p)
 	p.idle = make([]*Conn, maxIdle)
-	p.Put(c)
+	p.Put(c, time.Now())
 	if !isClosed(c) || len(p.idle) != maxIdle {
 		t.Errorf("closed %t, %d idle", isClosed(c), len(p.idle))
 	}
@@ -222,7 +222,7 @@ func TestMaxIdle(t *testing.T) {
 func TestCloseWithConnectionsInUse(t *testing.T) {
 	p := newPool(t, newReplica(t).addr, Config{Watch: newWatch(t)})
 	idle, used := get(t, p), get(t, p)
-	p.Put(idle)
+	p.Put(idle, time.Now())
 	p.Close()
 	if !isClosed(idle) {
 		t.Error("an idle connection stays open")
@@ -230,12 +230,12 @@ func TestCloseWithConnectionsInUse(t *testing.T) {
 	if isClosed(used) {
 		t.Error("a connection in use was closed")
 	}
-	p.Put(used)
+	p.Put(used, time.Now())
 	if !isClosed(used) || p.Idle() != 0 {
 		t.Errorf("given back to a closed pool: closed %t, %d idle", isClosed(used), p.Idle())
 	}
 	late := get(t, p) // a request under way may still need one
-	p.Put(late)
+	p.Put(late, time.Now())
 	if !isClosed(late) {
 		t.Error("a connection of a closed pool stays open")
 	}
@@ -248,12 +248,12 @@ func TestGetErrors(t *testing.T) {
 	}
 	addr := ln.Addr().String()
 	ln.Close()
-	if _, err := newPool(t, addr, Config{}).Get(context.Background()); !errors.Is(err, syscall.ECONNREFUSED) {
+	if _, err := newPool(t, addr, Config{}).Get(context.Background(), time.Now()); !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("Get: %v; want ECONNREFUSED", err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if _, err := newPool(t, newReplica(t).addr, Config{}).Get(ctx); !errors.Is(err, context.Canceled) && err == nil {
+	if _, err := newPool(t, newReplica(t).addr, Config{}).Get(ctx, time.Now()); !errors.Is(err, context.Canceled) && err == nil {
 		t.Errorf("Get: %v; want an error", err)
 	}
 }
@@ -332,8 +332,8 @@ func TestPools(t *testing.T) {
 		t.Error("not one pool per ID")
 	}
 	ca, cb := get(t, a), get(t, b)
-	a.Put(ca)
-	b.Put(cb)
+	a.Put(ca, time.Now())
+	b.Put(cb, time.Now())
 
 	ps.Retain(func(id string) bool { return id == "b" })
 	if !isClosed(ca) || isClosed(cb) || ps.Get("b", r.addr) != b || ps.Get("a", r.addr) == a {
@@ -352,10 +352,10 @@ func TestPools(t *testing.T) {
 	pool := ps.Get("b", r.addr)
 	ps.Close()
 	ps.Close()
-	pool.Put(used)
+	pool.Put(used, time.Now())
 	late := ps.Get("c", r.addr)
 	c := get(t, late)
-	late.Put(c)
+	late.Put(c, time.Now())
 	if !isClosed(used) || !isClosed(c) {
 		t.Error("after Close a connection was kept")
 	}
@@ -367,7 +367,7 @@ func TestPoolsExpire(t *testing.T) {
 	defer ps.Close()
 	p := ps.Get("a", r.addr)
 	c := get(t, p)
-	p.Put(c)
+	p.Put(c, time.Now())
 	eventually(t, "expiry", func() bool { return p.Idle() == 0 })
 	eventually(t, "the close", func() bool { return isClosed(c) })
 }
@@ -413,7 +413,7 @@ func TestConcurrentChurn(t *testing.T) {
 }
 
 func use(t *testing.T, p *Pool, held *sync.Map, rng *rand.Rand) {
-	c, err := p.Get(context.Background())
+	c, err := p.Get(context.Background(), time.Now())
 	if err != nil {
 		t.Error(err)
 		return
@@ -435,7 +435,7 @@ func use(t *testing.T, p *Pool, held *sync.Map, rng *rand.Rand) {
 	if rng.IntN(4) == 0 {
 		c.Close()
 	} else {
-		p.Put(c)
+		p.Put(c, time.Now())
 	}
 }
 
@@ -460,13 +460,13 @@ func newEcho(t *testing.T) string {
 
 func BenchmarkGetPut(b *testing.B) {
 	p := newPool(b, newReplica(b).addr, Config{Watch: newWatch(b)})
-	p.Put(get(b, p))
+	p.Put(get(b, p), time.Now())
 	b.ReportAllocs()
 	for b.Loop() {
-		c, err := p.Get(context.Background())
+		c, err := p.Get(context.Background(), time.Now())
 		if err != nil {
 			b.Fatal(err)
 		}
-		p.Put(c)
+		p.Put(c, time.Now())
 	}
 }

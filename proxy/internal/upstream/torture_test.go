@@ -240,7 +240,7 @@ type miniExchange struct {
 
 // relay carries one request; false ends the client's connection.
 func (p *miniProxy) relay(x *miniExchange, client *sock.Conn, request string) bool {
-	up, err := p.pool.Get(context.Background())
+	up, err := p.pool.Get(context.Background(), time.Now())
 	for {
 		if err != nil {
 			p.t.Errorf("connect: %v", err)
@@ -318,7 +318,7 @@ func (p *miniProxy) body(x *miniExchange, client *sock.Conn, up *Conn, rest []by
 	}
 	stayed := client.Unbind()
 	if whole && stayed && !x.head.Close && !x.stream.Excess {
-		p.pool.Put(up)
+		p.pool.Put(up, time.Now())
 	} else {
 		up.Close()
 	}
