@@ -34,6 +34,10 @@ type Request struct {
 	// PromptTokens is the length of the prompt, OutputTokens that of the answer,
 	// as far as the caller knows; 0 leaves it to the strategy to estimate.
 	PromptTokens, OutputTokens int
+	// Session stands for whatever the client calls its session, 0 for none. Requests
+	// of the same session do well on the same replica; see lbd/affinity, which heeds
+	// it on behalf of every strategy.
+	Session uint64
 	// Now is the time of the pick on the clock that the reservation is told; zero
 	// is unknown. No strategy reads a clock itself.
 	Now time.Time

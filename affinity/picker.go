@@ -1,0 +1,168 @@
+package affinity
+
+import (
+	"sync/atomic"
+
+	"lbd/balancer"
+)
+
+// picker has a strategy place requests of a session at its home.
+type picker struct {
+	homes *Homes
+	inner balancer.Picker
+	place balancer.Placer // inner, where it reserves more than a count
+	met   atomic.Pointer[*balancer.Replica]
+}
+
+var (
+	_ balancer.Placer    = (*picker)(nil)
+	_ balancer.Explainer = (*picker)(nil)
+)
+
+// Wrap returns a picker that does as inner does, except that a request with a session goes to its home unless that should yield.
+// The strategy hears of every request, as if it had chosen the home itself.
+func (h *Homes) Wrap(inner balancer.Picker) balancer.Picker {
+	p := &picker{homes: h, inner: inner}
+	p.place, _ = inner.(balancer.Placer)
+	return p
+}
+
+// Pick implements balancer.Picker: a dry run, which binds and counts nothing.
+func (p *picker) Pick(q *balancer.Request, candidates []*balancer.Replica) *balancer.Replica {
+	if q.Session == 0 || len(candidates) < 2 {
+		return p.inner.Pick(q, candidates)
+	}
+	if i, _ := p.homes.look(q, candidates, false); i >= 0 {
+		return candidates[i]
+	}
+	return p.inner.Pick(q, candidates)
+}
+
+// Place implements balancer.Placer.
+func (p *picker) Place(q *balancer.Request, candidates []*balancer.Replica) balancer.Reservation {
+	if q.Session == 0 || len(candidates) == 0 {
+		return p.reserve(q, candidates)
+	}
+	i, found := p.homes.look(q, candidates, true)
+	p.homes.count(Session, found)
+	if i >= 0 {
+		p.meet(q, candidates)
+		candidates = candidates[i : i+1]
+	}
+	v := p.reserve(q, candidates)
+	if r := v.Replica(); r != nil && found != Hit {
+		p.homes.bind(q, r)
+	}
+	return v
+}
+
+// reserve is the strategy's own placement.
+func (p *picker) reserve(q *balancer.Request, candidates []*balancer.Replica) balancer.Reservation {
+	if p.place != nil {
+		return p.place.Place(q, candidates)
+	}
+	r := p.inner.Pick(q, candidates)
+	if r == nil {
+		return balancer.Reservation{}
+	}
+	return r.Reserve()
+}
+
+// meet shows a strategy that keeps something of each replica all the candidates of a snapshot before the first narrow choice
+// among them: what it keeps may be relative to the others.
+func (p *picker) meet(q *balancer.Request, candidates []*balancer.Replica) {
+	if p.place == nil || len(candidates) < 2 {
+		return
+	}
+	if first := &candidates[0]; p.met.Load() != first {
+		p.met.Store(first)
+		p.inner.Pick(q, candidates)
+	}
+}
+
+// look finds the home of a session among the candidates. i is -1 where the strategy is to choose.
+func (h *Homes) look(q *balancer.Request, candidates []*balancer.Replica, use bool) (i int, found Result) {
+	if h.cfg.Load().Home == ByHash {
+		return h.lookByHash(q, candidates)
+	}
+	find := h.sessions.peek
+	if use {
+		find = h.sessions.get
+	}
+	at, known := find(q.Session, q.Now)
+	if !known {
+		return -1, Miss
+	}
+	for i, r := range candidates {
+		if mark(r) != at.replica {
+			continue
+		}
+		if h.saturated(r, candidates) {
+			return -1, Saturated
+		}
+		return i, Hit
+	}
+	return -1, h.absence(at.replica)
+}
+
+// lookByHash tries the two closest. What neither can take is the strategy's: a session that wanders through the whole fleet
+// finds its prefix nowhere.
+func (h *Homes) lookByHash(q *balancer.Request, candidates []*balancer.Replica) (i int, found Result) {
+	first, second := closest(q.Session, candidates)
+	switch {
+	case !h.saturated(candidates[first], candidates):
+		return first, Hit
+	case second >= 0 && !h.saturated(candidates[second], candidates):
+		return second, Saturated
+	}
+	return -1, Saturated
+}
+
+// bind notes where a session is at home from now on: where it went last, for that is where its prefix is.
+func (h *Homes) bind(q *balancer.Request, r *balancer.Replica) {
+	if h.cfg.Load().Home != ByHash {
+		h.sessions.put(q.Session, home{replica: mark(r)}, q.Now)
+	}
+}
+
+// Terms that Explain adds.
+const (
+	termHome = "affinity_home"      // 1: the session's home
+	termFull = "affinity_saturated" // 1: as a home it would yield
+)
+
+// Explain implements balancer.Explainer: the strategy's own terms, and for a request with a session what affinity goes by.
+func (p *picker) Explain(q *balancer.Request, candidates []*balancer.Replica) [][]balancer.Term {
+	var terms [][]balancer.Term
+	if e, ok := p.inner.(balancer.Explainer); ok {
+		terms = e.Explain(q, candidates)
+	}
+	if q.Session == 0 {
+		return terms
+	}
+	if terms == nil {
+		terms = make([][]balancer.Term, len(candidates))
+	}
+	isHome := p.homes.isHome(q, candidates)
+	for i, r := range candidates {
+		terms[i] = append(terms[i], balancer.Term{Name: termHome, Value: yes(isHome(i))},
+			balancer.Term{Name: termFull, Value: yes(p.homes.saturated(r, candidates))})
+	}
+	return terms
+}
+
+func (h *Homes) isHome(q *balancer.Request, candidates []*balancer.Replica) func(i int) bool {
+	if h.cfg.Load().Home == ByHash {
+		first, _ := closest(q.Session, candidates)
+		return func(i int) bool { return i == first }
+	}
+	at, known := h.sessions.peek(q.Session, q.Now)
+	return func(i int) bool { return known && mark(candidates[i]) == at.replica }
+}
+
+func yes(b bool) balancer.Metric {
+	if b {
+		return balancer.Known(1)
+	}
+	return balancer.Known(0)
+}
