@@ -54,6 +54,7 @@ type Conn struct {
 	waitFn   func() error // wait, made once
 	begun    atomic.Bool  // a request has come
 	stays    atomic.Bool  // it cannot be parked
+	seat     seat         // of the server's room
 
 	mu    sync.Mutex // held by those who end the waiting
 	state atomic.Int32
@@ -170,7 +171,7 @@ func (c *Conn) wait() error {
 	c.dropOut()
 	c.since.Store(c.srv.clock.Load())
 	c.state.Store(waiting)
-	if c.srv.stopping.Load() {
+	if c.srv.leaving() && !c.Unread() {
 		return errClosing
 	}
 	return nil
@@ -237,23 +238,21 @@ func (c *Conn) kick() {
 
 var longAgo = time.Unix(1, 0)
 
-// anyTime stands for whenever the waiting began.
-const anyTime = -1
-
-// shut closes the connection if no request is being read or answered, and none has
-// been since. It reports whether there is no goroutine that would notice.
-func (c *Conn) shut(since int64) (orphan bool) {
+// shut closes the connection if no request is being read or answered, none has been
+// since, and none has come that nobody has looked at yet. It reports whether there is
+// no goroutine that would notice.
+func (c *Conn) shut(since int64) (closed, orphan bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if since != anyTime && c.since.Load() != since {
-		return false
+	if c.since.Load() != since {
+		return false, false
 	}
 	was := c.state.Load()
-	if (was != waiting && was != parked) || !c.state.CompareAndSwap(was, closing) {
-		return false
+	if (was != waiting && was != parked) || c.Unread() || !c.state.CompareAndSwap(was, closing) {
+		return false, false
 	}
 	c.Close()
-	return was == parked
+	return true, was == parked
 }
 
 // park ends the goroutine of a connection without a request: the watch begins

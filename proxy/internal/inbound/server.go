@@ -1,9 +1,7 @@
 package inbound
 
 import (
-	"context"
 	"crypto/tls"
-	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -41,12 +39,19 @@ type Server struct {
 	limits   atomic.Pointer[Limits]
 	clock    atomic.Int64 // Unix ns, to the tick
 	stopping atomic.Bool
+	grace    atomic.Int64 // ns, see SetGrace
+	leave    atomic.Int64 // Unix ns: while stopping, when waiting for a request ends
 
-	mu    sync.Mutex
-	ln    Listener
-	conns map[*Conn]struct{}
-	idle  chan struct{} // closed when the last connection has ended, while stopping
+	mu       sync.Mutex
+	ln       Listener
+	closing  bool          // nobody is to be accepted any more
+	accepted chan struct{} // closed when Serve has returned; nil before it
+	conns    map[*Conn]struct{}
+	idle     chan struct{} // closed when the last connection has ended, while stopping
+	room     seats
+	porch    porch
 
+	halt sync.Once // closes stop
 	stop chan struct{}
 	done chan struct{} // the ticker has ended
 }
@@ -79,15 +84,19 @@ func (s *Server) Open() int {
 // Serve accepts connections until Shutdown, which makes it return nil.
 func (s *Server) Serve(ln Listener) error {
 	s.mu.Lock()
-	s.ln = ln
-	s.mu.Unlock()
-	if s.stopping.Load() {
+	if s.closing {
+		s.mu.Unlock()
 		ln.Close()
+		return nil
 	}
+	accepted := make(chan struct{})
+	s.ln, s.accepted = ln, accepted
+	s.mu.Unlock()
+	defer close(accepted)
 	for {
 		sc, err := ln.AcceptConn()
 		if err != nil {
-			if s.stopping.Load() {
+			if s.over() {
 				return nil
 			}
 			return err
@@ -96,9 +105,19 @@ func (s *Server) Serve(ln Listener) error {
 	}
 }
 
+func (s *Server) over() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closing
+}
+
 func (s *Server) begin(sc *sock.Conn) {
 	c := &Conn{Conn: sc, srv: s}
 	c.waitFn = c.wait
+	if why, ok := s.makeRoom(c); !ok {
+		s.turnAway(sc, why)
+		return
+	}
 	if !s.enlist(c) {
 		sc.Close()
 		return
@@ -115,6 +134,7 @@ func (s *Server) enlist(c *Conn) bool {
 		return false
 	}
 	s.conns[c] = struct{}{}
+	s.room.take(c)
 	return true
 }
 
@@ -133,53 +153,19 @@ func (s *Server) forget(c *Conn) {
 	if _, ok := s.conns[c]; !ok {
 		return
 	}
+	s.room.give(c)
 	if delete(s.conns, c); len(s.conns) == 0 && s.stopping.Load() {
 		close(s.idle)
 	}
 }
 
-// Shutdown closes the listener and the connections that wait for a request, and
-// waits for the others until ctx ends. It returns an error that wraps ctx's and
-// names the number of connections left.
-func (s *Server) Shutdown(ctx context.Context) error {
-	s.close()
-	select {
-	case <-s.idle:
-		return nil
-	case <-ctx.Done():
-	}
-	if n := s.Open(); n > 0 {
-		return fmt.Errorf("%d connections cut: %w", n, ctx.Err())
-	}
-	return nil
-}
-
-func (s *Server) close() {
-	s.mu.Lock()
-	first := !s.stopping.Swap(true)
-	ln := s.ln
-	if first && len(s.conns) == 0 {
-		close(s.idle)
-	}
-	s.mu.Unlock()
-	if !first {
-		return
-	}
-	close(s.stop)
-	<-s.done
-	if ln != nil {
-		ln.Close()
-	}
-	for _, c := range s.list() {
-		s.shut(c, anyTime)
-	}
-}
-
 // shut closes a connection without a request, which has come to wait at since.
-func (s *Server) shut(c *Conn, since int64) {
-	if c.shut(since) {
+func (s *Server) shut(c *Conn, since int64) (closed bool) {
+	closed, orphan := c.shut(since)
+	if orphan {
 		s.forget(c)
 	}
+	return closed
 }
 
 func (s *Server) list() []*Conn {
@@ -219,7 +205,7 @@ func (s *Server) run() {
 // period keeps up with limits that are shorter than usual.
 func (s *Server) period() time.Duration {
 	lim, d := s.limits.Load(), tick
-	for _, l := range []time.Duration{lim.Idle, lim.Read} {
+	for _, l := range []time.Duration{lim.Idle, lim.Read, time.Duration(s.grace.Load())} {
 		if l > 0 {
 			d = min(d, l/2+1)
 		}
@@ -244,6 +230,10 @@ type overdue struct {
 func (s *Server) overdue(now int64, lim *Limits) (over []overdue) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	leaving := s.leaving()
+	if !s.full() {
+		s.room.spare = nil
+	}
 	for c := range s.conns {
 		state := c.state.Load()
 		if state != waiting && state != parked {
@@ -252,7 +242,7 @@ func (s *Server) overdue(now int64, lim *Limits) (over []overdue) {
 		since := c.since.Load()
 		waited := time.Duration(now - since)
 		switch limit := c.patience(lim); {
-		case limit > 0 && waited >= limit:
+		case leaving || limit > 0 && waited >= limit:
 			over = append(over, overdue{c, since})
 		case state == waiting && waited >= parkAfter && !c.stays.Load():
 			c.kick()
