@@ -1,6 +1,7 @@
 // Package openai reads from an OpenAI-shaped request what lbd needs to route it, without decoding it: the model, whether
 // the answer streams, the bound on its length, and where the prompt lies in the body. A [Peek] is a handful of byte
-// offsets into a body that stays exactly as it came; nothing is copied and nothing is allocated.
+// offsets into a body that stays exactly as it came; nothing is copied and nothing is allocated. [Peek.Preamble] is what a template
+// renders before the prompt, tools first of all: without it two requests with other tools would seem to share a prefix.
 //
 // The invariant: the model lbd routes by is the model vLLM reads. vLLM decodes JSON with Python's json.loads and forms
 // with starlette and python-multipart, so those decide what a doubtful body means: the last of several equal keys wins,

@@ -22,7 +22,8 @@ func PeekJSON(body []byte) (Peek, error) {
 	if !r.object() {
 		return Peek{MaxTokens: -1}, r.err()
 	}
-	return r.finish()
+	err := r.finish()
+	return r.peek, err
 }
 
 // plainUTF8 reports whether body can be UTF-8 without a byte order mark: json.detect_encoding of Python's json package
@@ -134,7 +135,34 @@ func (r *jsonReader) note(rawKey []byte, v span) {
 		r.limits[1] = count(r.b[v.start:v.end])
 	case "max_output_tokens":
 		r.limits[2] = count(r.b[v.start:v.end])
+	case "tools":
+		r.keep(Tools, v)
+	case "documents":
+		r.keep(Documents, v)
+	case "system":
+		r.keep(System, v)
+	case "instructions":
+		r.keep(Instructions, v)
+	case "chat_template":
+		r.keep(ChatTemplate, v)
+	case "chat_template_kwargs":
+		r.keep(ChatTemplateArguments, v)
+	case "reasoning_effort":
+		r.keep(ReasoningEffort, v)
+	case "cache_salt":
+		r.keep(CacheSalt, v)
+	case "previous_response_id":
+		r.keep(PreviousResponse, v)
+	case "user":
+		r.keep(User, v)
+	case "prompt_cache_key":
+		r.keep(PromptCacheKey, v)
 	}
+}
+
+func (r *jsonReader) keep(f Field, v span) {
+	v = r.orNone(v)
+	r.peek.fields[f] = narrow{uint32(v.start), uint32(v.end)}
 }
 
 // orNone is v, or nothing if the value is null: pydantic's Optional fields take null as absent.
@@ -146,8 +174,8 @@ func (r *jsonReader) orNone(v span) span {
 }
 
 // finish settles what only the end of the body can tell.
-func (r *jsonReader) finish() (Peek, error) {
-	p := r.peek
+func (r *jsonReader) finish() error {
+	p := &r.peek
 	p.MaxTokens = r.limits.first()
 	for _, s := range r.prompts {
 		if s.end > 0 {
@@ -156,7 +184,7 @@ func (r *jsonReader) finish() (Peek, error) {
 		}
 	}
 	if !p.HasModel {
-		return p, nil
+		return nil
 	}
 	var err error
 	if r.b[p.ModelStart] != '"' {
@@ -170,7 +198,7 @@ func (r *jsonReader) finish() (Peek, error) {
 	if err != nil {
 		p.HasModel, p.ModelStart, p.ModelEnd, p.escaped = false, 0, 0, false
 	}
-	return p, err
+	return err
 }
 
 // longestKey is len("max_completion_tokens").

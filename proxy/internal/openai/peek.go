@@ -22,6 +22,9 @@ type Peek struct {
 	// spelling, not something that a prefix cache holds.
 	PromptStart, PromptEnd int
 
+	// fields are the ranges of the values of further fields; empty without one, and always in a form.
+	fields [fields]narrow
+
 	form    bool // the model is the raw content of a form field
 	escaped bool // the model is a JSON string with escapes
 }

@@ -1,0 +1,82 @@
+package openai
+
+// Field is a field of a JSON body that is kept if it is there.
+type Field uint8
+
+// The fields. Those up to preamble decide how a prompt begins, in the order in which templates put what comes of them: tools,
+// documents and the system prompt stand before the messages (Hugging Face's apply_chat_template takes tools, documents,
+// chat_template and further arguments; vLLM v0.19 passes reasoning_effort to it, and takes the system of /v1/messages and the
+// instructions of /v1/responses for the first message). A cache_salt is hashed into the first block (vLLM's
+// kv_cache_utils.generate_block_hash_extra_keys), and what a response id stands for comes before the input.
+const (
+	ChatTemplate Field = iota
+	ChatTemplateArguments
+	ReasoningEffort
+	CacheSalt
+	Tools
+	Documents
+	System
+	Instructions
+	PreviousResponse
+	preamble = iota
+)
+
+// What clients name themselves or their sessions with.
+const (
+	User           Field = preamble + iota
+	PromptCacheKey       // replaces user for that purpose (OpenAI's API reference, since 2025)
+	fields         = iota + preamble
+)
+
+// narrow is a span in half the space: a Peek is copied a few times, and no body is larger than the 4 GiB that can be configured.
+type narrow struct{ start, end uint32 }
+
+// Raw is the value of a field as it stands in the body, with quotes or brackets; nil if it is absent or null. The last one
+// counts if there are several.
+func (p *Peek) Raw(body []byte, f Field) []byte {
+	if s := p.fields[f]; s.end > 0 {
+		return body[s.start:s.end]
+	}
+	return nil
+}
+
+// Text is the value of a field without its quotes, escapes left as they are; nil if it is not a string.
+func (p *Peek) Text(body []byte, f Field) []byte {
+	if v := p.Raw(body, f); len(v) > 2 && v[0] == '"' {
+		return v[1 : len(v)-1]
+	}
+	return nil
+}
+
+// Preamble is what decides how the prompt begins, beside the model and ahead of the prompt itself: equal for requests that
+// can share a prefix, whatever the order of the fields in the body. Where it is one field, it is a part of body; else it is
+// written to buf, which is returned for the next call.
+func (p *Peek) Preamble(body, buf []byte) (preamble, kept []byte) {
+	only, n := Field(0), 0
+	for f := range Field(len(p.fields)) {
+		if f == User {
+			break
+		}
+		if p.fields[f].end > 0 && !emptyValue(p.Raw(body, f)) {
+			only = f
+			n++
+		}
+	}
+	switch n {
+	case 0:
+		return nil, buf
+	case 1:
+		return p.Raw(body, only), buf
+	}
+	buf = buf[:0]
+	for f := range User {
+		if v := p.Raw(body, f); v != nil && !emptyValue(v) {
+			buf = append(buf, byte(f))
+			buf = append(buf, v...)
+		}
+	}
+	return buf, buf
+}
+
+// emptyValue says that a value is as good as absent: "", [] and {}.
+func emptyValue(v []byte) bool { return len(v) == 2 && v[0] != '"' || string(v) == `""` }
