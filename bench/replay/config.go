@@ -27,6 +27,12 @@ type Config struct {
 	// StepError scales every replica's step time by a factor drawn once per replica and unknown to every router: lognormal
 	// with this sigma. It is there to see whether a ranking survives an engine model that is wrong.
 	StepError float64
+	// StepFactor scales the step time of all replicas alike, unknown to every router: the engine model as a whole is off.
+	// 0 means 1.
+	StepFactor float64
+	// CoefficientError makes what routers are told of a replica's step time wrong: each constant of the engines' model is
+	// scaled by a factor drawn once per run from 1-e to 1+e, and routers are told the unscaled ones.
+	CoefficientError float64
 	// BlockSize of the engines in tokens; 0 means vLLM's 16. Larger ones are faster to simulate; with a trace whose own
 	// blocks are a multiple of it, they hit the same except in a prompt's last block.
 	BlockSize int
@@ -39,9 +45,11 @@ type Config struct {
 	Warmup float64
 	// Horizon ends the run at that time, whatever is under way; 0 = when everything has ended.
 	Horizon time.Duration
-	// MaxBad, when above 0, ends the run as soon as more requests than that were not good: a search for the load that
-	// a fleet carries need not see the end of what it does not carry. The result says Stopped then and no more.
-	MaxBad int
+	// MaxBad, when above 0, ends the run as soon as more requests than that are sure not to be good: a search for the load
+	// that a fleet carries need not see the end of what it does not carry. The result says Stopped then and no more.
+	// MinGood, when above 0, ends it as soon as so many were good; the result says Enough. Skip of the requests, the first
+	// ones, count for neither.
+	MaxBad, MinGood, Skip int
 	// Progress is called now and then with virtual time and the requests that have ended.
 	Progress func(now time.Duration, ended int)
 
@@ -80,6 +88,9 @@ func (c *Config) fill() error {
 			*p = v
 		}
 	}
+	if c.StepFactor == 0 {
+		c.StepFactor = 1
+	}
 	set(&c.LBDs, 1)
 	set(&c.MaxTries, 3)
 	set(&c.BlockSize, 16)
@@ -110,6 +121,12 @@ func (c *Config) check() error {
 		return fmt.Errorf("share %v of requests not streamed; want 0 to 1", c.NonStreaming)
 	case !(c.KVFactor > 0):
 		return fmt.Errorf("KV factor %v; want more than 0", c.KVFactor)
+	case !(c.StepFactor > 0):
+		return fmt.Errorf("step factor %v; want more than 0", c.StepFactor)
+	case !(c.CoefficientError >= 0 && c.CoefficientError < 1):
+		return fmt.Errorf("coefficient error %v; want 0 to below 1", c.CoefficientError)
+	case c.Skip < 0:
+		return fmt.Errorf("%d requests to skip; want 0 or more", c.Skip)
 	case !(c.Warmup >= 0 && c.Warmup < 1):
 		return fmt.Errorf("warm-up %v; want 0 to below 1", c.Warmup)
 	case c.BlockSize < 1 || c.MaxTries < 1:
@@ -138,11 +155,11 @@ func (c *Config) servers() ([]*server, error) {
 			if g.Speed > 0 {
 				info.Speed = g.Speed
 			}
-			s, err := newServer(i, info, cfg)
+			s, err := newServer(i, info, cfg, c.wrongly)
 			if err != nil {
 				return nil, err
 			}
-			s.slow *= c.stepError(i)
+			s.slow *= c.stepError(i) * c.StepFactor
 			all = append(all, s)
 		}
 	}

@@ -3,6 +3,8 @@ package replay
 import (
 	"math"
 	"math/rand/v2"
+
+	"lbd/bench/sim/engine"
 )
 
 // Random streams: each is drawn apart, so that no choice of a policy moves what another one meets.
@@ -10,6 +12,7 @@ const (
 	streamRouter = iota + 101
 	streamStepError
 	streamSessions
+	streamCoefficients
 	saltFrontEnd
 	saltLBD
 	saltStream
@@ -47,4 +50,23 @@ func (c *Config) stepError(replica int) float64 {
 	}
 	r := rand.New(rand.NewPCG(c.Seed, streamStepError<<32|uint64(replica)))
 	return math.Exp(c.StepError * r.NormFloat64())
+}
+
+// wrongly is the model that is simulated with CoefficientError, nil without: each constant of the step time has its own
+// factor, the same one at every replica, since what is known of a kind of hardware is wrong for all of it.
+func (c *Config) wrongly(p engine.Preset) *engine.Preset {
+	if c.CoefficientError == 0 {
+		return nil
+	}
+	rng := rand.New(rand.NewPCG(c.Seed, streamCoefficients))
+	factor := func() float64 { return 1 + c.CoefficientError*(2*rng.Float64()-1) }
+	linear := factor() // one for the whole table, so that it stays ascending
+	for i := range p.Lin {
+		p.Lin[i].MS *= linear
+	}
+	p.SlopeUS *= linear
+	for _, v := range []*float64{&p.HeadMS, &p.AttentionMS, &p.DecodeUS, &p.KVTokenUS, &p.PairNS, &p.OverheadMS, &p.OverheadPerSeqUS} {
+		*v *= factor()
+	}
+	return &p
 }

@@ -28,7 +28,7 @@ type Result struct {
 
 	// Requests were offered, Completed to their last token; Failed got an error or a truncated answer, of them Refused
 	// because no replica was in service. Unfinished were cut off by the horizon. TooLong were refused by the replica: longer
-	// than its context. Stopped: see Config.MaxBad. Retries counts sendings beyond the first, Preemptions those of the engines.
+	// than its context. Stopped, Enough: see Config.MaxBad. Retries counts sendings beyond the first, Preemptions those of the engines.
 	Requests    int    `json:"requests"`
 	Completed   int    `json:"completed"`
 	Failed      int    `json:"failed"`
@@ -38,6 +38,7 @@ type Result struct {
 	Retries     int    `json:"retries"`
 	Preemptions uint64 `json:"preemptions"`
 	Stopped     bool   `json:"stopped,omitempty"`
+	Enough      bool   `json:"enough,omitempty"`
 
 	TTFT Spread `json:"ttft_ms"`
 	ITL  Spread `json:"itl_ms"`

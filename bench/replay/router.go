@@ -49,6 +49,7 @@ type Query struct {
 	frontEnd    time.Duration
 	submitted   bool
 	good        bool     // ended within the limits
+	bad         bool     // is sure not to, and counted
 	waits       bool     // among lbd.held
 	chain       []uint64 // block hashes for the engine
 	first       time.Duration

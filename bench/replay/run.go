@@ -28,7 +28,8 @@ type run struct {
 	promptTokens, cachedTokens         int64
 	outputTokens                       int64
 	firstArrival, lastArrival, lastEnd time.Duration
-	arrived, ended, bad                int
+	arrived, ended, good, bad          int
+	late                               lateness
 	held                               int
 	computed                           map[uint64]bool // blocks, with a shared cache
 	res                                Result
@@ -106,6 +107,9 @@ func (r *run) loop() {
 		case r.cfg.MaxBad > 0 && r.bad > r.cfg.MaxBad:
 			r.res.Stopped = true
 			return
+		case r.cfg.MinGood > 0 && r.good >= r.cfg.MinGood:
+			r.res.Enough = true
+			return
 		case next > horizon || r.under == 0 && arrival == never:
 			r.res.Unfinished = r.under
 			return
@@ -164,6 +168,10 @@ func (r *run) arrive(q Request) {
 		Stream:   unit(r.cfg.Seed, saltStream, q.ID) >= r.cfg.NonStreaming,
 		Estimate: max(1, int(float64(q.PromptTokens)*lognormal(r.cfg.PromptError, r.cfg.Seed, saltPrompt, q.ID))),
 		lbd:      int(unit(r.cfg.Seed, saltLBD, q.ID) * float64(r.cfg.LBDs)),
+	}
+	if r.cfg.MaxBad > 0 {
+		r.overdue(q.At)
+		r.late.add(query, r.cfg.Limits.ttft(q.PromptTokens))
 	}
 	r.pick(q.At, query)
 }
@@ -405,9 +413,7 @@ func (r *run) end(now time.Duration, q *Query) {
 	r.lastEnd = max(r.lastEnd, now)
 	r.under--
 	r.ended++
-	if !q.good {
-		r.bad++
-	}
+	r.count(q)
 	r.source.ended(&q.Request, now)
 	q.generation++
 	q.Blocks = nil
@@ -419,6 +425,9 @@ func (r *run) end(now time.Duration, q *Query) {
 
 // poll reads the gauges of all replicas for one lbd.
 func (r *run) poll(e event) {
+	if r.cfg.MaxBad > 0 {
+		r.overdue(e.at)
+	}
 	l := r.lbds[e.who]
 	for i, s := range r.servers {
 		if !s.down {

@@ -29,12 +29,19 @@ type server struct {
 
 type gauges struct{ running, waiting, used int }
 
-func newServer(number int, info ReplicaInfo, cfg engine.Config) (*server, error) {
+// newServer makes a replica. What is told of it is the preset as it is named; wrongly may change the one that is simulated.
+func newServer(number int, info ReplicaInfo, cfg engine.Config, wrongly func(engine.Preset) *engine.Preset) (*server, error) {
 	e, err := engine.New(cfg)
 	if err != nil {
 		return nil, err
 	}
 	info.Preset, info.Engine = e.Preset(), e.Config()
+	if other := wrongly(e.Preset()); other != nil {
+		cfg.Model = other
+		if e, err = engine.New(cfg); err != nil {
+			return nil, err
+		}
+	}
 	return &server{until: never, ReplicaInfo: info, number: number, e: e, slow: 1 / info.Speed}, nil
 }
 

@@ -17,6 +17,9 @@ type Sessions struct {
 	Turns int
 	// ThinkMax cuts the longest pauses, in which people sleep; 0 keeps them.
 	ThinkMax time.Duration
+	// Coarse joins so many blocks of the trace to one, which is faster; 0 means 1. Equal blocks of these traces stand for equal
+	// prefixes, so the last one of a group names it.
+	Coarse int
 	// Seed draws the order of the conversations, and how far into its first pause each is at the start.
 	Seed uint64
 }
@@ -24,7 +27,8 @@ type Sessions struct {
 // Workload makes it one to run.
 func (s Sessions) Workload(name string) *Workload {
 	s.List = slices.DeleteFunc(slices.Clone(s.List), func(c trace.Session) bool { return len(c.Turns) == 0 })
-	return &Workload{Name: name, BlockTokens: trace.SessionBlock, closed: true, open: func() source { return newClosedLoop(s) }}
+	s.Coarse = max(s.Coarse, 1)
+	return &Workload{Name: name, BlockTokens: s.Coarse * trace.SessionBlock, closed: true, open: func() source { return newClosedLoop(s) }}
 }
 
 type closedLoop struct {
@@ -79,11 +83,22 @@ func (c *closedLoop) take() Request {
 	t := &v.session.Turns[v.turn]
 	v.turn++
 	q := Request{
-		ID: c.taken, At: e.at, PromptTokens: t.PromptTokens, OutputTokens: t.OutputTokens, Blocks: v.cursor.Next(),
+		ID: c.taken, At: e.at, PromptTokens: t.PromptTokens, OutputTokens: t.OutputTokens, Blocks: coarse(v.cursor.Next(), c.s.Coarse),
 		Session: uint64(e.who),
 	}
 	c.taken++
 	return q
+}
+
+func coarse(blocks []uint64, n int) []uint64 {
+	if n == 1 {
+		return blocks
+	}
+	joined := make([]uint64, 0, len(blocks)/n)
+	for i := n - 1; i < len(blocks); i += n {
+		joined = append(joined, blocks[i])
+	}
+	return joined
 }
 
 func (c *closedLoop) ended(q *Request, now time.Duration) {

@@ -1,17 +1,25 @@
 // Command placement compares lbd's strategies with the rules of other projects over a grid of cells, and writes the table
 // to bench/results/placement.md. A cell is a kind of traffic on a kind of fleet. For each cell, policy and seed it searches
-// the load up to which enough requests are good (goodput capacity), all policies on the same arrivals.
+// the load up to which enough requests are good (goodput capacity), all policies on the same arrivals, and then runs all of
+// them at one common load, the capacity of the reference rule, and at 80 % of it, for the latencies there.
 //
-// Every result is a line in a file (bench/results/placement.jsonl) as soon as it is there. What is in the file is not
-// run again, so a grid may be made in pieces, and a new policy costs only its own runs. A line belongs to the revision of
-// its cell; changing a cell means raising that.
+// Every result is a line in a file (bench/results/placement.jsonl) as soon as it is there. What is in the file is not run
+// again, so a grid may be made in pieces, and a new policy costs only its own runs. A line belongs to the revision of its
+// cell; changing a cell means raising that. Lines of lbd's own strategies also have the revision they were run with; the
+// table shows the newest of each.
 //
-//	go run ./bench/replay/placement -data DIR -budget 100s     # run what is missing for 100 s
-//	go run ./bench/replay/placement -data DIR -policies least-cost,lmetric -cells 'mooncake.*' -seeds 5
-//	go run ./bench/replay/placement -write                      # only write the table from what is there
+//	go run ./bench/replay/placement -data DIR -budget 100s                   # run what is missing for 100 s
+//	go run ./bench/replay/placement -data DIR -policies least-cost -rev 2    # least-cost has changed: do it again
+//	go run ./bench/replay/placement -data DIR -policies lmetric -cells 'mooncake.*' -seeds 3
+//	go run ./bench/replay/placement -data DIR -tune                          # the settings of rivals, on the tuning cells
+//	go run ./bench/replay/placement -write                                   # only write the table from what is there
+//
+// The most telling runs come first: one seed of everything, then all seeds of what came within a fifth of the best of its
+// cell, their latencies, and then the rest.
 //
 // # Statistics
 //
-// A policy's capacity in a cell is the mean over seeds. Two policies are compared seed by seed: the interval given is that
-// of the mean ratio, from a bootstrap over seeds (2,000 resamples, 95 %). With fewer than three seeds none is given.
+// The first tenth of the requests is not counted. A policy's capacity in a cell is the mean over seeds. Two policies are
+// compared seed by seed: the interval given is that of the mean ratio, from a bootstrap over seeds (2,000 resamples, 95 %).
+// With fewer than three seeds none is given; with five it is narrower than it should be, as bootstraps of few values are.
 package main

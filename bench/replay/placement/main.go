@@ -5,20 +5,21 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+	"runtime"
+	"runtime/debug"
 	"strings"
 	"time"
 
 	"lbd/balancer/strategy"
 	"lbd/bench/replay"
 	"lbd/bench/replay/rivals"
-	"lbd/bench/trace"
 )
 
 type options struct {
 	dir, store, table, only, policies string
-	seeds, rev                        int
+	seeds, rev, parallel              int
 	budget                            time.Duration
-	write                             bool
+	write, tune                       bool
 }
 
 func main() {
@@ -29,10 +30,13 @@ func main() {
 	flag.StringVar(&o.only, "cells", ".", "`regexp` of the cells to run")
 	flag.StringVar(&o.policies, "policies", "", "`names` to run (default: all)")
 	flag.IntVar(&o.seeds, "seeds", 5, "seeds of each")
-	flag.IntVar(&o.rev, "rev", 1, "revision of lbd's own rules: outcomes of another one are run again")
+	flag.IntVar(&o.rev, "rev", 0, "revision of lbd's own rules that are run; outcomes of an older one do not count any more (default: the newest there is)")
+	flag.IntVar(&o.parallel, "parallel", runtime.GOMAXPROCS(0), "runs at a time")
 	flag.DurationVar(&o.budget, "budget", time.Hour, "begin nothing after this time")
 	flag.BoolVar(&o.write, "write", false, "run nothing, only write the table")
+	flag.BoolVar(&o.tune, "tune", false, "try the settings of rivals on the tuning cells instead")
 	flag.Parse()
+	debug.SetGCPercent(400) // runs are short and leave much behind
 	if err := o.run(); err != nil {
 		fmt.Fprintln(os.Stderr, "placement:", err)
 		os.Exit(1)
@@ -44,16 +48,40 @@ func (o *options) run() error {
 	if err != nil {
 		return err
 	}
-	all, err := o.named()
-	if err != nil {
-		return err
-	}
 	if !o.write {
-		if err := o.fill(s, all); err != nil {
+		w, err := o.work(s)
+		if err != nil {
+			return err
+		}
+		if err := w.fill(); err != nil {
 			return err
 		}
 	}
-	return os.WriteFile(o.table, []byte(report(s, o.rev)), 0o644)
+	return os.WriteFile(o.table, []byte(report(s)), 0o644)
+}
+
+// work is what the options ask for.
+func (o *options) work(s *store) (*worker, error) {
+	only, err := regexp.Compile("^(?:" + o.only + ")$")
+	if err != nil {
+		return nil, fmt.Errorf("-cells: %w", err)
+	}
+	w := &worker{
+		options: o, store: s, data: newData(o.dir), deadline: time.Now().Add(o.budget),
+		busy: map[job]bool{},
+	}
+	for i := range cells {
+		if c := &cells[i]; only.MatchString(c.name) && (c.tuned || !o.tune) {
+			w.cells = append(w.cells, c)
+		}
+	}
+	if w.policies, err = o.named(); err != nil {
+		return nil, err
+	}
+	if o.tune {
+		w.policies = settings()
+	}
+	return w, nil
 }
 
 // policy is one of lbd's own or a rival.
@@ -68,6 +96,17 @@ func allPolicies() (all []policy) {
 	}
 	for _, p := range rivals.Table {
 		all = append(all, policy{p, false})
+	}
+	return all
+}
+
+// settings are all that are tried of rivals.
+func settings() (all []policy) {
+	for i := range rivals.Tunables {
+		t := &rivals.Tunables[i]
+		for k := range t.Tried {
+			all = append(all, policy{t.Policy(k), false})
+		}
 	}
 	return all
 }
@@ -90,65 +129,4 @@ func (o *options) named() ([]policy, error) {
 		}
 	}
 	return some, nil
-}
-
-// fill runs what is missing, seed by seed, so that a grid cut short has whole comparisons.
-func (o *options) fill(s *store, all []policy) error {
-	only, err := regexp.Compile("^(?:" + o.only + ")")
-	if err != nil {
-		return fmt.Errorf("-cells: %w", err)
-	}
-	d := &data{dir: o.dir, arrivals: map[string][]trace.Arrival{}}
-	began := time.Now()
-	for seed := range uint64(o.seeds) {
-		for i := range cells {
-			if !only.MatchString(cells[i].name) {
-				continue
-			}
-			for _, p := range all {
-				if time.Since(began) > o.budget {
-					return nil
-				}
-				if err := o.one(s, d, &cells[i], p, seed+1); err != nil {
-					return err
-				}
-			}
-		}
-	}
-	return nil
-}
-
-func (o *options) one(s *store, d *data, c *cell, p policy, seed uint64) error {
-	res := outcome{Cell: c.name, Rev: c.rev, Policy: p.Name, Seed: seed}
-	if p.own {
-		res.PolicyRev = o.rev
-	}
-	if _, ok := s.done[res.job()]; ok {
-		return nil
-	}
-	began := time.Now()
-	var err error
-	if res.Capacity, res.Runs, err = c.capacity(d, p.Policy, seed); err != nil {
-		return fmt.Errorf("%s, %s, seed %d: %w", c.name, p.Name, seed, err)
-	}
-	fmt.Fprintf(os.Stderr, "%-24s %-24s seed %d: %8.3f %s in %d runs, %.1f s\n", c.name, p.Name, seed, res.Capacity, c.unit, res.Runs, time.Since(began).Seconds())
-	return s.add(res)
-}
-
-func (c *cell) capacity(d *data, p replay.Policy, seed uint64) (float64, int, error) {
-	cfg := c.config
-	cfg.Policy, cfg.Seed = p, seed
-	if _, err := c.traffic(d, seed, c.from); err != nil {
-		return 0, 0, err
-	}
-	return replay.Search{
-		Config: cfg, Requests: c.count, Good: c.good, From: c.from, Whole: c.whole,
-		Workload: func(load float64) *replay.Workload {
-			w, err := c.traffic(d, seed, load)
-			if err != nil {
-				panic("BUG: traffic that was there is gone: " + err.Error())
-			}
-			return w
-		},
-	}.Capacity()
 }

@@ -97,15 +97,19 @@ func (r ratio) String() string {
 // grid is all outcomes that hold for the cells and rules as they are now.
 type grid map[string]map[string]sample // by cell, policy
 
-func gridOf(s *store, rev int) grid {
+func gridOf(s *store) grid {
 	g := grid{}
+	rev := map[string]int{}
+	for _, p := range allPolicies() {
+		rev[p.Name] = s.newest(p.Name)
+	}
 	for i := range cells {
 		c := &cells[i]
 		g[c.name] = map[string]sample{}
 		for _, p := range allPolicies() {
 			got := sample{}
 			for _, o := range s.done {
-				if o.Cell == c.name && o.Rev == c.rev && o.Policy == p.Name && (!p.own || o.PolicyRev == rev) {
+				if o.Cell == c.name && o.Rev == c.rev && o.Policy == p.Name && o.PolicyRev == rev[p.Name] && o.Share == 0 {
 					got[o.Seed] = o.Capacity
 				}
 			}
@@ -132,8 +136,8 @@ func (g grid) best(cell string, own bool) (name string) {
 }
 
 // report is the text of placement.md.
-func report(s *store, rev int) string {
-	g := gridOf(s, rev)
+func report(s *store) string {
+	g := gridOf(s)
 	b := &strings.Builder{}
 	b.WriteString(preface)
 	g.contest(b)

@@ -8,17 +8,37 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 )
 
-// outcome is a line of the file: the capacity of one policy in one cell with one seed.
+// outcome is a line of the file: what one policy reached in one cell with one seed.
 type outcome struct {
-	Cell      string  `json:"cell"`
-	Rev       int     `json:"rev"`
-	Policy    string  `json:"policy"`
-	PolicyRev int     `json:"policy_rev,omitempty"` // of lbd's own rules, which change; see -rev
-	Seed      uint64  `json:"seed"`
-	Capacity  float64 `json:"capacity"`
-	Runs      int     `json:"runs"`
+	Cell      string `json:"cell"`
+	Rev       int    `json:"rev"`
+	Policy    string `json:"policy"`
+	PolicyRev int    `json:"policy_rev,omitempty"` // of lbd's own rules, which change; see -rev
+	Seed      uint64 `json:"seed"`
+
+	// Of a search: the capacity, how many runs it took, and the load it began with.
+	Capacity float64 `json:"capacity,omitempty"`
+	Runs     int     `json:"runs,omitempty"`
+	From     float64 `json:"from,omitempty"`
+
+	// Of a run at a share of the reference's capacity (1 = all of it); 0 is a search.
+	Share   float64  `json:"share,omitempty"`
+	Figures *figures `json:"figures,omitempty"`
+}
+
+// figures are those of one run, times in milliseconds.
+type figures struct {
+	Load    float64 `json:"load"`
+	Good    float64 `json:"good"`
+	TTFT50  float64 `json:"ttft_p50"`
+	TTFT99  float64 `json:"ttft_p99"`
+	TPOT99  float64 `json:"tpot_p99"`
+	E2E99   float64 `json:"e2e_p99"`
+	HitRate float64 `json:"hit_rate"`
+	CoV     float64 `json:"busy_cov"`
 }
 
 // job is what an outcome answers.
@@ -26,13 +46,15 @@ type job struct {
 	cell, policy   string
 	rev, policyRev int
 	seed           uint64
+	share          float64
 }
 
-func (o *outcome) job() job { return job{o.Cell, o.Policy, o.Rev, o.PolicyRev, o.Seed} }
+func (o *outcome) job() job { return job{o.Cell, o.Policy, o.Rev, o.PolicyRev, o.Seed, o.Share} }
 
-// store is the file of outcomes.
+// store is the file of outcomes. It may be used by several goroutines.
 type store struct {
 	path string
+	mu   sync.Mutex
 	done map[job]outcome
 }
 
@@ -57,8 +79,18 @@ func openStore(path string) (*store, error) {
 	return s, lines.Err()
 }
 
+// get is the outcome of a job, if it is there.
+func (s *store) get(j job) (outcome, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	o, ok := s.done[j]
+	return o, ok
+}
+
 // add appends an outcome at once, so that a run that is cut short loses nothing.
 func (s *store) add(o outcome) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if err := os.MkdirAll(filepath.Dir(s.path), 0o755); err != nil {
 		return err
 	}
@@ -73,4 +105,16 @@ func (s *store) add(o outcome) error {
 	_, err = f.Write(append(text, '\n'))
 	s.done[o.job()] = o
 	return errors.Join(err, f.Close())
+}
+
+// newest is the highest revision of a policy among the outcomes, 0 when there is none or it has no revisions.
+func (s *store) newest(policy string) (rev int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for j := range s.done {
+		if j.policy == policy {
+			rev = max(rev, j.policyRev)
+		}
+	}
+	return rev
 }

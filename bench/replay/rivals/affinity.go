@@ -19,6 +19,8 @@ type preble struct {
 	tpot    []float64 // EWMA, ms
 	first   map[uint64]time.Duration
 	group   []int
+	exploit float64       // share of the prompt above which the longest match decides
+	span    time.Duration // of the window
 }
 
 type spent struct {
@@ -31,8 +33,11 @@ const (
 	prebleTPOT   = 150. // ms, before any was seen
 )
 
-func newPreble(s replay.Setup) replay.Router {
+func newPreble(s replay.Setup) replay.Router { return makePreble(s, .5, prebleWindow) }
+
+func makePreble(s replay.Setup, exploit float64, window time.Duration) replay.Router {
 	r := &preble{
+		exploit: exploit, span: window,
 		counts: newCounts(s), tree: newIndex(s, 0, indexTTL), window: make([][]spent, len(s.Replicas)),
 		tpot: make([]float64, len(s.Replicas)), first: map[uint64]time.Duration{},
 	}
@@ -50,7 +55,7 @@ func (r *preble) Pick(now time.Duration, q *replay.Query, candidates []int) int 
 		longest = max(longest, m[i])
 	}
 	r.group = candidates
-	if 2*longest > q.PromptTokens {
+	if float64(longest) > r.exploit*float64(q.PromptTokens) {
 		r.group = where(nil, candidates, func(i int) bool { return m[i] == longest })
 	}
 	prefill := func(i int) float64 { return r.theta[i].prefill(float64(q.PromptTokens-m[i]), float64(q.PromptTokens)) }
@@ -64,7 +69,7 @@ func (r *preble) Pick(now time.Duration, q *replay.Query, candidates []int) int 
 
 func (r *preble) recent(now time.Duration, i int) (sum float64) {
 	old := 0
-	for old < len(r.window[i]) && now-r.window[i][old].at > prebleWindow {
+	for old < len(r.window[i]) && now-r.window[i][old].at > r.span {
 		old++
 	}
 	r.window[i] = r.window[i][old:]
@@ -107,6 +112,7 @@ type aibrixPrefix struct {
 	counts
 	tree      *index
 	imbalance int
+	deviation float64 // standard deviations above the mean that are borne
 }
 
 const (
@@ -116,7 +122,11 @@ const (
 )
 
 func newAIBrixPrefix(s replay.Setup) replay.Router {
-	return &aibrixPrefix{counts: newCounts(s), tree: newIndex(s, max(1, aibrixTokens/len(s.Replicas)), aibrixTTL), imbalance: aibrixImbalance}
+	return makeAIBrixPrefix(s, max(1, aibrixTokens/len(s.Replicas)), aibrixImbalance, 1)
+}
+
+func makeAIBrixPrefix(s replay.Setup, tokens, imbalance int, deviation float64) replay.Router {
+	return &aibrixPrefix{counts: newCounts(s), tree: newIndex(s, tokens, aibrixTTL), imbalance: imbalance, deviation: deviation}
 }
 
 func (r *aibrixPrefix) Pick(now time.Duration, q *replay.Query, candidates []int) int {
@@ -147,7 +157,7 @@ func (r *aibrixPrefix) choose(candidates, m []int) int {
 		return r.load[a] - r.load[b]
 	})
 	for _, i := range order {
-		if over := float64(r.load[i]) - mean; m[i] > 0 && (over <= 0 || over*over <= sq) {
+		if over := float64(r.load[i]) - mean; m[i] > 0 && (over <= 0 || over*over <= r.deviation*r.deviation*sq) {
 			return i
 		}
 	}
@@ -186,15 +196,18 @@ func (r *prefixAware) Pick(now time.Duration, q *replay.Query, candidates []int)
 type skyWalker struct {
 	counts
 	tree *index
+	most float64 // waiting requests of a replica that is pushed to
 	idle []int
 }
 
-func newSkyWalker(s replay.Setup) replay.Router {
-	return &skyWalker{counts: newCounts(s), tree: newIndex(s, 0, indexTTL)}
+func newSkyWalker(s replay.Setup) replay.Router { return makeSkyWalker(s, 0) }
+
+func makeSkyWalker(s replay.Setup, most float64) replay.Router {
+	return &skyWalker{counts: newCounts(s), tree: newIndex(s, 0, indexTTL), most: most}
 }
 
 func (r *skyWalker) Pick(now time.Duration, q *replay.Query, candidates []int) int {
-	r.idle = where(r.idle, candidates, func(i int) bool { return r.polled[i].waiting == 0 })
+	r.idle = where(r.idle, candidates, func(i int) bool { return r.polled[i].waiting <= r.most })
 	if len(r.idle) == 0 {
 		return replay.Hold
 	}

@@ -12,6 +12,7 @@ type dynamo struct {
 	counts
 	tree   *index // nil = told by KV events
 	older  bool
+	scale  float64 // prefill_load_scale
 	cached []int
 }
 
@@ -19,10 +20,14 @@ type dynamo struct {
 const dynamoTTL = 120 * time.Second
 
 func dynamoApproximate(s replay.Setup) replay.Router {
-	return &dynamo{counts: newCounts(s), tree: newIndex(s, 0, dynamoTTL)}
+	return makeDynamo(s, 1, dynamoTTL)
 }
 
-func dynamoEvents(s replay.Setup) replay.Router { return &dynamo{counts: newCounts(s)} }
+func makeDynamo(s replay.Setup, scale float64, ttl time.Duration) replay.Router {
+	return &dynamo{counts: newCounts(s), tree: newIndex(s, 0, ttl), scale: scale}
+}
+
+func dynamoEvents(s replay.Setup) replay.Router { return &dynamo{counts: newCounts(s), scale: 1} }
 
 func dynamoOlder(s replay.Setup) replay.Router {
 	return &dynamo{counts: newCounts(s), tree: newIndex(s, 0, dynamoTTL), older: true}
@@ -46,7 +51,7 @@ func (r *dynamo) Pick(now time.Duration, q *replay.Query, candidates []int) int 
 		if r.older { // overlap_score_weight * prefill_blocks + decode_blocks, up to 1.0
 			return uncached + r.tokens[i]
 		}
-		return max(r.prefill[i]+uncached, 0) + r.tokens[i] + uncached
+		return r.scale*max(r.prefill[i]+uncached, 0) + r.tokens[i] + uncached
 	})
 	uncached := float64(q.PromptTokens - m[w])
 	if r.tree != nil {

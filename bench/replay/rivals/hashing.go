@@ -71,13 +71,16 @@ func headKey(q *replay.Query) uint64 {
 // The head is the trace's first block instead of 256 tokens.
 type prefixHash struct {
 	counts
-	ring *ring
+	ring  *ring
+	bound float64
 }
 
 const boundedLoad = 1.25
 
-func newPrefixHash(s replay.Setup) replay.Router {
-	return &prefixHash{newCounts(s), newRing(len(s.Replicas))}
+func newPrefixHash(s replay.Setup) replay.Router { return makePrefixHash(s, boundedLoad) }
+
+func makePrefixHash(s replay.Setup, bound float64) replay.Router {
+	return &prefixHash{newCounts(s), newRing(len(s.Replicas)), bound}
 }
 
 func (r *prefixHash) Pick(_ time.Duration, q *replay.Query, candidates []int) int {
@@ -85,7 +88,7 @@ func (r *prefixHash) Pick(_ time.Duration, q *replay.Query, candidates []int) in
 	for _, i := range candidates {
 		total += r.load[i]
 	}
-	bound := boundedLoad * float64(total+1) / float64(len(candidates))
+	bound := r.bound * float64(total+1) / float64(len(candidates))
 	w, ok := r.ring.walk(headKey(q), func(i int) bool { return contains(candidates, i) })
 	if !ok || float64(r.load[w]+1) > bound {
 		w = r.leastLoaded(candidates)
@@ -135,14 +138,17 @@ type dualMap struct {
 	counts
 	tree  *index
 	theta []theta
+	limit float64        // of the TTFT, ms
 	seen  map[uint64]int // requests by block
 	n     int
 }
 
 const dualMapLimit = 2000. // ms
 
-func newDualMap(s replay.Setup) replay.Router {
-	r := &dualMap{counts: newCounts(s), tree: newIndex(s, 0, indexTTL), seen: map[uint64]int{}}
+func newDualMap(s replay.Setup) replay.Router { return makeDualMap(s, dualMapLimit) }
+
+func makeDualMap(s replay.Setup, limit float64) replay.Router {
+	r := &dualMap{limit: limit, counts: newCounts(s), tree: newIndex(s, 0, indexTTL), seen: map[uint64]int{}}
 	for i := range s.Replicas {
 		r.theta = append(r.theta, thetaOf(&s.Replicas[i]))
 	}
@@ -161,7 +167,7 @@ func (r *dualMap) Pick(now time.Duration, q *replay.Query, candidates []int) int
 	if m[b] > m[a] {
 		w, other = b, a
 	}
-	if ttft(w) > dualMapLimit && ttft(other) < ttft(w) || m[w] == m[other] && ttft(other) < ttft(w) {
+	if ttft(w) > r.limit && ttft(other) < ttft(w) || m[w] == m[other] && ttft(other) < ttft(w) {
 		w = other
 	}
 	r.tree.insert(now, q, w)

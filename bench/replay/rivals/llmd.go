@@ -10,7 +10,8 @@ import (
 // Queue and KV use are what the last poll said and nothing else.
 type llmdBlend struct {
 	counts
-	tree *index
+	tree              *index
+	prefix, queue, kv float64 // weights
 }
 
 // llmdPoll is its refresh interval of metrics.
@@ -23,7 +24,11 @@ const (
 )
 
 func newLLMDBlend(s replay.Setup) replay.Router {
-	return &llmdBlend{counts: newCounts(s), tree: newIndex(s, llmdLimit(s), 0)}
+	return makeLLMDBlend(s, 3, 2, 2)
+}
+
+func makeLLMDBlend(s replay.Setup, prefix, queue, kv float64) replay.Router {
+	return &llmdBlend{counts: newCounts(s), tree: newIndex(s, llmdLimit(s), 0), prefix: prefix, queue: queue, kv: kv}
 }
 
 func llmdLimit(s replay.Setup) int {
@@ -45,7 +50,7 @@ func (r *llmdBlend) Pick(now time.Duration, q *replay.Query, candidates []int) i
 			queue = (high - r.polled[i].waiting) / (high - low)
 		}
 		prefix := float64(m[i]) / float64(q.PromptTokens)
-		return -(3*prefix + 2*queue + 2*(1-r.polled[i].kv))
+		return -(r.prefix*prefix + r.queue*queue + r.kv*(1-r.polled[i].kv))
 	})
 	r.tree.insert(now, q, w)
 	return r.sent(q, w, float64(q.PromptTokens-m[w]), 0)
@@ -56,6 +61,7 @@ func (r *llmdBlend) Pick(now time.Duration, q *replay.Query, candidates []int) i
 type llmdSticky struct {
 	counts
 	tree         *index
+	affinity     float64                   // share of the prompt to hold
 	peak         func(replica int) float64 // tokens per second
 	penalty      float64                   // seconds
 	sticky, rest []int
@@ -68,23 +74,21 @@ const (
 )
 
 func llmdStickyDefault(s replay.Setup) replay.Router {
-	return newLLMDSticky(s, func(int) float64 { return stickyPeak }, stickyPenalty)
+	return newLLMDSticky(s, stickyAffinity, func(int) float64 { return stickyPeak }, stickyPenalty)
 }
 
-// llmdStickyTuned is calibrated as its guide says (tokens of a full step by its time), and tolerates a second.
-func llmdStickyTuned(s replay.Setup) replay.Router {
-	return newLLMDSticky(s, func(i int) float64 {
-		return 1 / thetaOf(&s.Replicas[i]).perToken * 1e3
-	}, 1)
+// calibratedSticky has its throughput measured as its guide says: tokens of a full step by its time.
+func calibratedSticky(s replay.Setup, affinity, penalty float64) replay.Router {
+	return newLLMDSticky(s, affinity, func(i int) float64 { return 1 / thetaOf(&s.Replicas[i]).perToken * 1e3 }, penalty)
 }
 
-func newLLMDSticky(s replay.Setup, peak func(int) float64, penalty float64) *llmdSticky {
-	return &llmdSticky{counts: newCounts(s), tree: newIndex(s, llmdLimit(s), 0), peak: peak, penalty: penalty}
+func newLLMDSticky(s replay.Setup, affinity float64, peak func(int) float64, penalty float64) *llmdSticky {
+	return &llmdSticky{counts: newCounts(s), tree: newIndex(s, llmdLimit(s), 0), affinity: affinity, peak: peak, penalty: penalty}
 }
 
 func (r *llmdSticky) Pick(now time.Duration, q *replay.Query, candidates []int) int {
 	m := r.tree.match(now, q)
-	holds := func(i int) bool { return float64(m[i]) >= stickyAffinity*float64(q.PromptTokens) }
+	holds := func(i int) bool { return float64(m[i]) >= r.affinity*float64(q.PromptTokens) }
 	r.sticky = where(r.sticky, candidates, holds)
 	r.rest = where(r.rest, candidates, func(i int) bool { return !holds(i) })
 	keep := r.sticky

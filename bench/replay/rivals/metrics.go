@@ -67,7 +67,10 @@ type smetric struct {
 	start  int
 	rates  []rateSamples
 	sentAt map[uint64]time.Duration
+	smetricParameters
 }
+
+type smetricParameters struct{ attention, base, hitRatio float64 }
 
 // The example constants of smetric.rs, in characters and seconds.
 const (
@@ -98,34 +101,38 @@ func (s *rateSamples) p90() float64 {
 }
 
 func newSmetric(s replay.Setup) replay.Router {
+	return makeSmetric(s, smetricParameters{smetricAttention, smetricBase, smetricHitRatio})
+}
+
+func makeSmetric(s replay.Setup, p smetricParameters) replay.Router {
 	return &smetric{
-		counts: newCounts(s), tree: newIndex(s, 1<<26/charsPerToken, 0), rates: make([]rateSamples, len(s.Replicas)),
+		smetricParameters: p, counts: newCounts(s), tree: newIndex(s, 1<<26/charsPerToken, 0), rates: make([]rateSamples, len(s.Replicas)),
 		sentAt: map[uint64]time.Duration{},
 	}
 }
 
 // cost is in units of work; pending is kept as counts.prefill.
-func smetricCost(chars, hit float64) float64 {
+func (p *smetricParameters) cost(chars, hit float64) float64 {
 	n := chars - hit
-	return math.Ceil(smetricLinear*n + smetricAttention*n*(chars-n/2))
+	return math.Ceil(smetricLinear*n + p.attention*n*(chars-n/2))
 }
 
 func (r *smetric) Pick(now time.Duration, q *replay.Query, candidates []int) int {
 	m := r.tree.match(now, q)
 	chars := float64(charsPerToken * q.PromptTokens)
-	queue := func(i int) float64 { return r.prefill[i] + smetricCost(chars, float64(charsPerToken*m[i])) }
+	queue := func(i int) float64 { return r.prefill[i] + r.cost(chars, float64(charsPerToken*m[i])) }
 	meets := func(i int) bool {
 		rate := r.rates[i].p90()
-		return rate == 0 || queue(i)/rate <= smetricSlack*(smetricBase+smetricPerChar*chars)
+		return rate == 0 || queue(i)/rate <= smetricSlack*(r.base+smetricPerChar*chars)
 	}
 	r.start++
 	k := r.start % len(candidates)
 	w := first(slices.Concat(candidates[k:], candidates[:k]), func(i int) float64 { return queue(i) * float64(max(r.load[i], 1)) })
-	if prev := first(candidates, func(i int) float64 { return -float64(m[i]) }); float64(m[prev]) > smetricHitRatio*float64(q.PromptTokens) &&
+	if prev := first(candidates, func(i int) float64 { return -float64(m[i]) }); float64(m[prev]) > r.hitRatio*float64(q.PromptTokens) &&
 		(meets(prev) || !slices.ContainsFunc(candidates, meets)) {
 		w = prev
 	}
-	work := smetricCost(chars, float64(charsPerToken*m[w]))
+	work := r.cost(chars, float64(charsPerToken*m[w]))
 	r.tree.insert(now, q, w)
 	r.sentAt[q.ID] = now
 	q.Charge[chargeOwn] = work

@@ -18,8 +18,9 @@ type prequal struct {
 	seen   int
 	ttfts  []ttftSamples
 	sentAt map[uint64]sentRIF
-	oldest bool // which one to remove next
-	room   int  // of the pool
+	oldest bool    // which one to remove next
+	room   int     // of the pool
+	hot    float64 // quantile of RIF above which a replica is hot
 }
 
 type probe struct {
@@ -51,8 +52,10 @@ const (
 // prequalQuantile is Q_RIF, 2^(-1/4).
 var prequalQuantile = math.Pow(2, -.25)
 
-func newPrequal(s replay.Setup) replay.Router {
-	return &prequal{counts: newCounts(s), room: min(prequalPool, max(2, len(s.Replicas)/2)), ttfts: make([]ttftSamples, len(s.Replicas)), sentAt: map[uint64]sentRIF{}}
+func newPrequal(s replay.Setup) replay.Router { return makePrequal(s, prequalQuantile) }
+
+func makePrequal(s replay.Setup, hot float64) replay.Router {
+	return &prequal{hot: hot, counts: newCounts(s), room: min(prequalPool, max(2, len(s.Replicas)/2)), ttfts: make([]ttftSamples, len(s.Replicas)), sentAt: map[uint64]sentRIF{}}
 }
 
 func (r *prequal) Pick(now time.Duration, q *replay.Query, candidates []int) int {
@@ -108,7 +111,7 @@ func (r *prequal) hotAbove() float64 {
 	}
 	sorted := slices.Clone(r.rifs)
 	slices.Sort(sorted)
-	return float64(sorted[int(prequalQuantile*float64(len(sorted)-1))])
+	return float64(sorted[int(r.hot*float64(len(sorted)-1))])
 }
 
 // choose is hot-cold lexicographic.

@@ -106,8 +106,9 @@ func (r *leastLoad) Poll(now time.Duration, replica int, s *balancer.Sample) {
 // replica sends a request elsewhere, not the spread of the whole fleet.
 type smgCacheAware struct {
 	*leastLoad
-	tree              *index
-	group, safe, calm []int
+	tree                            *index
+	threshold, gateFactor, gateLoad float64
+	group, safe, calm               []int
 }
 
 const (
@@ -117,7 +118,14 @@ const (
 )
 
 func newSMGCacheAware(s replay.Setup) replay.Router {
-	return &smgCacheAware{leastLoad: newLeastLoad(s), tree: newIndex(s, 1<<26/charsPerToken, 0)}
+	return makeSMGCacheAware(s, smgThreshold, smgGateFactor, smgGateLoad)
+}
+
+func makeSMGCacheAware(s replay.Setup, threshold, gateFactor, gateLoad float64) replay.Router {
+	return &smgCacheAware{
+		leastLoad: newLeastLoad(s), tree: newIndex(s, 1<<26/charsPerToken, 0),
+		threshold: threshold, gateFactor: gateFactor, gateLoad: gateLoad,
+	}
 }
 
 func (r *smgCacheAware) Pick(now time.Duration, q *replay.Query, candidates []int) int {
@@ -130,11 +138,11 @@ func (r *smgCacheAware) Pick(now time.Duration, q *replay.Query, candidates []in
 func (r *smgCacheAware) choose(q *replay.Query, candidates, m []int) int {
 	longest := m[deepest(m)]
 	r.group = where(r.group, candidates, func(i int) bool {
-		return m[i] == longest && float64(longest)/float64(q.PromptTokens) > smgThreshold
+		return m[i] == longest && float64(longest)/float64(q.PromptTokens) > r.threshold
 	})
 	mean := r.meanLoad(candidates)
 	pressed := func(i int) bool {
-		return float64(r.load[i]) > smgGateFactor*mean && float64(r.load[i]) > mean+smgGateLoad
+		return float64(r.load[i]) > r.gateFactor*mean && float64(r.load[i]) > mean+r.gateLoad
 	}
 	r.safe = where(r.safe, r.group, func(i int) bool { return !pressed(i) })
 	switch {

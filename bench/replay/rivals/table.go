@@ -1,9 +1,15 @@
 package rivals
 
-import "lbd/bench/replay"
+import (
+	"slices"
 
-// Table lists every rule.
-var Table = []replay.Policy{
+	"lbd/bench/replay"
+)
+
+// Table lists every rule: first those with the settings their projects ship, then the tuned ones, then the oracles.
+var Table = slices.Concat(shipped, tuned(), oracles)
+
+var shipped = []replay.Policy{
 	{Name: "naive-waiting-first", New: naiveWaitingFirst, What: "smallest polled queue, the first of equals"},
 	{Name: "naive-waiting", New: naiveWaitingRandom, What: "smallest polled queue, any of equals"},
 	{Name: "naive-running", New: naiveRunning, What: "smallest polled waiting + running"},
@@ -26,7 +32,6 @@ var Table = []replay.Policy{
 	{Name: "llmd-blend", New: newLLMDBlend, Poll: llmdPoll, What: "llm-d 3/2/2 (prefix, queue, KV), polls every 50 ms"},
 	{Name: "llmd-blend-slow", New: newLLMDBlend, What: "the same at the run's poll period"},
 	{Name: "llmd-sticky", New: llmdStickyDefault, What: "llm-d sticky until saturated, 15,928 tok/s, 18 s"},
-	{Name: "llmd-sticky-tuned", New: llmdStickyTuned, What: "the same, calibrated, 1 s"},
 	{Name: "preble", New: newPreble, What: "Preble E2 (ICLR'25), paper form, without rebalancing"},
 	{Name: "skywalker", New: newSkyWalker, Poll: vllmDPPoll, What: "SkyWalker selective pushing (EuroSys'26), polls every 100 ms"},
 	{Name: "dualmap", New: newDualMap, What: "DualMap (ICLR'26), own rule for the prefix length, no migration"},
@@ -36,6 +41,9 @@ var Table = []replay.Policy{
 	{Name: "dynamo-events", New: dynamoEvents, What: "Dynamo KV router, told by KV events"},
 	{Name: "lmetric-gateway", New: lmetricGateway, What: "SGW lmetric: new work x (load + 1)"},
 	{Name: "lmetric", New: lmetricPaper, What: "LMetric as in the paper: (outstanding + new work) x (load + 1)"},
+}
+
+var oracles = []replay.Policy{
 	{Name: "oracle-ttft", New: newOracleTTFT, What: "not a rival: least TTFT predicted with everything known"},
 	{Name: "oracle", New: newOracle, What: "not a rival: marginal cost with everything known"},
 }
