@@ -21,7 +21,7 @@ const requestIDHeader = "X-Request-Id"
 type requestHead struct {
 	method, target []byte
 	fields         []relay.Field
-	host           []byte // that the client asked for
+	host           []byte // that the client asked for, with its port
 	id             []byte // X-Request-Id, the client's or made here
 	ownID          bool
 	websocket      bool // the client wants to leave HTTP
@@ -46,6 +46,9 @@ func (h *requestHead) read(req *inbound.Request) *apiError {
 		case len("upgrade"):
 			h.websocket = h.websocket || (relay.EqualFold(f.Name, "upgrade") && relay.EqualFold(f.Value, "websocket"))
 		}
+	}
+	if a := authority(req.Target); a != nil {
+		h.host = a
 	}
 	if err := h.dropHopByHop(); err != nil {
 		return err
@@ -198,6 +201,22 @@ func originForm(uri []byte) []byte {
 		}
 	}
 	return []byte("/")
+}
+
+// authority returns the host of http://host/path, which counts in place of Host (RFC
+// 9112 section 3.2.2); nil where the target is a path.
+func authority(uri []byte) []byte {
+	if len(uri) > 0 && uri[0] == '/' {
+		return nil
+	}
+	_, rest, ok := bytes.Cut(uri, []byte("://"))
+	if !ok {
+		return nil
+	}
+	if i := bytes.IndexAny(rest, "/?"); i >= 0 {
+		rest = rest[:i]
+	}
+	return rest
 }
 
 // newRequestID fills buf with 32 hexadecimal digits: 64 random bits of this process

@@ -21,6 +21,7 @@ var (
 	ErrHeadSize = errors.New("request head too large")
 	ErrBodySize = errors.New("request body too large")
 	ErrTimeout  = errors.New("request did not arrive in time")
+	ErrSlow     = errors.New("request came too slowly")
 	ErrCut      = errors.New("request ended before the end of its body")
 )
 
@@ -28,8 +29,10 @@ var (
 type Limits struct {
 	Head int           // bytes of a request head
 	Body int           // bytes of a request body
-	Read time.Duration // for one request, from its first byte; 0 = no limit
+	Read time.Duration // for one request, from its first byte; 0 = no limit, and no pace
 	Idle time.Duration // between requests; 0 = no limit
+
+	slow time.Duration // in place of SlowTime, for tests
 }
 
 // Conn is one client's connection. It belongs to the goroutine that serves it.
@@ -49,7 +52,8 @@ type Conn struct {
 	headEnd  int       // where its head ends
 	body     *content  // of a body that does not stand in buf
 	chunks   relay.Body
-	limited  bool         // a read deadline is set
+	pace     pace         // at which the request comes
+	blanks   int          // empty lines since the last request
 	out      *Out         // an answer to be written
 	waitFn   func() error // wait, made once
 	begun    atomic.Bool  // a request has come
@@ -106,15 +110,7 @@ func (c *Conn) next() error {
 
 // inTime reads a request within the time for one.
 func (c *Conn) inTime(lim *Limits) error {
-	err := c.read(lim)
-	if c.limited {
-		c.limited = false
-		c.SetReadDeadline(time.Time{}) // fails on a closed connection only, as the next read will
-	}
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return ErrTimeout
-	}
-	return err
+	return c.unlimited(c.read(lim))
 }
 
 // errBlank says that empty lines came and nothing else, which is no request yet.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"sync"
-	"time"
 
 	"lbd/proxy/internal/relay"
 	"lbd/proxy/internal/sock"
@@ -40,6 +39,8 @@ func (c *Conn) head(lim *Limits) (size int, err error) {
 		if scanned == 0 {
 			b = c.skipBlank(b)
 			switch {
+			case c.blanks > maxBlanks:
+				return 0, malformed("more than %d empty lines in front of a request", maxBlanks)
 			case c.from == c.to:
 				return 0, errBlank
 			case len(b) > 0 && !relay.IsToken(b[:1]):
@@ -50,6 +51,7 @@ func (c *Conn) head(lim *Limits) (size int, err error) {
 			if size > lim.Head {
 				return 0, ErrHeadSize
 			}
+			c.blanks = 0
 			return size, err
 		}
 		if len(b) >= lim.Head {
@@ -61,12 +63,17 @@ func (c *Conn) head(lim *Limits) (size int, err error) {
 	}
 }
 
+// maxBlanks bounds the empty lines in front of a request: each one that comes alone
+// begins the waiting anew.
+const maxBlanks = 8
+
 // skipBlank drops empty lines in front of a request, as RFC 9112 section 2.2 asks
 // of servers: some clients send one behind a body.
 func (c *Conn) skipBlank(b []byte) []byte {
 	for len(b) >= 2 && b[0] == '\r' && b[1] == '\n' {
 		b = b[2:]
 		c.from += 2
+		c.blanks++
 	}
 	if len(b) == 1 && b[0] == '\r' {
 		return nil
@@ -106,18 +113,9 @@ func (c *Conn) more(lim *Limits) error {
 		}
 		c.from, c.to = 0, n
 	}
-	c.limit(lim)
-	n, err := c.Read(c.bytes()[c.to:])
+	n, err := c.readHead(c.bytes()[c.to:], lim)
 	c.to += n
 	return c.cut(err)
-}
-
-// limit sets the deadline of a request that has not come in one piece.
-func (c *Conn) limit(lim *Limits) {
-	if !c.limited && lim.Read > 0 {
-		c.limited = true
-		c.SetReadDeadline(time.Now().Add(lim.Read))
-	}
 }
 
 func (c *Conn) cut(err error) error {
@@ -153,8 +151,7 @@ func (c *Conn) plainBody(lim *Limits) error {
 
 func (c *Conn) bodyInPlace(n int, lim *Limits) error {
 	for c.to-c.from < n {
-		c.limit(lim)
-		m, err := c.Read(c.bytes()[c.to : c.from+n])
+		m, err := c.readBody(c.bytes()[c.to:c.from+n], lim)
 		if c.to += m; err != nil {
 			return c.cut(err)
 		}
@@ -174,8 +171,7 @@ func (c *Conn) bodyApart(n int, lim *Limits) error {
 		if len(b) == cap(b) {
 			b = append(make([]byte, 0, min(n, 2*cap(b))), b...)
 		}
-		c.limit(lim)
-		m, err := c.Read(b[len(b):min(n, cap(b))])
+		m, err := c.readBody(b[len(b):min(n, cap(b))], lim)
 		if b = b[:len(b)+m]; err != nil {
 			return c.cut(err)
 		}
@@ -250,8 +246,7 @@ func (c *Conn) roomBehindHead() error {
 // moreChunks reads on behind the head, whose bytes the request still points to.
 func (c *Conn) moreChunks(lim *Limits) error {
 	c.from, c.to = c.headEnd, c.headEnd
-	c.limit(lim)
-	n, err := c.Read(c.bytes()[c.headEnd:])
+	n, err := c.readBody(c.bytes()[c.headEnd:], lim)
 	c.to += n
 	if errors.Is(err, io.EOF) && c.chunks.Between() {
 		return io.EOF // as if the request had not begun

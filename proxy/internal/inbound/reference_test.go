@@ -27,8 +27,12 @@ var (
 // reference reads all requests in s in the plainest way. raw are the bytes of each.
 func reference(s string, lim Limits) (reqs []got, raw []string, end string) {
 	for {
-		for strings.HasPrefix(s, "\r\n") {
+		blanks := 0
+		for ; strings.HasPrefix(s, "\r\n"); blanks++ {
 			s = s[2:]
+		}
+		if blanks > 8 {
+			return reqs, raw, endRefused
 		}
 		if s == "" {
 			return reqs, raw, endClean

@@ -252,10 +252,10 @@ func (s *Server) overdue(now int64, lim *Limits) (over []overdue) {
 }
 
 // patience is how long the connection may wait for a request: the first one must
-// have begun within the time for reading one, as in nginx.
+// have begun within the time for reading a head, as in nginx.
 func (c *Conn) patience(lim *Limits) time.Duration {
 	if !c.begun.Load() && lim.Read > 0 {
-		return lim.Read
+		return lim.slowTime()
 	}
 	return lim.Idle
 }
