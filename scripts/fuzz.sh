@@ -1,32 +1,71 @@
 #!/usr/bin/env bash
-# Runs every fuzz target of the module for a while each.
+# Runs every fuzz target of the module for a while each, and goes on behind a finding.
 #
-#   scripts/fuzz.sh [TIME]        TIME as go test -fuzztime takes it, default 5s
+#   scripts/fuzz.sh [TIME]        TIME per target as go test -fuzztime takes it, default 5s
+#   scripts/fuzz.sh total TIME    TIME for all together, building included: 90s, 20m, 1h
+#
+# An input that fails is kept where go test writes it, testdata/fuzz/TARGET of its
+# package, and is a test case from then on; commit it with the repair. What the fuzzer
+# has learnt stays in `go env GOCACHE` for the next run. Exit code 1: something was found.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-time=${1:-5s}
+
+seconds() {
+  case $1 in
+    *[!0-9smh]* | '' | [smh]*) echo "time $1; want a number and s, m or h" >&2; exit 2 ;;
+    *h) echo $((${1%h} * 3600)) ;;
+    *m) echo $((${1%m} * 60)) ;;
+    *) echo "${1%s}" ;;
+  esac
+}
+
+time=${1:-5s} end=
+if [ "$time" = total ]; then
+  total=$(seconds "${2:-1h}")
+  end=$((SECONDS + total))
+fi
+
+targets=() # DIR TARGET
+while read -r file; do
+  while read -r target; do
+    targets+=("$(dirname "$file") $target")
+  done < <(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' "$file")
+done < <(grep -rl --include='*_test.go' '^func Fuzz' . | sort)
+if [ ${#targets[@]} -eq 0 ]; then
+  echo "no fuzz targets" >&2
+  exit 1
+fi
+
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 
 # A worker that is busy with an input when the time is over reports "context
 # deadline exceeded" as if it were a failure (golang/go issue 75804). A real
-# finding always names the input it has written.
+# finding always names the input it has written, or a seed.
 timed_out() {
-  grep -q 'context deadline exceeded' "$log" && ! grep -q 'Failing input written' "$log"
+  grep -q 'context deadline exceeded' "$log" && ! grep -q 'Failing input written\|Failing input: \|failure while testing seed' "$log"
 }
 
-targets=0
-while read -r file; do
-  dir=$(dirname "$file")
-  mapfile -t found < <(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' "$file")
-  for target in "${found[@]}"; do
-    echo "fuzz $dir $target"
-    if ! go test -run='^$' -fuzz="^$target\$" -fuzztime="$time" -fuzzminimizetime=5x "$dir" </dev/null >"$log" 2>&1 && ! timed_out; then
-      cat "$log"
-      exit 1
-    fi
-    targets=$((targets + 1))
-  done
-done < <(grep -rl --include='*_test.go' '^func Fuzz' . | sort)
-echo "$targets fuzz targets, nothing found"
-[ "$targets" -gt 0 ]
+found=()
+left=${#targets[@]}
+for t in "${targets[@]}"; do
+  read -r dir target <<<"$t"
+  if [ -n "$end" ]; then
+    # What building takes comes off the time of those behind.
+    share=$(((end - SECONDS) / left))
+    time=$((share > 1 ? share : 1))s
+  fi
+  left=$((left - 1))
+  echo "fuzz $dir $target $time"
+  if ! go test -run='^$' -fuzz="^$target\$" -fuzztime="$time" -fuzzminimizetime=5x "$dir" </dev/null >"$log" 2>&1 && ! timed_out; then
+    cat "$log"
+    found+=("$dir $target $(sed -n 's/.*Failing input written to //p' "$log")")
+  fi
+done
+
+if [ ${#found[@]} -gt 0 ]; then
+  echo "${#targets[@]} fuzz targets, findings:"
+  printf '  %s\n' "${found[@]}"
+  exit 1
+fi
+echo "${#targets[@]} fuzz targets, nothing found"
