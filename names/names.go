@@ -1,0 +1,241 @@
+package names
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Options are the seams of Names; the zero value is for production.
+type Options struct {
+	// Lookup returns the addresses of a host; nil = the system's resolver.
+	Lookup func(ctx context.Context, host string) ([]netip.Addr, error)
+	// OnEvent is told what changes. It may be called by several goroutines at once,
+	// and by those that dial: it must not block.
+	OnEvent func(Event)
+	// Refresh is the time between two look-ups of a name; 0 = 5 s, Envoy's
+	// dns_refresh_rate.
+	Refresh time.Duration
+}
+
+// Kind says what an [Event] tells.
+type Kind uint8
+
+// The kinds of events.
+const (
+	// Moved: the addresses of a name are others than before.
+	Moved Kind = iota
+	// Failed and Recovered: the first look-up that failed after a good one, and the
+	// reverse.
+	Failed
+	Recovered
+)
+
+var kindNames = [...]string{Moved: "name moved", Failed: "name look-up failed", Recovered: "name look-up recovered"}
+
+// String returns the kind as a log message.
+func (k Kind) String() string { return kindNames[k] }
+
+// Event is a change worth a log line.
+type Event struct {
+	Kind     Kind
+	Host     string
+	Old, New []netip.Addr // of Moved
+	Err      error        // of Failed
+}
+
+const (
+	defaultRefresh = 5 * time.Second
+	// lookupTimeout is how long an answer is waited for, that of a stub resolver's
+	// one try (resolv.conf(5), timeout).
+	lookupTimeout = 5 * time.Second
+	// minGap bounds the look-ups that failed connections ask for.
+	minGap = 250 * time.Millisecond
+	// forgetAfter look-ups in a row that say that there is no such name, it has no
+	// addresses: one such answer may come from a server that is about to restart.
+	forgetAfter = 2
+)
+
+// Names holds what is known of each name. Its methods may be called by any number
+// of goroutines.
+type Names struct {
+	opt Options
+
+	mu      sync.Mutex
+	hosts   map[string]*host
+	stopped bool
+
+	start  sync.Once
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+}
+
+// New returns Names that are not refreshed before Start.
+func New(o Options) *Names {
+	if o.Lookup == nil {
+		o.Lookup = func(ctx context.Context, host string) ([]netip.Addr, error) {
+			return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+		}
+	}
+	if o.OnEvent == nil {
+		o.OnEvent = func(Event) {}
+	}
+	if o.Refresh <= 0 {
+		o.Refresh = defaultRefresh
+	}
+	n := &Names{opt: o, hosts: make(map[string]*host)}
+	n.ctx, n.cancel = context.WithCancel(context.Background())
+	return n
+}
+
+// Start begins to refresh.
+func (n *Names) Start() { n.start.Do(func() { n.wg.Go(n.run) }) }
+
+// Stop ends look-ups that are under way and waits for them. Names can be dialled
+// after it, by what is known.
+func (n *Names) Stop() {
+	n.start.Do(func() {}) // too late to start
+	n.mu.Lock()
+	n.stopped = true
+	n.mu.Unlock()
+	n.cancel()
+	n.wg.Wait()
+}
+
+// spawn runs f beside, unless it is too late. It may be called under a host's mu.
+func (n *Names) spawn(f func()) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if !n.stopped {
+		n.wg.Go(f)
+	}
+	return !n.stopped
+}
+
+func (n *Names) run() {
+	t := time.NewTicker(n.opt.Refresh)
+	defer t.Stop()
+	for {
+		select {
+		case <-n.ctx.Done():
+			return
+		case <-t.C:
+			for _, h := range n.all() {
+				h.refresh()
+			}
+		}
+	}
+}
+
+func (n *Names) all() (hs []*host) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, h := range n.hosts {
+		hs = append(hs, h)
+	}
+	return hs
+}
+
+func (n *Names) host(name string) *host {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	h := n.hosts[name]
+	if h == nil {
+		h = &host{name: name, names: n, conns: make(map[*conn]struct{})}
+		n.hosts[name] = h
+	}
+	return h
+}
+
+// Retain forgets the names that are not known any more, so that nobody asks for
+// them for ever.
+func (n *Names) Retain(known func(host string) bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for name := range n.hosts {
+		if !known(name) {
+			delete(n.hosts, name)
+		}
+	}
+}
+
+// Current says whether a connection to ip is still one to addr, host:port. It is
+// where the name is not known: nothing speaks against it.
+func (n *Names) Current(addr string, ip netip.Addr) bool {
+	name, _, named := split(addr)
+	if !named {
+		return true
+	}
+	n.mu.Lock()
+	h := n.hosts[name]
+	n.mu.Unlock()
+	return h == nil || h.has(ip)
+}
+
+// split takes host:port apart and says whether the host is a name that has to be
+// looked up.
+func split(addr string) (name, port string, named bool) {
+	name, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return "", "", false
+	}
+	_, err = netip.ParseAddr(name)
+	return name, port, err != nil
+}
+
+// Try calls dial with each address of addr, host:port, until one takes the
+// connection. When none does and others have come up since, those are tried as well.
+// A deadline is shared out over what is left to try.
+func (n *Names) Try(ctx context.Context, addr string, dial func(ctx context.Context, addr string) error) error {
+	name, port, named := split(addr)
+	if !named {
+		return dial(ctx, addr)
+	}
+	h := n.host(name)
+	began := time.Now()
+	ips, err := h.addresses(ctx)
+	if err != nil {
+		return &net.OpError{Op: "dial", Net: "tcp", Err: err}
+	}
+	err = h.try(ctx, ips, port, dial)
+	if err == nil || ctx.Err() != nil {
+		return err
+	}
+	h.lookup(ctx, began)
+	now := h.known()
+	others := slices.DeleteFunc(now, func(ip netip.Addr) bool { return slices.Contains(ips, ip) })
+	if len(others) == 0 {
+		return err
+	}
+	return h.try(ctx, others, port, dial)
+}
+
+// DialContext is net.Dialer's, for probes and polls. The connection is closed when
+// the name leaves its address.
+func (n *Names) DialContext(ctx context.Context, network, addr string) (net.Conn, error) {
+	var d net.Dialer
+	var nc net.Conn
+	err := n.Try(ctx, addr, func(ctx context.Context, addr string) (err error) {
+		nc, err = d.DialContext(ctx, network, addr)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	name, _, named := split(addr)
+	if !named {
+		return nc, nil
+	}
+	return n.host(name).keep(nc), nil
+}
+
+// notFound says that the name does not exist, as opposed to that nobody could say.
+func notFound(err error) bool {
+	var d *net.DNSError
+	return errors.As(err, &d) && d.IsNotFound
+}
