@@ -212,7 +212,8 @@ type costSight struct {
 	// Prefill that no first token has ended, in tokens and pairs.
 	tokens, pairs float64
 	ownPrefill    int64
-	resident      float64 // tokens in the KV cache
+	resident      float64 // tokens of all contexts, which decode steps read
+	occupied      float64 // tokens in the KV cache, each block once
 	capacity      float64 // tokens, 0 is unknown
 	foreign       float64 // requests
 	// Of the replicas on the same device: outstanding prefill in ms, requests, and
@@ -285,6 +286,10 @@ func (p *leastCost) see(s *costSight, st *costState, r *balancer.Replica, q *bal
 			p.observe(st, r, polled)
 		}
 		p.seePolled(s, polled)
+	}
+	s.occupied = s.resident
+	if s.capacity > 0 && s.told {
+		s.occupied = st.memory.held(r)
 	}
 	s.devicePrefill, s.deviceRequests, s.deviceStep = 0, 0, 0
 	if n := r.Neighbours(); n != nil {

@@ -47,6 +47,7 @@ func (w *workspace) terms(i int) []balancer.Term {
 		known("requests", s.requests),
 		known("prefill_tokens", s.tokens),
 		known("kv_tokens", s.resident),
+		known("kv_used_tokens", s.occupied),
 		capacity, room,
 		known("trust", k.trust),
 		known("us_per_prompt_token", 1000*k.token),

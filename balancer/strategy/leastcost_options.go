@@ -44,9 +44,9 @@ type LeastCostOptions struct {
 	Budget int64
 	// NoPrefixes leaves prompt caches out.
 	NoPrefixes bool
-	// EarlyCredit takes a prompt for cached where it was sent, not only after its
-	// first token.
-	EarlyCredit bool
+	// LateCredit takes a prompt for cached only after its first token, not where it
+	// was sent.
+	LateCredit bool
 	// Progress takes the time since a prefill began off what it counts. It is off:
 	// on the Mooncake trace at 70 % load it cost a point of good requests.
 	Progress bool

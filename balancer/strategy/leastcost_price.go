@@ -34,7 +34,7 @@ func (p *leastCost) price(w *workspace) {
 		p.backlog(s, w.asked.now)
 		prefill += s.left * s.trust
 		if s.capacity > 0 {
-			fill += s.resident / s.capacity
+			fill += s.occupied / s.capacity
 			holders++
 		}
 	}
@@ -72,7 +72,7 @@ func (p *leastCost) backlog(s *costSight, now int64) {
 //	pre     = c·u + a·u·(L − u/2)                     its prefill
 //	queue   = the same of everything before it, also of neighbours on the device
 //	step    = t0 + tB·n + tK·K                        a decode step with n requests, K tokens held
-//	wait    = what L + O tokens lack in the KV cache, over the rate at which it empties
+//	wait    = what u + O tokens lack in the KV cache, over the rate at which it empties
 //	first   = overhead + trust·(queue + pre) + ceil((P + u)/budget)·step + wait
 //	own     = O·(t0 + tB·(n+1) + tK·(K + L + O/2))    O output tokens
 //	inflict = n·pre + n·O·(tB + tK·(L + O/2))         stalls and longer steps of n others
@@ -95,7 +95,7 @@ func (p *leastCost) costOf(c *cost, s *costSight, w *workspace) {
 	c.steps = float64((int64(s.tokens+u) + p.opt.Budget - 1) / p.opt.Budget)
 	c.wait = 0
 	if s.capacity > 0 {
-		if over := s.resident + L + O - kvUsable*s.capacity; over > 0 {
+		if over := s.occupied + u + O - kvUsable*s.capacity; over > 0 {
 			c.wait = over / s.freeRate(a.now, O*c.step)
 		}
 	}
@@ -113,7 +113,7 @@ func (p *leastCost) costOf(c *cost, s *costSight, w *workspace) {
 // freeRate is how fast the KV cache empties, in tokens per ms: as seen of late, and
 // no less than a quarter of what it holds per lifetime of a request.
 func (s *costSight) freeRate(now int64, lifetime float64) float64 {
-	rate := s.resident / max(lifetime, 1) / 4
+	rate := s.occupied / max(lifetime, 1) / 4
 	if at := s.st.freedAt.Load(); at > 0 && now > 0 {
 		rate = max(rate, s.st.freed.load()*halved(float64(max(now-at, 0))/float64(freeSpan)))
 	}
@@ -193,12 +193,13 @@ func (p *leastCost) reserve(w *workspace, i int, q *balancer.Request, r *balance
 		st.hits.asked.Add(int64(a.prompt))
 		st.hits.predicted.Add(t.predicted)
 	}
+	st.memory.shared.Add(t.predicted)
 	work := balancer.Work{
 		Prompt: int64(a.prompt), Uncached: int64(c.uncached), Pairs: int64(c.pairs),
 		Prefill: time.Duration(t.expected * 1e6),
 	}
 	v := r.Place(work, &t.Placement, t)
-	if p.opt.EarlyCredit {
+	if !p.opt.LateCredit {
 		t.remember()
 	}
 	if !q.Stream && !q.Now.IsZero() {

@@ -61,8 +61,8 @@ func (t *costTicket) FirstToken(now time.Time) {
 // slowStartUntil is how many requests at a time end the slow start.
 const slowStartUntil = 64
 
-// endPrefill credits the replica with the prompt: its blocks exist now. It may come
-// from another goroutine, for answers that do not stream.
+// endPrefill takes the prefill off the replica. It may come from another goroutine,
+// for answers that do not stream.
 func (t *costTicket) endPrefill(now time.Time) {
 	if !t.EndPrefill() {
 		return
@@ -72,9 +72,15 @@ func (t *costTicket) endPrefill(now time.Time) {
 		st.since.Store(now.UnixNano())
 	}
 	st.done.store(st.done.load() + t.expected) // may lose one to another: only learning reads it
-	t.remember()
+	if t.p.opt.LateCredit {
+		t.remember()
+	}
 }
 
+// remember credits the replica with the prompt, at once when it is sent there: vLLM
+// V1 puts blocks into its table when it schedules their prefill, so that the next
+// request finds them, also before the first token. Of requests with the same new
+// prompt that come together, one computes it then, not one per replica.
 func (t *costTicket) remember() {
 	if t.st.owner != nil && len(t.hashes) > 0 && t.incarnation == t.Replica().Incarnation() {
 		t.p.index.Insert(t.st.owner, t.hashes)
@@ -181,10 +187,11 @@ func (t *costTicket) Done(e balancer.Ending, now time.Time) {
 	if st.owner != nil {
 		st.owner.Advance(max(t.Resident()-t.Work().Prompt, 0))
 	}
-	st.free(t.Resident(), now)
+	st.free(t.Resident()-t.predicted, now)
 	t.Placement.Done()
+	st.memory.shared.Add(-t.predicted)
 	if st.owner != nil {
-		st.owner.SetRoom(cacheRoom(t.Replica()))
+		st.owner.SetRoom(st.memory.room(t.Replica()))
 	}
 	t.recycle()
 }

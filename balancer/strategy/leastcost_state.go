@@ -40,6 +40,7 @@ type costState struct {
 	slow        atomic.Int64 // slow start: requests at a time, 0 when it is over
 	incarnation atomic.Uint64
 
+	memory    memory
 	hits      hitCheck
 	regressed regressions
 	_         [64]byte
@@ -115,7 +116,7 @@ func (p *leastCost) newState(r *balancer.Replica) *costState {
 	st := &costState{id: r.ID}
 	if p.index != nil {
 		if st.owner = p.index.Owner(r.ID); st.owner != nil {
-			st.owner.SetRoom(cacheRoom(r))
+			st.owner.SetRoom(st.memory.room(r))
 		}
 	}
 	st.weight.store(1)
@@ -142,33 +143,6 @@ func (p *leastCost) weigh(v *costView) {
 }
 
 func scaled(v vec, by float64) vec { return vec{v[0] * by, v[1] * by, v[2] * by} }
-
-// What a replica keeps of prompts, in tokens, where nobody tells: kvcached's
-// default KVCACHED_MAX_CACHED_TOKENS for a pool that is shared, and a quarter of
-// what an 80 GB device holds of an 8B model for one that tells nothing.
-const (
-	elasticCache = 16_000
-	unknownCache = 100_000
-)
-
-// cacheRoom is how many tokens of prompts the replica can keep beyond those in use.
-// Prefill that waits is not in use yet; the owner's clock counts it already.
-func cacheRoom(r *balancer.Replica) int64 {
-	p := r.Polled()
-	switch {
-	case r.CacheTokens > 0:
-		return r.CacheTokens
-	case p == nil:
-		return unknownCache
-	case p.PrefixCaching.Known && p.PrefixCaching.Value == 0:
-		return 0
-	case p.Elastic:
-		return elasticCache
-	case p.KVTokens.Known:
-		return max(int64(p.KVTokens.Value+0.5)-max(r.Resident()-r.PrefillTokens(), 0)-int64(p.ForeignTokens.Value), 0)
-	}
-	return unknownCache
-}
 
 // restarted drops what the process before has had.
 func (st *costState) restarted(incarnation uint64) {
@@ -209,8 +183,9 @@ func (p *leastCost) observe(st *costState, r *balancer.Replica, polled *balancer
 		return
 	}
 	st.restarted(r.Incarnation())
+	st.memory.poll(r, polled)
 	if st.owner != nil {
-		st.owner.SetRoom(cacheRoom(r))
+		st.owner.SetRoom(st.memory.room(r))
 		st.hits.poll(st.owner, polled)
 	}
 }
