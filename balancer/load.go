@@ -90,6 +90,7 @@ type Polled struct {
 	Stale bool
 
 	foreign float64
+	pending int64  // own requests that the gauges can contain and that had no response byte
 	started Metric // the last known StartTime: a cheap page lacks it
 	since   *epoch // first epoch that the sample does not contain
 }
@@ -119,6 +120,7 @@ const foreignSmoothing = 0.393
 func (r *Replica) EndPoll(mark PollMark, s Sample, at time.Time) *Polled {
 	s.Waiting, s.Running = count(s.Waiting), count(s.Running)
 	p := &Polled{Sample: s, At: at, since: mark.since}
+	p.pending = r.load.pending.Load() - sumPending(mark.since)
 	if p.ForeignKnown() {
 		own := r.load.inflight.Load() - sumInflight(mark.since)
 		seen := math.Max(0, s.Running.Value+s.Waiting.Value-float64(max(own, 0)))
@@ -234,6 +236,17 @@ func (r *Replica) Waiting() (n int64, ok bool) {
 		return 0, false
 	}
 	return int64(p.Waiting.Value) + p.PendingSince(), true
+}
+
+// Queued is Waiting with what has begun since the poll taken off. Each first byte is
+// a request that left the replica's queue, and the end of an answer that showed none
+// before has let another one leave it.
+func (r *Replica) Queued() (n int64, ok bool) {
+	p := r.load.polled.Load()
+	if p == nil || p.Stale || !p.Waiting.Known {
+		return 0, false
+	}
+	return max(int64(p.Waiting.Value)+r.load.pending.Load()-p.pending, 0), true
 }
 
 // PendingSince returns how many own requests were sent since the poll and have

@@ -70,6 +70,44 @@ func wantWaiting(t *testing.T, r *Replica, want int64) {
 	}
 }
 
+// Own requests that begin after a poll have left the queue that the gauge showed,
+// and those that are sent join it.
+func TestQueuedFollowsOwnRequests(t *testing.T) {
+	r := newTestReplica(t)
+	if _, ok := r.Queued(); ok {
+		t.Fatal("the queue is known without a poll")
+	}
+	before := []Reservation{r.Reserve(), r.Reserve(), r.Reserve()}
+	mark := r.BeginPoll()
+	during := r.Reserve() // after the scrape as far as anybody knows
+	r.EndPoll(mark, Sample{Running: Known(1), Waiting: Known(4)}, time.Now())
+	want := func(want int64) {
+		t.Helper()
+		if got, ok := r.Queued(); !ok || got != want {
+			t.Fatalf("queued is %d, %t; want %d", got, ok, want)
+		}
+	}
+	want(5)
+	before[0].FirstByte()
+	want(4)
+	before[0].Done()
+	want(4)
+	before[1].Done()
+	want(3)
+	since := r.Reserve()
+	want(4)
+	since.Done()
+	during.Done()
+	before[2].Done()
+	want(1)
+	r.EndPoll(r.BeginPoll(), Sample{Running: Known(1), Waiting: Known(0)}, time.Now())
+	want(0)
+	r.MarkStale()
+	if _, ok := r.Queued(); ok {
+		t.Fatal("the queue is known on a stale poll")
+	}
+}
+
 func TestForeignLoad(t *testing.T) {
 	r := newTestReplica(t)
 	own := []Reservation{r.Reserve(), r.Reserve()}

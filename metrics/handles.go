@@ -14,6 +14,9 @@ type Model struct {
 	Duration, TTFT, ITL                          prometheus.Observer
 	Disconnects                                  prometheus.Counter
 	PromptTokens, CompletionTokens, CachedTokens prometheus.Counter
+	// Of admission: how many are held back, and how long they were.
+	Held    prometheus.Gauge
+	HeldFor prometheus.Observer
 
 	all   *Metrics
 	name  string
@@ -24,8 +27,6 @@ type Model struct {
 // Other.
 func (m *Metrics) Model(name string) *Model {
 	return m.models.get(name, func() *Model {
-		m.admissionQueue.WithLabelValues(name).Set(0)
-		m.admissionWait.WithLabelValues(name)
 		for _, reason := range retryReasons {
 			m.retries.WithLabelValues(name, reason)
 		}
@@ -38,6 +39,8 @@ func (m *Metrics) Model(name string) *Model {
 			PromptTokens:     m.promptTokens.WithLabelValues(name),
 			CompletionTokens: m.completionTokens.WithLabelValues(name),
 			CachedTokens:     m.cachedTokens.WithLabelValues(name),
+			Held:             m.admissionQueue.WithLabelValues(name),
+			HeldFor:          m.admissionWait.WithLabelValues(name),
 			all:              m, name: name,
 		}
 	})
@@ -53,6 +56,12 @@ func (m *Model) Answered(code int) {
 		m.all.Model(m.name) // Retain may have dropped m meanwhile and must know of the series
 	}
 	(*p).Inc()
+}
+
+// Rejected counts one request that admission has refused.
+func (m *Model) Rejected(reason string) {
+	m.all.admissionRejected.WithLabelValues(m.name, reason).Inc()
+	m.all.Model(m.name)
 }
 
 type pairKey struct{ model, replica, strategy string }

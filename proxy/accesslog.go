@@ -38,6 +38,9 @@ func (s *Server) accessLog(x *exchange, strategy string) {
 	if x.replica != nil {
 		ev.Str("replica", x.replica.ID).Int("attempts", x.picks)
 	}
+	if x.ticket.Waited > 0 {
+		ev.Dur("held_ms", x.ticket.Waited)
+	}
 	if !x.sniff.First.IsZero() && x.sniff.SSE {
 		ev.Dur("ttft_ms", x.sniff.First.Sub(x.start))
 	}

@@ -32,6 +32,8 @@ type Config struct {
 
 	NoTokenMetrics bool // answers are not read for tokens and usage, but where a key's account needs it
 
+	Admission Admission
+
 	MetricsAccess string            // one of the words below MetricsOpen; "" = MetricsOpen
 	CORS          *cors.Policy      // nil = lbd has no say
 	Forwarded     *forwarded.Policy // nil = as clients sent it

@@ -7,6 +7,7 @@
 //	access.go    who asks, between head and body
 //	route.go     own page, relayed path, or refused
 //	request.go   what the request wants: model, stream, limits (internal/openai)
+//	admission.go waiting while every replica of the model is saturated
 //	exchange.go  pick, reserve, attempt, retry while that is safe
 //	head.go      the request head a replica gets
 //	attempt.go   one attempt: connection, send, response head

@@ -6,6 +6,7 @@ import (
 
 	"lbd/access/forwarded"
 	"lbd/access/keys"
+	"lbd/admission"
 	"lbd/balancer"
 	"lbd/metrics"
 	"lbd/proxy/internal/inbound"
@@ -40,6 +41,7 @@ type exchange struct {
 	keep   bool // the client's connection may go on
 	begun  bool // bytes of an answer were written to the client
 
+	ticket       admission.Ticket
 	owner        *owner
 	grant        keys.Grant
 	keyName      string // of the client, for the log
@@ -145,15 +147,23 @@ func (x *exchange) prepare(req *inbound.Request) *apiError {
 // attempts tries replicas until one answers, or until trying on is not safe.
 func (x *exchange) attempts() {
 	var last verdict
+	res, refused := x.admitted()
+	if refused != nil {
+		x.fail(refused)
+		return
+	}
 	for len(x.tried) < max(x.cfg.MaxAttempts, 1) {
-		res, err := x.want.model.Pick(&x.req, x.tried)
-		if err != nil {
-			break
+		if res.Replica() == nil {
+			var err error
+			if res, err = x.want.model.Pick(&x.req, x.tried); err != nil {
+				break
+			}
 		}
 		if last.retry != "" {
 			x.s.opt.Metrics.Retried(x.want.model.Name, last.retry)
 		}
 		x.enter(res)
+		res = balancer.Reservation{} // x.res now
 		v := x.attempt()
 		if v.retry == "" {
 			if v.err != nil {
@@ -197,6 +207,7 @@ func (x *exchange) leave() {
 	}
 	x.res.End(x.ending, x.now)
 	x.ending = balancer.Abandoned
+	x.s.admission.Freed(x.replica)
 }
 
 // release decides about the replica's connection: reuse needs a request that was
@@ -279,6 +290,7 @@ func (x *exchange) learn() {
 
 func (x *exchange) countTokens() {
 	u := &x.sniff.Usage
+	x.ticket.Settle(max(u.Prompt, 0), max(u.Completion, 0))
 	if u.Prompt > 0 {
 		x.model.PromptTokens.Add(float64(u.Prompt))
 	}
@@ -310,7 +322,7 @@ func (x *exchange) free() {
 	x.forwarded.Reset()
 	x.promptBytes, x.blocks = 0, x.blocks[:0]
 	x.model, x.picks, x.pair, x.replica, x.pool = nil, 0, nil, nil, nil
-	x.res = balancer.Reservation{}
+	x.res, x.ticket = balancer.Reservation{}, admission.Ticket{}
 	x.up, x.sent, x.sendErr = nil, nil, nil
 	x.answer.Clear()
 	x.first, x.status, x.complete, x.left, x.done, x.ending = nil, 0, false, false, false, balancer.Abandoned

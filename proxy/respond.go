@@ -240,6 +240,7 @@ func (x *exchange) begin(rest []byte, framing relay.Framing) verdict {
 	}
 	x.stream.First, x.first = x.first, nil
 	x.res.FirstByte()
+	x.s.admission.Freed(x.replica)
 	x.up.WaitUntil(deadline(x.now, x.cfg.Silence)) // without a limit, the one for the first byte must go
 	switch {
 	case old:

@@ -15,6 +15,7 @@ import (
 
 	"lbd/access/keys"
 	"lbd/access/outward"
+	"lbd/admission"
 	"lbd/balancer"
 	"lbd/balancer/prefix"
 	"lbd/metrics"
@@ -64,15 +65,17 @@ type Options struct {
 
 // Server is the data plane behind one listener.
 type Server struct {
-	opt      Options
-	cfg      atomic.Pointer[Config]
-	in       *inbound.Server
-	watch    *sock.Watch
-	pools    *upstream.Pools
-	ln       *sock.Listener
-	served   chan error
-	draining atomic.Bool
-	stopped  atomic.Bool
+	opt    Options
+	cfg    atomic.Pointer[Config]
+	in     *inbound.Server
+	watch  *sock.Watch
+	pools  *upstream.Pools
+	ln     *sock.Listener
+	served chan error
+
+	admission *admission.Admission
+	draining  atomic.Bool
+	stopped   atomic.Bool
 
 	modelsPage atomic.Pointer[modelsPage]
 	lastServed sync.Map // replica ID -> *atomic.Int64, Unix ns of the last success
@@ -99,6 +102,7 @@ func New(o Options) (*Server, error) {
 	o.Config = o.Config.filled()
 	s := &Server{opt: o, watch: w, served: make(chan error, 1)}
 	s.cfg.Store(&o.Config)
+	s.admission = admission.New(o.Config.Admission.Config, o.Fleet.Snapshot)
 	s.pools = upstream.NewPools(s.poolConfig(&o.Config))
 	s.pools.TLS = o.Outward.TLS
 	s.in = inbound.NewServer(s, limits(&o.Config))
@@ -134,6 +138,7 @@ func (s *Server) Addr() net.Addr { return s.ln.Addr() }
 func (s *Server) SetConfig(c Config) {
 	c = c.filled()
 	s.cfg.Store(&c)
+	s.admission.SetConfig(c.Admission.Config)
 	s.in.SetLimits(limits(&c))
 	s.pools.SetConfig(s.poolConfig(&c))
 }
@@ -141,6 +146,7 @@ func (s *Server) SetConfig(c Config) {
 // Forget closes the connections to replicas that have left the fleet.
 func (s *Server) Forget(known func(id string) bool) {
 	s.pools.Retain(known)
+	s.admission.Retain()
 	s.lastServed.Range(func(k, _ any) bool {
 		if !known(k.(string)) {
 			s.lastServed.Delete(k)
@@ -160,6 +166,7 @@ func (s *Server) Stop(ctx context.Context) error {
 	}
 	s.Draining()
 	err := s.drain(ctx)
+	s.admission.Close()
 	s.pools.Close()
 	if e := s.watch.Close(); err == nil {
 		err = e

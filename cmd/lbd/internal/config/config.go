@@ -70,6 +70,18 @@ type Config struct {
 	EjectionTime       time.Duration
 	MaxEjectionTime    time.Duration
 
+	Admission               bool
+	AdmissionMaxWaiting     int
+	AdmissionMaxInFlight    int // 0 = by AdmissionMaxWaiting
+	AdmissionQueueLength    int
+	AdmissionQueueSize      Size
+	AdmissionMaxWait        time.Duration // 0 = no limit
+	AdmissionMaxTTFT        time.Duration // 0 = no limit
+	AdmissionClientHeader   string
+	AdmissionPriorityHeader string
+	AdmissionPriorities     []string // NAME=CLASS
+	AdmissionTimeoutHeaders []string
+
 	LogLevel          string
 	LogFormat         string
 	AccessLog         bool

@@ -6,6 +6,8 @@ import (
 	"io"
 	"strings"
 	"time"
+
+	"go.yaml.in/yaml/v3"
 )
 
 const exampleHead = `# lbd.example.yml: every key of lbd with its default.
@@ -66,7 +68,11 @@ func WriteExample(w io.Writer) error {
 		value, _ := l.read(k, k.def, Origin{})
 		setField(k, c, value)
 		b.WriteString(k.name + ": ")
-		if err := encode(&b, valueNode(k.field(c))); err != nil {
+		n := valueNode(k.field(c))
+		if n.Kind == yaml.SequenceNode {
+			n.Style |= yaml.FlowStyle // it stands behind its key
+		}
+		if err := encode(&b, n); err != nil {
 			return err
 		}
 	}

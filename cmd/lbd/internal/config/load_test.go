@@ -78,6 +78,8 @@ func TestDefaults(t *testing.T) {
 
 		MaxAttempts: 3, HealthPath: "/health", HealthInterval: 2 * time.Second, HealthTimeout: 5 * time.Second,
 		UnhealthyThreshold: 3, EjectionTime: time.Second, MaxEjectionTime: time.Minute,
+		Admission: true, AdmissionMaxWaiting: 16, AdmissionQueueLength: 4096, AdmissionQueueSize: 512 << 20, AdmissionMaxWait: 5 * time.Minute,
+		AdmissionTimeoutHeaders: []string{"X-Request-Timeout", "X-Stainless-Read-Timeout", "X-Stainless-Timeout"},
 
 		LogLevel: "info", LogFormat: "json", AccessLogSample: 1, ResponseHeaders: true, TokenMetrics: true,
 	}
@@ -130,6 +132,16 @@ var otherValues = map[string][3]string{
 	"upstream_tls_key_file":             {"a.key", "b.key", "c.key"},
 	"upstream_tls_server_name":          {"a", "b", "c"},
 	"upstream_tls_insecure_skip_verify": {"true", "0", "1"},
+
+	"admission":                 {"false", "1", "0"},
+	"admission_max_waiting":     {"1", "20", "30"},
+	"admission_max_in_flight":   {"1", "20", "30"},
+	"admission_queue_length":    {"1", "20", "30"},
+	"admission_queue_size":      {"1MiB", "2097152", "3MiB"},
+	"admission_client_header":   {"X-A", "x-b", "X-C"},
+	"admission_priority_header": {"X-A", "x-b", "X-C"},
+	"admission_priorities":      {"a=high", "a=low,b=normal", "c=normal"},
+	"admission_timeout_headers": {"X-A", "x-b, X-C", "X-C"},
 }
 
 // TestPrecedence goes through every scalar key and every set of layers that

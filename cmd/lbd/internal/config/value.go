@@ -14,6 +14,7 @@ import (
 
 	"lbd/access/cors"
 	"lbd/access/forwarded"
+	"lbd/admission"
 	"lbd/balancer"
 )
 
@@ -204,6 +205,27 @@ func checkOrigin(text string) (string, error) {
 
 func checkNetwork(text string) (string, error) {
 	_, err := forwarded.ParseNetwork(text)
+	return text, err
+}
+
+// checkHeaderName takes a field name of RFC 9110 section 5.1; empty is none.
+func checkHeaderName(text string) (string, error) {
+	bad := strings.ContainsFunc(text, func(r rune) bool {
+		letter := 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9'
+		return !letter && !strings.ContainsRune("!#$%&'*+-.^_`|~", r)
+	})
+	if bad {
+		return "", fmt.Errorf("%q is not the name of a header; want one such as X-Client-Id", text)
+	}
+	return text, nil
+}
+
+func checkPriority(text string) (string, error) {
+	name, class, ok := strings.Cut(text, "=")
+	if !ok || name == "" {
+		return "", fmt.Errorf("%q is not NAME=CLASS; want a client and high, normal or low, such as batch=low", text)
+	}
+	_, err := admission.ParseClass(class)
 	return text, err
 }
 

@@ -1,6 +1,9 @@
 package daemon
 
 import (
+	"strings"
+
+	"lbd/admission"
 	"lbd/balancer/fleet"
 	"lbd/balancer/health"
 	"lbd/cmd/lbd/internal/config"
@@ -41,6 +44,25 @@ func (d *Daemon) pollConfig(c *config.Config, a *access) poll.Config {
 	}
 }
 
+func admissionConfig(c *config.Config) proxy.Admission {
+	a := proxy.Admission{
+		Config: admission.Config{
+			On: c.Admission, MaxWaiting: c.AdmissionMaxWaiting, MaxInFlight: c.AdmissionMaxInFlight,
+			MaxLength: c.AdmissionQueueLength, MaxBytes: int64(c.AdmissionQueueSize), MaxWait: c.AdmissionMaxWait, MaxTTFT: c.AdmissionMaxTTFT,
+		},
+		ClientHeader: strings.ToLower(c.AdmissionClientHeader), PriorityHeader: strings.ToLower(c.AdmissionPriorityHeader),
+		Priorities: map[string]admission.Class{},
+	}
+	for _, name := range c.AdmissionTimeoutHeaders {
+		a.TimeoutHeaders = append(a.TimeoutHeaders, strings.ToLower(name))
+	}
+	for _, p := range c.AdmissionPriorities {
+		name, class, _ := strings.Cut(p, "=")
+		a.Priorities[name], _ = admission.ParseClass(class) // config has parsed it
+	}
+	return a
+}
+
 func proxyConfig(c *config.Config, a *access) proxy.Config {
 	return proxy.Config{
 		MaxBody: int(c.MaxRequestBodySize), MaxHeader: int(c.MaxRequestHeaderSize),
@@ -48,6 +70,6 @@ func proxyConfig(c *config.Config, a *access) proxy.Config {
 		Connect: c.ConnectTimeout, FirstByte: c.FirstByteTimeout, Silence: c.StreamIdleTimeout, UpstreamIdle: c.UpstreamIdleTimeout,
 		MaxAttempts: c.MaxAttempts, ResponseHeaders: c.ResponseHeaders,
 		AccessLog: c.AccessLog, AccessLogSample: c.AccessLogSample, AccessLogPrefixes: c.AccessLogPrefixes, NoTokenMetrics: !c.TokenMetrics,
-		MetricsAccess: c.MetricsAccess, CORS: a.cors, Forwarded: a.forwarded,
+		Admission: admissionConfig(c), MetricsAccess: c.MetricsAccess, CORS: a.cors, Forwarded: a.forwarded,
 	}
 }

@@ -1,0 +1,55 @@
+package admission
+
+import (
+	"errors"
+	"time"
+)
+
+// Reason is why a request was refused, as it appears in metric labels.
+type Reason string
+
+// The reasons.
+const (
+	// QueueFull: the queue was full, and nobody of a lower class or a greedier client
+	// was in it; or it became full and this was the one to go.
+	QueueFull Reason = "queue_full"
+	// TooOld: the request has waited as long as is configured, or would have.
+	TooOld Reason = "too_old"
+	// Deadline: the client would have given up before.
+	Deadline Reason = "deadline"
+	// PredictedTTFT: the first token is predicted for later than is configured.
+	PredictedTTFT Reason = "predicted_ttft"
+)
+
+// Reasons lists them.
+func Reasons() []Reason { return []Reason{QueueFull, TooOld, Deadline, PredictedTTFT} }
+
+// Refusal is the answer to a request that is not let in.
+type Refusal struct {
+	Reason Reason
+	// RetryAfter is when the request would have had its turn, or would have it within
+	// its limit, from the work before it and the pace at which that is done.
+	RetryAfter time.Duration
+	// Waited is how long it was in the queue.
+	Waited time.Duration
+}
+
+// Error implements error.
+func (r *Refusal) Error() string { return "refused: " + string(r.Reason) }
+
+// Ends of waiting without a place and without a refusal.
+var (
+	// ErrLeft: the client has left.
+	ErrLeft = errors.New("the client has left")
+	// ErrGone: nobody serves the model any more.
+	ErrGone = errors.New("nobody serves the model any more")
+	// ErrClosed: lbd ends.
+	ErrClosed = errors.New("admission is closed")
+)
+
+// The range of Retry-After. Before anything was placed from the queue nobody knows
+// how fast it empties; some seconds are what an answer takes.
+const (
+	leastRetry, mostRetry = time.Second, 10 * time.Minute
+	unknownRetry          = 5 * time.Second
+)

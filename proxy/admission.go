@@ -1,0 +1,222 @@
+package proxy
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math"
+	"net"
+	"time"
+
+	"lbd/access/keys"
+	"lbd/admission"
+	"lbd/balancer"
+	"lbd/proxy/internal/inbound"
+)
+
+// Admission is what decides about requests while their model is saturated. The zero
+// value lets all pass.
+type Admission struct {
+	admission.Config
+	// ClientHeader names the client where no API key does; "" = its address does.
+	// Header names are in lower case.
+	ClientHeader string
+	// PriorityHeader holds the class of a request; "" = all are of the same.
+	PriorityHeader string
+	// TimeoutHeaders hold how long the client waits; the first one that is there counts.
+	TimeoutHeaders []string
+	// Priorities are the classes of clients by name. A header can lower them only.
+	Priorities map[string]admission.Class
+}
+
+// admitted waits, if the model is saturated, until the request has its turn. The
+// reservation is empty when there was nothing to wait for.
+func (x *exchange) admitted() (balancer.Reservation, *apiError) {
+	if x.s.admission.Pass(x.want.model) {
+		return balancer.Reservation{}, nil
+	}
+	ask := x.ask()
+	x.model.Held.Inc()
+	res, ticket, err := x.s.admission.Enter(x.want.model, asking{x}, ask)
+	x.model.Held.Dec()
+	x.ticket = ticket
+	var refusal *admission.Refusal
+	switch {
+	case errors.As(err, &refusal):
+		x.model.Rejected(string(refusal.Reason))
+		if refusal.Waited > 0 {
+			x.model.HeldFor.Observe(refusal.Waited.Seconds())
+		}
+		return res, overloaded(refusal, x.want.model.Name)
+	case ticket.Waited > 0:
+		x.model.HeldFor.Observe(ticket.Waited.Seconds())
+	}
+	return res, x.notAdmitted(err)
+}
+
+// notAdmitted is the answer to a request that has waited for nothing.
+func (x *exchange) notAdmitted(err error) *apiError {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, admission.ErrLeft):
+		return &apiError{status: statusClientGone}
+	case errors.Is(err, admission.ErrGone):
+		if snap := x.s.opt.Fleet.Snapshot(); snap.Model([]byte(x.want.model.Name)) == nil {
+			return modelNotFound(snap, []byte(x.want.model.Name))
+		}
+	}
+	return noHealthyReplica(x.want.model.Name)
+}
+
+// overloaded is the answer to a request that is refused.
+func overloaded(r *admission.Refusal, model string) *apiError {
+	e := &apiError{status: 429, kind: "overloaded", code: "overloaded", retryAfter: int(math.Ceil(r.RetryAfter.Seconds()))}
+	why := ""
+	switch r.Reason {
+	case admission.QueueFull:
+		why = "too many requests wait for it"
+	case admission.TooOld:
+		why = "the wait for it is longer than is allowed here"
+	case admission.Deadline:
+		why = "the wait for it is longer than the client's own timeout"
+	case admission.PredictedTTFT:
+		why = "the first token would come later than is allowed here"
+	default:
+		panic("BUG: refused for " + string(r.Reason))
+	}
+	e.message = fmt.Sprintf("every replica of %q is busy and %s; try again in %d s", model, why, e.retryAfter)
+	if r.Waited > 0 {
+		e.message += fmt.Sprintf(" (this request has waited %s)", r.Waited.Round(time.Millisecond))
+	}
+	return e
+}
+
+// ask says what decides about the order.
+func (x *exchange) ask() admission.Ask {
+	cfg, req := &x.cfg.Admission, x.client.Request()
+	client := x.clientName(req)
+	return admission.Ask{
+		Client: client, Class: cfg.class(req, client), Timeout: cfg.timeout(req),
+		Prompt: keys.Estimate(len(x.req.Prompt)), MaxTokens: x.req.MaxTokens, Bytes: int64(len(x.body)),
+	}
+}
+
+// maxClientName bounds what a header may call a client, in bytes.
+const maxClientName = 256
+
+// clientName is the name of the API key, else what the configured header says, else
+// the address. Behind a trusted proxy the address is the one it has put last into
+// X-Forwarded-For.
+func (x *exchange) clientName(req *inbound.Request) string {
+	if k := x.owner.key; k != nil {
+		return k.Name
+	}
+	if name := x.cfg.Admission.ClientHeader; name != "" {
+		if v := field(req, name); len(v) > 0 {
+			return string(v[:min(len(v), maxClientName)])
+		}
+	}
+	if x.owner.peer.Trusted() {
+		if last := lastForwarded(req); len(last) > 0 {
+			return string(last[:min(len(last), maxClientName)])
+		}
+	}
+	if tcp, ok := x.client.RemoteAddr().(*net.TCPAddr); ok {
+		return tcp.AddrPort().Addr().Unmap().String()
+	}
+	return ""
+}
+
+func lastForwarded(req *inbound.Request) (last []byte) {
+	for _, f := range req.Fields {
+		if bytes.EqualFold(f.Name, []byte("X-Forwarded-For")) {
+			last = f.Value[bytes.LastIndexByte(f.Value, ',')+1:]
+		}
+	}
+	return bytes.TrimSpace(last)
+}
+
+// class is that of the client, which a header can lower; of a client that has none,
+// what the header says. A header that says nothing sensible is not there.
+func (c *Admission) class(req *inbound.Request, client string) admission.Class {
+	class, configured := c.Priorities[client]
+	if !configured {
+		class = admission.Normal
+	}
+	if c.PriorityHeader == "" {
+		return class
+	}
+	asked, err := admission.ParseClass(string(field(req, c.PriorityHeader)))
+	switch {
+	case err != nil:
+		return class
+	case configured:
+		return max(class, asked)
+	}
+	return asked
+}
+
+func (c *Admission) timeout(req *inbound.Request) time.Duration {
+	for _, name := range c.TimeoutHeaders {
+		if d, ok := admission.ParseTimeout(string(field(req, name))); ok {
+			return d
+		}
+	}
+	return 0
+}
+
+// asking is an exchange as admission sees it: its methods are called while admitted
+// waits.
+type asking struct{ x *exchange }
+
+// Place implements admission.Request. A reload may have changed the model meanwhile.
+func (a asking) Place(m *balancer.Model, full []*balancer.Replica) (balancer.Reservation, error) {
+	x := a.x
+	x.now = time.Now()
+	x.want.model, x.req.Now = m, x.now
+	return m.Pick(&x.req, full)
+}
+
+// Prefers implements admission.Request. Only strategies that weigh the work of a
+// request place it anywhere in particular; asking others would be a turn lost.
+func (a asking) Prefers(m *balancer.Model) *balancer.Replica {
+	if p, ok := m.Picker.(balancer.Placer); ok {
+		return p.Pick(&a.x.req, m.Available)
+	}
+	return nil
+}
+
+// firstTokenTerm is what strategies that predict it call the time to the first token,
+// in ms, when they explain a pick.
+const firstTokenTerm = "first_token"
+
+// FirstToken implements admission.Request: the least of all replicas.
+func (a asking) FirstToken(m *balancer.Model) (d time.Duration, ok bool) {
+	e, explains := m.Picker.(balancer.Explainer)
+	if !explains {
+		return 0, false
+	}
+	least := math.Inf(1)
+	for _, terms := range e.Explain(&a.x.req, m.Available) {
+		for _, t := range terms {
+			if t.Name == firstTokenTerm && t.Value.Known {
+				least = min(least, t.Value.Value)
+			}
+		}
+	}
+	if math.IsInf(least, 1) || math.IsNaN(least) {
+		return 0, false
+	}
+	return time.Duration(least * float64(time.Millisecond)), true
+}
+
+// Gone implements admission.Request.
+func (a asking) Gone() bool { return a.x.client.Gone() }
+
+// Watch implements admission.Request. Where the system cannot tell, admission looks
+// at Gone now and then.
+func (a asking) Watch(left func()) { a.x.client.AwaitReadable(left) }
+
+// AdmissionStats is the queue of a model.
+func (s *Server) AdmissionStats(model string) admission.Stats { return s.admission.Stats(model) }
