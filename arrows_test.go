@@ -52,6 +52,8 @@ var arrows = []arrow{
 	{"bench/sim", []string{"bench/sim/engine"}, "a simulated replica that shared code with lbd would share its mistakes"},
 	{"bench/load", nil, "a client that shared code with lbd would share its mistakes"},
 	{"bench/trace", nil, "traces are data; both replay and load read them"},
+	{"bench/replay/overhttp", []string{"bench/replay", "balancer/strategy", "bench/sim", "bench/load", "bench/trace"},
+		"it holds replay against the daemon, which it runs as a process"},
 	{"bench/replay/...", []string{"bench/replay/...", "balancer", "balancer/strategy", "balancer/prefix", "bench/sim", "bench/sim/engine", "bench/trace"},
 		"replay runs the real strategies in virtual time: proxy, fleet and metrics have no part in it"},
 	{"bench/wire", []string{unix}, "what measures the wire stands beside it: system calls, and processes it starts"},

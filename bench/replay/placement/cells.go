@@ -1,6 +1,7 @@
 package main
 
 import (
+	"slices"
 	"time"
 
 	"lbd/bench/replay"
@@ -13,6 +14,8 @@ type cell struct {
 	// tuned cells were looked at while parameters of lbd's own rules and of rivals were chosen; the others only show what
 	// came of it.
 	tuned bool
+	// main cells are those in which every rule is run first.
+	main bool
 	// heavy cells are those in which the rule is meant to win: shared prefixes, mixed hardware.
 	heavy bool
 	// like names the cell that this one is with the model of the replicas changed: their ranking should be the same.
@@ -51,10 +54,16 @@ var cells = makeCells()
 // revision of all cells; changing one means raising it.
 const revision = 3
 
+// mainCells are one of each kind: prefixes, mixed hardware, several lbds, none of these, bursts, conversations.
+var mainCells = []string{
+	"mooncake", "mooncake-mixed", "mooncake-4-lbds", "azure", "azure-mixed", "shared-prefix", "bursty-code", "agents",
+}
+
 func makeCells() []cell {
 	all := append(mooncakeCells(), otherCells()...)
 	for i := range all {
 		all[i].rev = revision
+		all[i].main = slices.Contains(mainCells, all[i].name)
 	}
 	return all
 }

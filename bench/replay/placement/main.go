@@ -1,12 +1,14 @@
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"regexp"
 	"runtime"
 	"runtime/debug"
+	"runtime/pprof"
 	"strings"
 	"time"
 
@@ -17,6 +19,7 @@ import (
 
 type options struct {
 	dir, store, table, only, policies string
+	profile                           string
 	seeds, rev, parallel              int
 	budget                            time.Duration
 	write, tune                       bool
@@ -27,7 +30,7 @@ func main() {
 	flag.StringVar(&o.dir, "data", "", "`directory` of the traces")
 	flag.StringVar(&o.store, "store", "bench/results/placement.jsonl", "`file` of outcomes")
 	flag.StringVar(&o.table, "table", "bench/results/placement.md", "`file` to write the table to")
-	flag.StringVar(&o.only, "cells", ".", "`regexp` of the cells to run")
+	flag.StringVar(&o.only, "cells", ".*", "`regexp` of the cells to run")
 	flag.StringVar(&o.policies, "policies", "", "`names` to run (default: all)")
 	flag.IntVar(&o.seeds, "seeds", 5, "seeds of each")
 	flag.IntVar(&o.rev, "rev", 0, "revision of lbd's own rules that are run; outcomes of an older one do not count any more (default: the newest there is)")
@@ -35,6 +38,7 @@ func main() {
 	flag.DurationVar(&o.budget, "budget", time.Hour, "begin nothing after this time")
 	flag.BoolVar(&o.write, "write", false, "run nothing, only write the table")
 	flag.BoolVar(&o.tune, "tune", false, "try the settings of rivals on the tuning cells instead")
+	flag.StringVar(&o.profile, "cpuprofile", "", "write a profile of the simulator to this `file`")
 	flag.Parse()
 	debug.SetGCPercent(400) // runs are short and leave much behind
 	if err := o.run(); err != nil {
@@ -53,11 +57,28 @@ func (o *options) run() error {
 		if err != nil {
 			return err
 		}
-		if err := w.fill(); err != nil {
+		if err := profiled(o.profile, w.fill); err != nil {
 			return err
 		}
 	}
 	return os.WriteFile(o.table, []byte(report(s)), 0o644)
+}
+
+// profiled does what it does under the eyes of pprof when there is a file to write to.
+func profiled(path string, do func() error) error {
+	if path == "" {
+		return do()
+	}
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	if err := pprof.StartCPUProfile(f); err != nil {
+		return err
+	}
+	err = do()
+	pprof.StopCPUProfile()
+	return errors.Join(err, f.Close())
 }
 
 // work is what the options ask for.

@@ -42,22 +42,28 @@ type task struct {
 	share float64
 }
 
-// fill does the most telling tasks first, so that a grid cut short has whole comparisons: the reference, one seed of
-// everything, then all seeds of what came within a fifth of the best of its cell, their latencies, and the rest.
+// fill does the most telling tasks first, so that a grid cut short has whole comparisons: the reference; in the main cells
+// one seed of everything, then all seeds of what came within a fifth of the best; one seed of such rules in all cells; then
+// latencies, further seeds, and the rest.
 func (w *worker) fill() error {
 	if w.tune {
 		w.all(w.capacities(2, func(*cell, policy) bool { return true }))
 		return w.err
 	}
-	isReference := func(_ *cell, p policy) bool { return p.Name == reference }
-	rest := func(c *cell, p policy) bool { return !w.near(c, p) }
+	reference := func(c *cell, p policy) bool { return c.main && p.Name == reference }
+	inMain := func(c *cell, _ policy) bool { return c.main }
+	nearInMain := func(c *cell, p policy) bool { return c.main && w.near(c, p) }
+	anywhere := func(_ *cell, p policy) bool { return w.nearAnywhere(p) }
 	everything := func(*cell, policy) bool { return true }
-	w.all(w.capacities(w.seeds, isReference))
-	w.all(w.capacities(1, everything))
+	w.all(w.capacities(w.seeds, reference))
+	w.all(w.capacities(1, inMain))
+	w.all(w.capacities(w.seeds, nearInMain))
+	w.all(w.capacities(1, anywhere))
+	w.all(w.latencies(nearInMain))
 	w.all(w.capacities(w.seeds, w.near))
 	w.all(w.latencies(w.near))
-	w.all(w.capacities(w.seeds, rest))
-	w.all(w.latencies(rest))
+	w.all(w.capacities(w.seeds, everything))
+	w.all(w.latencies(everything))
 	return w.err
 }
 
@@ -93,6 +99,16 @@ func (w *worker) near(c *cell, p policy) bool {
 		best = max(best, w.capacity(c, other, 1))
 	}
 	return w.capacity(c, p, 1) >= nearby*best
+}
+
+// nearAnywhere says that a rule came close in one of the main cells.
+func (w *worker) nearAnywhere(p policy) bool {
+	for _, c := range w.cells {
+		if c.main && w.near(c, p) {
+			return true
+		}
+	}
+	return false
 }
 
 // capacity is what is known of it, 0 when nothing is.

@@ -48,33 +48,33 @@ var Tunables = []Tunable{
 		{"polls every 30 s", newPolledTwo, polledTwoPoll}, {"polls every 1 s", newPolledTwo, time.Second},
 		{"polls every 100 ms", newPolledTwo, vllmDPPoll},
 	}},
-	{Name: "prequal", Tried: settings("Q_RIF %g", makePrequal, .5, .7, .84, .95)},
-	{Name: "prefix-hash", Tried: settings("load bound %g", makePrefixHash, 1.1, 1.25, 1.5, 2)},
+	{Name: "prequal", Tried: settings("Q_RIF %g", makePrequal, .1, .3, .5, .7, .84, .95)},
+	{Name: "prefix-hash", Tried: settings("load bound %g", makePrefixHash, 1, 1.05, 1.1, 1.25, 1.5, 2)},
 	{Name: "aibrix-prefix", Tried: []Setting{
-		aibrix(8, 1), aibrix(8, 2), aibrix(16, 1), aibrix(16, 2), aibrix(32, 2),
+		aibrix(4, 1), aibrix(8, 1), aibrix(8, 2), aibrix(16, 1), aibrix(16, 2), aibrix(32, 2),
 	}},
 	{Name: "sglang-cache-aware", Tried: []Setting{
-		sglang(.3, 64, 1.5), sglang(.3, 32, 1.1), sglang(.3, 16, 1.25), sglang(.3, 8, 1.1), sglang(.5, 16, 1.25), sglang(.1, 16, 1.25),
+		sglang(.3, 64, 1.5), sglang(.3, 32, 1.1), sglang(.3, 16, 1.25), sglang(.3, 8, 1.1), sglang(.5, 16, 1.25), sglang(.1, 16, 1.25), sglang(.1, 8, 1.1), sglang(.02, 16, 1.25),
 	}},
 	{Name: "smg-cache-aware", Tried: []Setting{
-		smg(.3, 1.5, 64), smg(.3, 1.5, 16), smg(.3, 1.25, 8), smg(.3, 1.1, 4), smg(.5, 1.25, 8),
+		smg(.3, 1.5, 64), smg(.3, 1.5, 16), smg(.3, 1.25, 8), smg(.3, 1.1, 4), smg(.3, 1.05, 2), smg(.1, 1.1, 4), smg(.5, 1.25, 8),
 	}},
 	{Name: "llmd-blend", Tried: []Setting{
-		blend(3, 2, 2), blend(1, 2, 2), blend(1, 1, 4), blend(3, 2, 8), blend(1, 4, 1), blend(1, 4, 8),
+		blend(3, 2, 2), blend(1, 2, 2), blend(1, 1, 4), blend(3, 2, 8), blend(1, 4, 1), blend(1, 4, 8), blend(1, 8, 1),
 	}},
 	{Name: "llmd-sticky", Tried: []Setting{
-		sticky(.8, .25), sticky(.8, 1), sticky(.8, 4), sticky(.5, .25), sticky(.5, 1), sticky(.3, .25), sticky(.3, 1),
+		sticky(.8, .1), sticky(.9, .25), sticky(.8, .25), sticky(.8, 1), sticky(.8, 4), sticky(.5, .25), sticky(.5, 1), sticky(.3, .25), sticky(.3, 1),
 	}},
 	{Name: "preble", Tried: []Setting{
-		prebles(.5, 3*time.Minute), prebles(.5, time.Minute), prebles(.5, 20*time.Second), prebles(.25, time.Minute), prebles(.75, time.Minute),
+		prebles(.5, 3*time.Minute), prebles(.5, time.Minute), prebles(.5, 20*time.Second), prebles(.25, time.Minute), prebles(.75, time.Minute), prebles(.9, time.Minute), prebles(.75, 20*time.Second),
 	}},
 	{Name: "skywalker", Tried: settings("pushes up to %g waiting", makeSkyWalker, 0, 1, 2, 4)},
-	{Name: "dualmap", Tried: settings("limit %g ms", makeDualMap, 250, 500, 1000, 2000)},
+	{Name: "dualmap", Tried: settings("limit %g ms", makeDualMap, 50, 100, 250, 500, 1000, 2000)},
 	{Name: "smetric", Tried: []Setting{
-		smetrics(1e-4, .2, .1), smetrics(1e-5, .2, .1), smetrics(1e-5, .5, .1), smetrics(1e-5, 1, .1), smetrics(1e-5, .2, .5), smetrics(1e-5, .1, .3),
+		smetrics(1e-4, .2, .1), smetrics(1e-5, .2, .1), smetrics(1e-5, .5, .1), smetrics(1e-5, 1, .1), smetrics(1e-5, .2, .5), smetrics(1e-5, .1, .3), smetrics(1e-5, .05, .1), smetrics(1e-4, .05, .1), smetrics(1e-4, .2, .9), smetrics(1e-5, .2, .9),
 	}},
 	{Name: "dynamo", Tried: []Setting{
-		dynamos(1, dynamoTTL), dynamos(.5, dynamoTTL), dynamos(2, dynamoTTL), dynamos(4, dynamoTTL), dynamos(8, dynamoTTL), dynamos(4, indexTTL),
+		dynamos(1, dynamoTTL), dynamos(.5, dynamoTTL), dynamos(2, dynamoTTL), dynamos(4, dynamoTTL), dynamos(8, dynamoTTL), dynamos(16, dynamoTTL), dynamos(64, dynamoTTL), dynamos(4, indexTTL),
 	}},
 }
 

@@ -231,6 +231,9 @@ func (e *Engine) leave(s *sequence) {
 
 // forget ends a sequence that is in no list.
 func (e *Engine) forget(s *sequence) {
+	if e.pool.watch.s == s {
+		e.unwatch()
+	}
 	delete(e.byID, s.id)
 	s.chain = nil
 	e.idle = append(e.idle, s)

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"math/rand/v2"
 	"testing"
 	"time"
 )
@@ -87,6 +88,7 @@ func chainOf(seed uint64, n int) []uint64 {
 func checkState(t testing.TB, e *Engine) {
 	t.Helper()
 	p := &e.pool
+	checkWatch(t, e)
 	if p.private < 0 || p.pinned < 0 || p.cached < 0 || p.private+p.pinned+p.cached > p.capacity {
 		t.Fatalf("private %d + pinned %d + cached %d, want at most %d", p.private, p.pinned, p.cached, p.capacity)
 	}
@@ -163,5 +165,69 @@ func checkGrowth(t testing.TB, e *Engine) {
 			}
 			order = s.order
 		}
+	}
+}
+
+// checkWatch looks up again what is watched.
+func checkWatch(t testing.TB, e *Engine) {
+	t.Helper()
+	watched := 0
+	for i := range e.pool.nodes {
+		if e.pool.nodes[i].watched {
+			watched++
+		}
+	}
+	w := e.pool.watch
+	if w.s == nil && watched > 0 || w.valid && watched != len(e.hits) {
+		t.Fatalf("%d blocks are marked as watched, %d hits are kept", watched, len(e.hits))
+	}
+	if !w.valid {
+		return
+	}
+	found, used := 0, 0
+	for ; e.caching && found < (w.s.total()-1)/e.cfg.BlockSize; found++ {
+		n, ok := e.pool.lookup(w.s.block(found))
+		if !ok {
+			break
+		}
+		if e.hits[found] != n {
+			t.Fatalf("block %d is watched as node %d, and is %d", found, e.hits[found], n)
+		}
+		if e.pool.nodes[n].refs > 0 {
+			used++
+		}
+	}
+	if found != len(e.hits) || used != w.used {
+		t.Fatalf("watching %d blocks, %d of them referenced; looked up again they are %d and %d", len(e.hits), w.used, found, used)
+	}
+}
+
+// A request waits for memory with a prefix in the cache, while others come, go and share it: what is watched for it stays
+// what a look-up would find.
+func TestWatchedHitsAreThoseOfALookUp(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	hit := 0
+	for round := range 200 {
+		e := start(t, steady(Config{NumBlocks: 40, MaxModelLen: 600, MaxNumBatchedTokens: 128, MaxNumSeqs: 16}))
+		for id := range uint64(30) {
+			n := 1 + rng.IntN(30)
+			submit(t, e, Request{ID: id, PromptTokens: 16*n + rng.IntN(16), OutputTokens: 1 + rng.IntN(100), Blocks: chainOf(rng.Uint64N(3), n)})
+			for range rng.IntN(12) {
+				step(t, e)
+				if e.pool.watch.valid && len(e.hits) > 0 {
+					hit++
+				}
+				if rng.IntN(20) == 0 {
+					e.Abort(rng.Uint64N(id + 1))
+					checkState(t, e)
+				}
+			}
+		}
+		if drain(t, e); e.Stats().Waiting+e.Stats().Running > 0 {
+			t.Fatalf("round %d: %+v left", round, e.Stats())
+		}
+	}
+	if hit < 100 {
+		t.Errorf("only %d steps with blocks to watch; the test shows nothing", hit)
 	}
 }

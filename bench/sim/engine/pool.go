@@ -19,6 +19,7 @@ type pool struct {
 	oldest, youngest int32 // LRU list of cached nodes; the oldest is evicted first
 	known            index
 	evicted          uint64
+	watch            watch
 }
 
 // node is one block with a hash. Links are node numbers; none ends a list.
@@ -26,6 +27,7 @@ type node struct {
 	hash       uint64
 	refs       int32
 	prev, next int32
+	watched    bool // see watch
 }
 
 const none = int32(-1)
@@ -57,6 +59,9 @@ func (p *pool) pin(n int32) {
 		p.unlink(n)
 		p.cached--
 		p.pinned++
+		if p.nodes[n].watched {
+			p.watch.used++
+		}
 	}
 	p.nodes[n].refs++
 }
@@ -66,6 +71,9 @@ func (p *pool) pin(n int32) {
 func (p *pool) publish(hash uint64) int32 {
 	if p.known.find(hash) != none {
 		return none
+	}
+	if hash == p.watch.next {
+		p.watch.valid = false
 	}
 	n := p.newNode(hash)
 	p.known.insert(n, hash)
@@ -93,6 +101,9 @@ func (p *pool) unpin(n int32) {
 	if p.nodes[n].refs > 0 {
 		return
 	}
+	if p.nodes[n].watched {
+		p.watch.used--
+	}
 	p.pinned--
 	p.cached++
 	p.nodes[n].prev, p.nodes[n].next = p.youngest, none
@@ -110,6 +121,9 @@ func (p *pool) evict() {
 		panic("BUG: a block is wanted and none is free or cached")
 	}
 	p.unlink(n)
+	if p.nodes[n].watched {
+		p.watch.valid = false
+	}
 	p.known.remove(p.nodes[n].hash)
 	p.nodes[n].next, p.spare = p.spare, n
 	p.cached--

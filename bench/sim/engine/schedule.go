@@ -126,8 +126,10 @@ func (e *Engine) place(s *sequence, budget int) (int, bool) {
 	}
 	blocks := e.blocksFor(reach)
 	if blocks-used+e.watermark > e.pool.available() {
+		e.watchHits(s, used)
 		return 0, false
 	}
+	e.unwatch()
 	e.enter(s, blocks, hit)
 	e.chunks = append(e.chunks, chunk{s, x})
 	if e.sharing {
@@ -162,6 +164,10 @@ func (e *Engine) enter(s *sequence, blocks, hit int) {
 // match finds the longest known prefix of s, leaving at least one of total tokens to compute, in e.hits. It returns how
 // many of those blocks others reference, which therefore cost the pool nothing.
 func (e *Engine) match(s *sequence, total int) (used int) {
+	if w := &e.pool.watch; w.s == s && w.valid {
+		return w.used
+	}
+	e.unwatch()
 	e.hits = e.hits[:0]
 	if !e.caching {
 		return 0
