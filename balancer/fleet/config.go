@@ -23,6 +23,8 @@ type ReplicaConfig struct {
 	Device string
 	// Weight is the relative capacity; below 1 counts as 1.
 	Weight int
+	// CacheTokens is balancer.Replica.CacheTokens.
+	CacheTokens int64
 }
 
 // ModelConfig is what is known of a model beforehand.
@@ -51,6 +53,7 @@ type planned struct {
 	endpoint balancer.Endpoint
 	device   string
 	weight   int
+	cache    int64
 	pinned   []string // model names, in the order of the configuration
 }
 
@@ -83,11 +86,14 @@ func (p *plan) addReplica(rc ReplicaConfig) error {
 	if err != nil {
 		return err
 	}
-	n := planned{id: replicaID(e), endpoint: e, device: rc.Device, weight: max(rc.Weight, 1)}
+	n := planned{id: replicaID(e), endpoint: e, device: rc.Device, weight: max(rc.Weight, 1), cache: max(rc.CacheTokens, 0)}
 	if old := p.find(n.id); old != nil {
 		if old.device != n.device || old.weight != n.weight {
 			return fmt.Errorf("replica %q is listed with device %q, weight %d and with device %q, weight %d; want one of them",
 				rc.URL, old.device, old.weight, n.device, n.weight)
+		}
+		if old.cache != n.cache {
+			return fmt.Errorf("replica %q is listed with %d cache tokens and with %d; want one of them", rc.URL, old.cache, n.cache)
 		}
 		return nil
 	}

@@ -153,6 +153,7 @@ func (f *Fleet) join(n planned) *member {
 	r := f.retired[n.id]
 	if r == nil {
 		r = balancer.NewReplica(n.endpoint, n.device, n.weight)
+		r.CacheTokens = n.cache
 	}
 	if r.Endpoint != n.endpoint {
 		r = r.At(n.endpoint)
@@ -170,6 +171,14 @@ func (f *Fleet) change(m *member, n planned) {
 			Kind: ReplicaChanged, Replica: n.id,
 			Old: fmt.Sprintf("device %q, weight %d", r.Device, r.Weight),
 			New: fmt.Sprintf("device %q, weight %d", n.device, n.weight),
+		})
+	}
+	if r := m.replica; r.CacheTokens != n.cache {
+		m.replica = r.With(n.device, n.weight)
+		m.replica.CacheTokens = n.cache
+		f.opts.OnEvent(Event{
+			Kind: ReplicaChanged, Replica: n.id,
+			Old: fmt.Sprintf("cache_tokens %d", r.CacheTokens), New: fmt.Sprintf("cache_tokens %d", n.cache),
 		})
 	}
 	if r := m.replica; r.Endpoint != n.endpoint {

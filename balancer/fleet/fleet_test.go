@@ -511,3 +511,33 @@ func TestEndpointChangesItsScheme(t *testing.T) {
 		t.Errorf("%d in flight after the end", now.InFlight())
 	}
 }
+
+// What a replica is said to cache follows a reload, and its load stays.
+func TestCacheTokens(t *testing.T) {
+	f, rec := newFleet(t, Config{Replicas: []ReplicaConfig{{URL: "http://a:1", CacheTokens: 16_000}}})
+	a := f.Snapshot().Replica("a:1").Replica
+	if a.CacheTokens != 16_000 {
+		t.Errorf("keeps %d tokens, want 16,000", a.CacheTokens)
+	}
+	held := a.Reserve()
+	rec.take()
+	configure(t, f, Config{Replicas: []ReplicaConfig{{URL: "http://a:1", CacheTokens: 32_000, Weight: 2}}})
+	if a = f.Snapshot().Replica("a:1").Replica; a.CacheTokens != 32_000 || a.Weight != 2 || a.InFlight() != 1 {
+		t.Errorf("after a reload it keeps %d tokens at weight %d with %d in flight, want 32,000, 2 and 1", a.CacheTokens, a.Weight, a.InFlight())
+	}
+	if diff := cmp.Diff([]Event{
+		{Kind: ReplicaChanged, Replica: "a:1", Old: `device "", weight 1`, New: `device "", weight 2`},
+		{Kind: ReplicaChanged, Replica: "a:1", Old: "cache_tokens 16000", New: "cache_tokens 32000"},
+	}, rec.take()); diff != "" {
+		t.Errorf("events (-want +got):\n%s", diff)
+	}
+	held.Done()
+	configure(t, f, Config{Replicas: replicas("http://a:1")})
+	if n := f.Snapshot().Replica("a:1").CacheTokens; n != 0 {
+		t.Errorf("keeps %d tokens after the key is gone, want 0, unknown", n)
+	}
+	err := f.Configure(Config{Replicas: []ReplicaConfig{{URL: "http://a:1", CacheTokens: 1}, {URL: "http://a:1", CacheTokens: 2}}})
+	if err == nil || !strings.Contains(err.Error(), "1 cache tokens and with 2") {
+		t.Errorf("two sizes of one cache: %v", err)
+	}
+}

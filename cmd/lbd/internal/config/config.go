@@ -113,6 +113,8 @@ type Model struct {
 	Aliases []string
 	// Strategy is never empty: Config.Strategy where the file says nothing.
 	Strategy string
+	// CacheTokens is that of the replicas that name none; see Replica.
+	CacheTokens int
 	// Replicas are pinned; empty means that the model is learned from Endpoints
 	// and only its aliases and strategy are set here.
 	Replicas []Replica
@@ -125,6 +127,9 @@ type Replica struct {
 	// share it.
 	Device string
 	Weight int // relative capacity, at least 1
+	// CacheTokens is how many tokens of prompts the replica keeps beyond those in
+	// use; 0 leaves it to its metrics.
+	CacheTokens int
 	Access ReplicaAccess
 }
 

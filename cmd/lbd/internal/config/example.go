@@ -42,6 +42,8 @@ var exampleValues = map[string]string{
       - url: http://vllm-llama-8b-1:8000
         device: gpu0                        # replicas with the same device share it; default: its own
         weight: 1                           # capacity relative to the others, from 1; default 1
+        cache_tokens: 16000                 # prompt tokens it keeps cached beyond those in use, also per model;
+                                            # default: as its metrics say
       - url: http://vllm-llama-8b-2:8000
         device: gpu1
         weight: 1

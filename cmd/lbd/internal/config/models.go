@@ -10,15 +10,20 @@ import (
 )
 
 var (
-	modelKeys   = []string{"name", "aliases", "strategy", "replicas"}
+	modelKeys   = []string{"name", "aliases", "strategy", "cache_tokens", "replicas"}
 	replicaKeys = []string{
-		"url", "device", "weight",
+		"url", "device", "weight", "cache_tokens",
 		"api_key_file", "api_key_env", "tls_ca_file", "tls_cert_file", "tls_key_file", "tls_server_name", "tls_insecure_skip_verify",
 	}
 )
 
-// weightKey gives weight the parser and the range of a table row.
-var weightKey = &key{name: "weight", min: 1, max: 1_000_000}
+// These have the parser and the range of a table row. A billion tokens are far more
+// than any replica keeps; what keeps none runs without prefix caching, and its
+// metrics say so.
+var (
+	weightKey      = &key{name: "weight", min: 1, max: 1_000_000}
+	cacheTokensKey = &key{name: "cache_tokens", min: 1, max: 1_000_000_000}
+)
 
 // models reads the key models. What it returns is of use only if nothing was
 // noted.
@@ -33,7 +38,11 @@ func (l *loader) models(n *yaml.Node) []Model {
 }
 
 func (l *loader) model(n *yaml.Node, path string, hardware map[string]Replica) Model {
-	var m Model
+	var (
+		m        Model
+		replicas *yaml.Node
+		at       string
+	)
 	given := map[string]bool{}
 	ok := l.mapping(n, path, modelKeys, func(name string, _, v *yaml.Node) {
 		given[name] = true
@@ -45,10 +54,15 @@ func (l *loader) model(n *yaml.Node, path string, hardware map[string]Replica) M
 			m.Aliases = l.aliases(v, path)
 		case "strategy":
 			m.Strategy = l.modelStrategy(v, path)
+		case "cache_tokens":
+			m.CacheTokens = l.cacheTokens(v, path)
 		case "replicas":
-			m.Replicas = l.replicas(v, path, hardware)
+			replicas, at = v, path
 		}
 	})
+	if replicas != nil { // behind the other keys, which it takes defaults from
+		m.Replicas = l.replicas(replicas, at, m.CacheTokens, hardware)
+	}
 	if ok && !given["name"] {
 		l.fail(l.at(n), path, "has no name; want the model as clients name it")
 	}
@@ -100,7 +114,19 @@ func (l *loader) modelStrategy(n *yaml.Node, path string) string {
 	return name
 }
 
-func (l *loader) replicas(n *yaml.Node, path string, hardware map[string]Replica) []Replica {
+func (l *loader) cacheTokens(n *yaml.Node, path string) int {
+	text, ok := l.scalar(n, path, false)
+	if !ok {
+		return 0
+	}
+	tokens, err := cacheTokensKey.parseInt(text)
+	if err != nil {
+		l.fail(l.at(n), path, "%s", err)
+	}
+	return tokens
+}
+
+func (l *loader) replicas(n *yaml.Node, path string, cacheTokens int, hardware map[string]Replica) []Replica {
 	if n.Kind == yaml.SequenceNode && len(n.Content) == 0 || isNull(n) {
 		l.fail(l.at(n), path, "is empty; want at least one {url: http://host:port}")
 		return nil
@@ -108,7 +134,7 @@ func (l *loader) replicas(n *yaml.Node, path string, hardware map[string]Replica
 	var replicas []Replica
 	seen := map[string]int{}
 	l.sequence(n, path, func(path string, item *yaml.Node) {
-		r, ok := l.replica(item, path)
+		r, ok := l.replica(item, path, cacheTokens)
 		if !ok {
 			return
 		}
@@ -122,6 +148,9 @@ func (l *loader) replicas(n *yaml.Node, path string, hardware map[string]Replica
 		case known && (before.Device != r.Device || before.Weight != r.Weight):
 			l.fail(l.at(item), path, "%q has device %q and weight %d here, but device %q and weight %d in line %d; want the same",
 				r.Endpoint.String(), r.Device, r.Weight, before.Device, before.Weight, l.pinned[key])
+		case known && before.CacheTokens != r.CacheTokens:
+			l.fail(l.at(item), path, "%q has cache_tokens %d here, but %d in line %d; want the same",
+				r.Endpoint.String(), r.CacheTokens, before.CacheTokens, l.pinned[key])
 		case known && (before.Access != r.Access || before.Endpoint.TLS != r.Endpoint.TLS):
 			l.fail(l.at(item), path, "%q has another key or TLS here than in line %d; want the same", r.Endpoint.String(), l.pinned[key])
 		default:
@@ -135,9 +164,9 @@ func (l *loader) replicas(n *yaml.Node, path string, hardware map[string]Replica
 	return replicas
 }
 
-func (l *loader) replica(n *yaml.Node, path string) (Replica, bool) {
+func (l *loader) replica(n *yaml.Node, path string, cacheTokens int) (Replica, bool) {
 	before := len(l.errs)
-	r := Replica{Weight: 1}
+	r := Replica{Weight: 1, CacheTokens: cacheTokens}
 	hasURL := false
 	ok := l.mapping(n, path, replicaKeys, func(name string, _, v *yaml.Node) {
 		path := path + "." + name
@@ -154,6 +183,8 @@ func (l *loader) replica(n *yaml.Node, path string) (Replica, bool) {
 			r.Device = text
 		case "weight":
 			r.Weight, err = weightKey.parseInt(text)
+		case "cache_tokens":
+			r.CacheTokens, err = cacheTokensKey.parseInt(text)
 		default:
 			err = l.replicaAccess(&r.Access, name, text)
 		}

@@ -94,6 +94,7 @@ type plainModel struct {
 	Name     string         `json:"name" yaml:"name"`
 	Aliases  []string       `json:"aliases,omitempty" yaml:"aliases,flow,omitempty"`
 	Strategy string         `json:"strategy" yaml:"strategy"`
+	Cache    int            `json:"cache_tokens,omitempty" yaml:"cache_tokens,omitempty"`
 	Replicas []plainReplica `json:"replicas,omitempty" yaml:"replicas,omitempty"`
 }
 
@@ -101,6 +102,7 @@ type plainReplica struct {
 	URL    string `json:"url" yaml:"url"`
 	Device string `json:"device,omitempty" yaml:"device,omitempty"`
 	Weight int    `json:"weight" yaml:"weight"`
+	Cache  int    `json:"cache_tokens,omitempty" yaml:"cache_tokens,omitempty"`
 
 	APIKeyFile    string `json:"api_key_file,omitempty" yaml:"api_key_file,omitempty"`
 	APIKeyEnv     string `json:"api_key_env,omitempty" yaml:"api_key_env,omitempty"`
@@ -114,7 +116,7 @@ type plainReplica struct {
 func plainModels(models []Model) []plainModel {
 	out := make([]plainModel, len(models))
 	for i, m := range models {
-		out[i] = plainModel{Name: m.Name, Aliases: m.Aliases, Strategy: m.Strategy}
+		out[i] = plainModel{Name: m.Name, Aliases: m.Aliases, Strategy: m.Strategy, Cache: m.CacheTokens}
 		for _, r := range m.Replicas {
 			out[i].Replicas = append(out[i].Replicas, plainReplicaOf(r))
 		}
@@ -125,7 +127,7 @@ func plainModels(models []Model) []plainModel {
 func plainReplicaOf(r Replica) plainReplica {
 	a := &r.Access
 	return plainReplica{
-		URL: r.Endpoint.String(), Device: r.Device, Weight: r.Weight, APIKeyFile: a.APIKeyFile, APIKeyEnv: a.APIKeyEnv,
+		URL: r.Endpoint.String(), Device: r.Device, Weight: r.Weight, Cache: r.CacheTokens, APIKeyFile: a.APIKeyFile, APIKeyEnv: a.APIKeyEnv,
 		TLSCAFile: a.TLSCAFile, TLSCertFile: a.TLSCertFile, TLSKeyFile: a.TLSKeyFile, TLSServerName: a.TLSServerName,
 		TLSSkipVerify: a.TLSSkipVerify,
 	}

@@ -22,7 +22,7 @@ func fleetConfig(c *config.Config) fleet.Config {
 		mc := fleet.ModelConfig{Name: m.Name, Aliases: m.Aliases, Strategy: m.Strategy}
 		for _, r := range m.Replicas {
 			mc.Replicas = append(mc.Replicas, r.Endpoint.String())
-			f.Replicas = append(f.Replicas, fleet.ReplicaConfig{URL: r.Endpoint.String(), Device: r.Device, Weight: r.Weight})
+			f.Replicas = append(f.Replicas, fleet.ReplicaConfig{URL: r.Endpoint.String(), Device: r.Device, Weight: r.Weight, CacheTokens: int64(r.CacheTokens)})
 		}
 		f.Models = append(f.Models, mc)
 	}
