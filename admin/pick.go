@@ -42,7 +42,7 @@ func (s *Server) pickPage(w http.ResponseWriter, r *http.Request) {
 		p.write(w)
 		return
 	}
-	d, err := s.opt.Explain(r.Header.Get("Content-Type"), body)
+	d, err := s.opt.Explain(r.Header, body)
 	status := http.StatusOK
 	var v pickView
 	if err != nil {

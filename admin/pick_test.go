@@ -2,9 +2,11 @@ package admin
 
 import (
 	"errors"
-	"github.com/google/go-cmp/cmp"
+	"net/http"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 
 	"lbd/balancer"
 )
@@ -34,8 +36,8 @@ func explainSite(t *testing.T, answer func() (*balancer.Replica, error)) (*site,
 		t.Fatal(err)
 	}
 	seen := &explained{}
-	return start(t, Options{Fleet: f, MaxPickBody: 1000, Explain: func(contentType string, body []byte) (balancer.Decision, error) {
-		*seen = explained{contentType, string(body)}
+	return start(t, Options{Fleet: f, MaxPickBody: 1000, Explain: func(head http.Header, body []byte) (balancer.Decision, error) {
+		*seen = explained{head.Get("Content-Type"), string(body)}
 		picked, err := answer()
 		m := f.Snapshot().Model([]byte("m"))
 		if err != nil && picked == nil && strings.Contains(err.Error(), "model") {

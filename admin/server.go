@@ -31,7 +31,7 @@ type Options struct {
 	// known; the replica is nil with every error. An error that has the method
 	// Status() int is answered with it, and with its Code() and Type() string and,
 	// where it has one, Param() string.
-	Explain func(contentType string, body []byte) (balancer.Decision, error)
+	Explain func(head http.Header, body []byte) (balancer.Decision, error)
 	// Config returns what marshals to the configuration in effect, redacted.
 	Config func() any
 	// Reload returns why the new configuration was refused.

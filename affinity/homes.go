@@ -2,6 +2,7 @@ package affinity
 
 import (
 	"hash/maphash"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -47,6 +48,11 @@ func (c Config) filled() Config {
 	if c.Entries <= 0 {
 		c.Entries = 100_000
 	}
+	headers := make([]string, len(c.Headers))
+	for i, name := range c.Headers {
+		headers[i] = strings.ToLower(name)
+	}
+	c.Headers = headers
 	return c
 }
 
@@ -94,6 +100,12 @@ func (h *Homes) SetConfig(c Config) {
 	h.sessions.setTTL(c.TTL)
 	h.responses.setTTL(c.ResponseTTL)
 	h.cfg.Store(&c)
+}
+
+// Names returns what may name a session: headers in lower case, and fields of a body.
+func (h *Homes) Names() (headers, fields []string) {
+	c := h.cfg.Load()
+	return c.Headers, c.Fields
 }
 
 // Session is what a balancer.Request carries for a session of that name, 0 without a name. The same name means different

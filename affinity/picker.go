@@ -56,6 +56,27 @@ func (p *picker) Place(q *balancer.Request, candidates []*balancer.Replica) bala
 	return v
 }
 
+// Preferrer is what Wrap returns: it says where a request would rather go than anywhere else.
+type Preferrer interface {
+	// Prefers is a dry run like Pick, but it is nil where neither a session nor a strategy that weighs requests has a wish.
+	Prefers(q *balancer.Request, candidates []*balancer.Replica) *balancer.Replica
+}
+
+var _ Preferrer = (*picker)(nil)
+
+// Prefers implements Preferrer.
+func (p *picker) Prefers(q *balancer.Request, candidates []*balancer.Replica) *balancer.Replica {
+	if q.Session != 0 && len(candidates) > 0 {
+		if i, _ := p.homes.look(q, candidates, false); i >= 0 {
+			return candidates[i]
+		}
+	}
+	if p.place == nil {
+		return nil
+	}
+	return p.inner.Pick(q, candidates)
+}
+
 // reserve is the strategy's own placement.
 func (p *picker) reserve(q *balancer.Request, candidates []*balancer.Replica) balancer.Reservation {
 	if p.place != nil {

@@ -85,14 +85,14 @@ func marked(snap *balancer.Snapshot, replica uint64) *balancer.ReplicaState {
 	return nil
 }
 
-// made finds the model that made a response; if it is served no more, any that is served where it was.
+// made finds the model that made a response; if it is served there no more, or was never known, any that is.
 func made(snap *balancer.Snapshot, name uint32, r *balancer.Replica) (model *balancer.Model) {
 	for _, m := range snap.Models {
-		if uint32(stableString(prime1, m.Name)) == name {
-			return m
+		if one(m, r) == nil {
+			continue
 		}
-		if one(m, r) != nil {
-			model = m
+		if model = m; uint32(stableString(prime1, m.Name)) == name {
+			return m
 		}
 	}
 	return model

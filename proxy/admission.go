@@ -10,6 +10,7 @@ import (
 
 	"lbd/access/keys"
 	"lbd/admission"
+	"lbd/affinity"
 	"lbd/balancer"
 	"lbd/proxy/internal/inbound"
 )
@@ -32,7 +33,9 @@ type Admission struct {
 // admitted waits, if the model is saturated, until the request has its turn. The
 // reservation is empty when there was nothing to wait for.
 func (x *exchange) admitted() (balancer.Reservation, *apiError) {
-	if x.s.admission.Pass(x.want.model) {
+	// What is at home on one replica would wait for it alone, behind others that any
+	// replica can take; vLLM's own queue is as good a place.
+	if x.stored.id != nil || x.s.admission.Pass(x.want.model) {
 		return balancer.Reservation{}, nil
 	}
 	ask := x.ask()
@@ -181,7 +184,10 @@ func (a asking) Place(m *balancer.Model, full []*balancer.Replica) (balancer.Res
 // Prefers implements admission.Request. Only strategies that weigh the work of a
 // request place it anywhere in particular; asking others would be a turn lost.
 func (a asking) Prefers(m *balancer.Model) *balancer.Replica {
-	if p, ok := m.Picker.(balancer.Placer); ok {
+	switch p := m.Picker.(type) {
+	case affinity.Preferrer:
+		return p.Prefers(&a.x.req, m.Available)
+	case balancer.Placer:
 		return p.Pick(&a.x.req, m.Available)
 	}
 	return nil

@@ -49,6 +49,7 @@ type exchange struct {
 	forwarded    forwarded.Fields
 	promptBytes  int
 	blocks       []uint64 // hashes of the prompt's blocks, for the log
+	preamble     []byte   // of the prompt, where it is put together
 	origin       []byte   // of the page that asks, as far as lbd has a say
 
 	model   *metrics.Model
@@ -66,6 +67,7 @@ type exchange struct {
 	first    *sock.Buf // holds head and body bytes until the stream begins
 	stream   relay.Stream
 	sniff    relay.Sniffer
+	stored   stored
 	status   int
 	complete bool            // the replica's response was read to its end
 	left     bool            // the client has left
@@ -126,17 +128,21 @@ func (x *exchange) prepare(req *inbound.Request) *apiError {
 		return clientError(501, "not_implemented", "WebSocket connections are not relayed")
 	}
 	w, err := understand(req, x.s.opt.Fleet.Snapshot())
-	if err != nil {
+	if err = x.findResponse(&w, err); err != nil {
 		return x.let(err)
 	}
 	x.want, x.req = w, w.request(x.body)
 	x.req.Now, x.promptBytes = x.start, len(x.req.Prompt)
+	x.req.Preamble, x.preamble = w.peek.Preamble(x.body, x.preamble)
 	if x.cfg.AccessLog && x.cfg.AccessLogPrefixes {
-		x.blocks = x.s.opt.Prefixes.Hasher(w.model.Name).Prompt(x.blocks[:0], nil, x.req.Prompt)
+		x.blocks = x.s.opt.Prefixes.Hasher(w.model.Name).Prompt(x.blocks[:0], x.req.Preamble, x.req.Prompt)
 	}
 	x.model = x.s.opt.Metrics.Model(w.model.Name)
 	if err := x.let(nil); err != nil {
 		return err
+	}
+	if x.stored.id == nil {
+		x.req.Session = x.session(req)
 	}
 	if w.alias {
 		x.body = openai.ReplaceModel(nil, x.body, w.peek, w.model.Name)
@@ -276,6 +282,9 @@ func (x *exchange) end() {
 	if cap(x.out) > keepBuffer {
 		x.out = nil
 	}
+	if cap(x.preamble) > keepBuffer {
+		x.preamble = nil
+	}
 }
 
 // learn tells the strategy what became of a request that was answered.
@@ -312,7 +321,7 @@ func (x *exchange) free() {
 	x.stream.Reset()
 	clear(x.tried)
 	x.s, x.cfg, x.client = nil, nil, nil
-	x.want, x.req = want{}, balancer.Request{}
+	x.want, x.req, x.stored = want{}, balancer.Request{}, stored{}
 	x.head.clear()
 	x.body, x.out, x.kept, x.tried = nil, x.out[:0], x.kept[:0], x.tried[:0]
 	inbound.PutOut(x.reply)

@@ -1,22 +1,25 @@
 package proxy
 
 import (
+	"net/http"
 	"time"
 
 	"lbd/balancer"
 )
 
 // Explain is a dry run: it says which replica of the model a request with this
-// body would be sent to now, among which, and what the strategy goes by. Nothing is
-// reserved or sent. The error is the answer the client would get; a model that is
+// head and body would be sent to now, among which, and what the strategy goes by.
+// Nothing is reserved or sent. The error is the answer the client would get; a model that is
 // known comes with it.
-func (s *Server) Explain(contentType string, body []byte) (balancer.Decision, error) {
-	w, apiErr := understandBody([]byte(contentType), body, s.opt.Fleet.Snapshot())
+func (s *Server) Explain(head http.Header, body []byte) (balancer.Decision, error) {
+	w, apiErr := understandBody([]byte(head.Get("Content-Type")), body, s.opt.Fleet.Snapshot())
 	if apiErr != nil {
 		return balancer.Decision{}, apiErr
 	}
 	req := w.request(body)
 	req.Now = time.Now()
+	req.Preamble, _ = w.peek.Preamble(body, nil)
+	s.explained(&w, &req, head, body)
 	d := w.model.Decide(&req)
 	if d.Picked == nil {
 		return d, noHealthyReplica(w.model.Name)

@@ -31,6 +31,7 @@ func (x *exchange) respond(rest []byte) verdict {
 	x.stream.Body.Reset(framing, x.answer.Length)
 	x.stream.Up, x.stream.Silence = x.up, x.cfg.Silence
 	x.watch()
+	x.noteStored()
 	switch {
 	case framing == relay.NoBody:
 		return x.noBody(rest)
@@ -97,6 +98,9 @@ func (x *exchange) buffer(rest []byte) verdict {
 		if v := x.unknownThere(); v.retry != "" {
 			return v
 		}
+	}
+	if v := x.notThere(body); v.retry != "" {
+		return v
 	}
 	x.res.FirstByte()
 	if x.stream.Sniff != nil {
@@ -343,7 +347,7 @@ func (x *exchange) drop() {
 	x.head.method, x.head.target, x.head.id = b[:method], b[method:path], b[path:]
 	clear(x.head.fields)
 	x.head.fields = x.head.fields[:0]
-	x.body, x.req.Prompt = nil, nil
+	x.body, x.req.Prompt, x.req.Preamble, x.stored.id = nil, nil, nil, nil
 	if cap(x.out) > streamKeeps {
 		x.out = nil
 	}

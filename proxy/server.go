@@ -16,6 +16,7 @@ import (
 	"lbd/access/keys"
 	"lbd/access/outward"
 	"lbd/admission"
+	"lbd/affinity"
 	"lbd/balancer"
 	"lbd/balancer/prefix"
 	"lbd/metrics"
@@ -55,6 +56,9 @@ type Options struct {
 
 	// Keys says who may call; nil = everybody.
 	Keys *keys.Keys
+	// Affinity keeps sessions and responses where their state is; nil = it does not.
+	// Its pickers are the fleet's business.
+	Affinity *affinity.Homes
 	// Prefixes hashes prompts for the access log; nil = an index of its own.
 	Prefixes *prefix.Index
 	// Outward says what replicas are shown; nil = nothing of lbd's own.

@@ -18,6 +18,12 @@ type Tokens interface {
 	Tokens(n int, now time.Time)
 }
 
+// Made hears what a replica calls a response that it has made and may keep.
+type Made interface {
+	// Made is called before the bytes with the id are passed on. The id is valid during the call.
+	Made(id []byte)
+}
+
 // Sniffer reads a response in passing. It never changes and never delays it, and
 // what it does not understand it ignores.
 type Sniffer struct {
@@ -36,8 +42,13 @@ type Sniffer struct {
 	// Events counts events with content.
 	Events int
 	Usage  Usage
+	// Made hears of the id of the response object that the answer is or announces, at
+	// most once; nil = nobody does. With MadeOnly nothing else is read.
+	Made     Made
+	MadeOnly bool
 
 	line  []byte // of an event that is split over reads; tail of a JSON body
+	fed   int    // bytes of a JSON body so far, as long as Made waits
 	skip  bool   // within a line that is too long
 	whole bool   // the event's type says that it repeats what deltas have brought
 }
@@ -114,6 +125,12 @@ func (s *Sniffer) oneLine(line []byte, now time.Time) {
 func trimCR(line []byte) []byte { return bytes.TrimSuffix(line, []byte("\r")) }
 
 func (s *Sniffer) data(value []byte, now time.Time) {
+	if s.Made != nil {
+		s.lookMade(value, true)
+	}
+	if s.MadeOnly {
+		return
+	}
 	content, usage := scan(value)
 	if content && !s.whole {
 		s.token(now)
@@ -195,6 +212,12 @@ func (s *Sniffer) feedJSON(p []byte, now time.Time) {
 		s.First = now
 	}
 	s.Last = now
+	if s.MadeOnly && s.Made == nil {
+		return
+	}
+	if s.Made != nil {
+		defer s.headMade(p)
+	}
 	if len(p) >= tailSize {
 		s.line = append(s.line[:0], p[len(p)-tailSize:]...)
 		return
@@ -207,7 +230,7 @@ func (s *Sniffer) feedJSON(p []byte, now time.Time) {
 
 // End is called when the body has ended.
 func (s *Sniffer) End() {
-	if s.SSE {
+	if s.SSE || s.MadeOnly {
 		return
 	}
 	if _, usage := scan(s.line); usage != nil {

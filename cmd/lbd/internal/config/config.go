@@ -36,6 +36,14 @@ type Config struct {
 	Strategy      string
 	ReplicaAPIKey Secret
 
+	AffinityHeaders     []string
+	AffinityFields      []string // of a body
+	AffinityHome        string   // an affinity.Config.Home
+	AffinityMaxLoad     int      // percent
+	AffinityTTL         time.Duration
+	AffinityResponseTTL time.Duration
+	AffinityEntries     int
+
 	UpstreamAPIKey                Secret
 	UpstreamAPIKeyFile            string
 	UpstreamTLSCAFile             string

@@ -77,6 +77,7 @@ const (
 	groupListen   = "Listeners"
 	groupAccess   = "Clients' keys and what is said of clients"
 	groupFleet    = "Replicas, models and strategy"
+	groupAffinity = "Sessions"
 	groupOutward  = "Keys and TLS towards replicas"
 	groupPoll     = "Polling"
 	groupLimits   = "Limits"
@@ -240,6 +241,55 @@ var keys = []*key{
 		help:  "key for lbd's own calls where replicas run with --api-key and clients bring theirs; default: upstream_api_key",
 		more:  "Clients' Authorization headers are passed through as they are, unless upstream_api_key or api_keys is set. Better set as LBD_REPLICA_API_KEY: a flag shows in the process list.",
 		field: func(c *Config) any { return &c.ReplicaAPIKey },
+	},
+
+	{
+		name: "affinity_headers", group: groupAffinity, reload: true,
+		help:  "request headers that name a session, such as X-Session-ID; the first that is there counts",
+		more:  "Requests of one session prefer the replica that had the last of them: their prompts' prefix is cached there. A header that is new with each request, as X-Request-Id is, makes every request a session. Empty, here and below: no sessions.",
+		check: checkSessionHeader,
+		field: func(c *Config) any { return &c.AffinityHeaders },
+	},
+	{
+		name: "affinity_fields", group: groupAffinity, reload: true,
+		help:  "fields of a body that name a session where no header does: prompt_cache_key, user",
+		more:  "One user in all requests, as of an application that calls for its own users, makes one session of them: what its home cannot take then goes where the strategy says.",
+		check: checkSessionField,
+		field: func(c *Config) any { return &c.AffinityFields },
+	},
+	{
+		name: "affinity_home", group: groupAffinity, def: "strategy", reload: true,
+		help:  "where a new session's home is: where the strategy sends its first request, or by a hash",
+		more:  "With hash all lbds in front of a fleet agree, also after a restart, if they call the replicas by the same URLs, and nothing is remembered. With strategy load and cached prefixes have a say; behind several lbds a session then has a home for each.",
+		oneOf: []string{"strategy", "hash"},
+		field: func(c *Config) any { return &c.AffinityHome },
+	},
+	{
+		name: "affinity_max_load", group: groupAffinity, def: "150", reload: true,
+		help: "a home yields when its requests are more than this percentage of the mean of all replicas",
+		more: "Up to 8 requests never count as much, and a home that queues or whose KV cache is full while others are better off always yields.",
+		min:  101, max: 10_000,
+		field: func(c *Config) any { return &c.AffinityMaxLoad },
+	},
+	{
+		name: "affinity_ttl", group: groupAffinity, def: "1h", reload: true,
+		help: "how long a session's home is remembered after its last request",
+		min:  int64(time.Second), max: week,
+		field: func(c *Config) any { return &c.AffinityTTL },
+	},
+	{
+		name: "affinity_response_ttl", group: groupAffinity, def: "24h", reload: true,
+		help: "how long the replica of a stored response (/v1/responses) is remembered after its last use",
+		more: "What is not remembered is asked for, replica by replica.",
+		min:  int64(time.Second), max: 5 * week,
+		field: func(c *Config) any { return &c.AffinityResponseTTL },
+	},
+	{
+		name: "affinity_entries", group: groupAffinity, def: "100000",
+		help: "how many sessions, and how many stored responses, are remembered",
+		more: "24 bytes each, taken with the first one. The least recently used make room. Kept are hashes, not names.",
+		min:  1000, max: 100_000_000,
+		field: func(c *Config) any { return &c.AffinityEntries },
 	},
 
 	{

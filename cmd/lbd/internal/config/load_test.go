@@ -81,6 +81,7 @@ func TestDefaults(t *testing.T) {
 		Admission: true, AdmissionMaxWaiting: 16, AdmissionQueueLength: 4096, AdmissionQueueSize: 512 << 20, AdmissionMaxWait: 5 * time.Minute,
 		AdmissionTimeoutHeaders: []string{"X-Request-Timeout", "X-Stainless-Read-Timeout", "X-Stainless-Timeout"},
 
+		AffinityHome: "strategy", AffinityMaxLoad: 150, AffinityTTL: time.Hour, AffinityResponseTTL: 24 * time.Hour, AffinityEntries: 100_000,
 		LogLevel: "info", LogFormat: "json", AccessLogSample: 1, ResponseHeaders: true, TokenMetrics: true,
 	}
 	got.origins = nil
@@ -91,6 +92,11 @@ func TestDefaults(t *testing.T) {
 
 // otherValues is a second valid value for every scalar key, as text.
 var otherValues = map[string][3]string{
+	"affinity_headers":        {"X-Session-ID", "X-A,X-B", "X-C"},
+	"affinity_fields":         {"user", "prompt_cache_key", "prompt_cache_key,user"},
+	"affinity_home":           {"hash", "strategy", "hash"},
+	"affinity_max_load":       {"200", "300", "400"},
+	"affinity_entries":        {"2000", "3000", "4000"},
 	"listen":                  {":1001", ":1002", ":1003"},
 	"admin_listen":            {":2001", "off", ":2003"},
 	"endpoints":               {"http://f:1", "http://e:1,http://e:2", "http://g:1, http://g:2"},

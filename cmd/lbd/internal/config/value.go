@@ -220,6 +220,23 @@ func checkHeaderName(text string) (string, error) {
 	return text, nil
 }
 
+// noSession are headers that are new with each request or the same with all.
+var noSession = []string{"connection", "content-length", "content-type", "host", "transfer-encoding", "x-request-id"}
+
+func checkSessionHeader(text string) (string, error) {
+	if slices.Contains(noSession, strings.ToLower(text)) {
+		return "", fmt.Errorf("%q does not name a session; want a header such as X-Session-ID", text)
+	}
+	return checkHeaderName(text)
+}
+
+func checkSessionField(text string) (string, error) {
+	if want := []string{"prompt_cache_key", "user"}; !slices.Contains(want, text) {
+		return "", oneOfError(text, want)
+	}
+	return text, nil
+}
+
 func checkPriority(text string) (string, error) {
 	name, class, ok := strings.Cut(text, "=")
 	if !ok || name == "" {

@@ -18,6 +18,7 @@ import (
 	"lbd/access/keys"
 	"lbd/access/outward"
 	"lbd/admin"
+	"lbd/affinity"
 	"lbd/balancer"
 	"lbd/balancer/fleet"
 	"lbd/balancer/health"
@@ -58,6 +59,7 @@ type Daemon struct {
 	outward           *outward.Outward
 	mainTLS, adminTLS *certs.Listener // nil = plain HTTP
 
+	affinity *affinity.Homes
 	prefixes *prefix.Index // of all models, so that its memory is bounded once
 
 	reload  sync.Mutex
@@ -77,6 +79,7 @@ func New(cfg *config.Config, o Options) (*Daemon, error) {
 	}
 	d.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	d.metrics = metrics.New(d.registry, o.Version)
+	d.affinity = affinity.New(affinity.Options{Config: affinityConfig(cfg), Snapshot: d.Snapshot})
 	d.fleet = fleet.New(fleet.Options{NewPicker: d.newPicker, OnEvent: d.fleetEvent})
 	if err := d.fleet.Configure(fleetConfig(cfg)); err != nil {
 		return nil, err
@@ -85,9 +88,9 @@ func New(cfg *config.Config, o Options) (*Daemon, error) {
 	d.poller = poll.New(d.pollConfig(cfg, a), d.fleet, poll.Options{OnEvent: d.pollEvent, DialTLS: d.dialTLS})
 	d.registry.MustRegister(metrics.NewFleetCollector(d.fleet.Snapshot, func(id string) uint64 {
 		return d.poller.Failures(id) + d.poller.ModelFailures(id)
-	}), metrics.NewKeyCollector(d.keyUsage))
+	}), metrics.NewKeyCollector(d.keyUsage), metrics.NewAffinityCollector(d.affinityUsage))
 	d.proxy, err = proxy.New(proxy.Options{
-		Config: proxyConfig(cfg, a), Prefixes: d.prefixes, Keys: d.keys, Outward: d.outward, TLS: tlsConfig(d.mainTLS), Fleet: d.fleet, Health: d.health, Models: d.poller, Metrics: d.metrics,
+		Config: proxyConfig(cfg, a), Affinity: d.affinity, Prefixes: d.prefixes, Keys: d.keys, Outward: d.outward, TLS: tlsConfig(d.mainTLS), Fleet: d.fleet, Health: d.health, Models: d.poller, Metrics: d.metrics,
 		Gatherer: d.registry, Log: d.log("proxy"), Version: o.Version,
 	})
 	if err != nil {
@@ -120,7 +123,7 @@ func (d *Daemon) newPicker(name string) (balancer.Picker, error) {
 	if !ok {
 		return nil, fmt.Errorf("strategy %q is unknown; want one of %v", name, strategy.Names())
 	}
-	return e.New(strategy.Options{Prefixes: d.prefixes}), nil
+	return d.affinity.Wrap(e.New(strategy.Options{Prefixes: d.prefixes})), nil
 }
 
 func (d *Daemon) log(component string) zerolog.Logger {

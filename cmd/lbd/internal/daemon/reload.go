@@ -42,6 +42,7 @@ func (d *Daemon) tryReload() error {
 	if err := d.fleet.Configure(fleetConfig(next)); err != nil {
 		return err
 	}
+	d.affinity.SetConfig(affinityConfig(next))
 	d.proxy.SetConfig(proxyConfig(next, a))
 	d.health.SetConfig(healthConfig(next))
 	d.poller.SetConfig(d.pollConfig(next, a))
