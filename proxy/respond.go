@@ -256,12 +256,11 @@ func (x *exchange) begin(rest []byte, framing relay.Framing) verdict {
 		x.stream.Splice = x.splice
 	}
 	x.drop()
-	x.run(chunked, old)
-	return verdict{}
+	return x.run(chunked, old)
 }
 
 // run relays the body.
-func (x *exchange) run(chunked, untilClose bool) {
+func (x *exchange) run(chunked, untilClose bool) verdict {
 	err := x.stream.Run(x)
 	x.now = time.Now()
 	if err == nil && x.stream.AtEOF && x.client.Gone() {
@@ -273,10 +272,14 @@ func (x *exchange) run(chunked, untilClose bool) {
 	if err == nil && !x.begun { // an empty body
 		_, err = x.Write(nil)
 	}
+	if err != nil && !x.begun { // nothing but a part of a size line came
+		return x.unfinished(err)
+	}
 	x.streamed(err)
 	if err != nil && untilClose {
 		x.client.SetLinger(0) // a FIN would make the answer look whole
 	}
+	return verdict{}
 }
 
 // splice has the kernel carry a part of the answer. Whose fault an end is shows
