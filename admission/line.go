@@ -73,10 +73,10 @@ func (l *lane) start(client string) float64 {
 
 // ahead is the work that would be done before a request of the client.
 func (l *line) ahead(client string, class Class) (cost float64) {
-	for c := range class {
-		cost += l.lanes[c].cost
+	for i := range class.lane() {
+		cost += l.lanes[i].cost
 	}
-	lane := &l.lanes[class]
+	lane := &l.lanes[class.lane()]
 	start := lane.start(client)
 	for _, w := range lane.order {
 		if w.start > start {
@@ -89,7 +89,7 @@ func (l *line) ahead(client string, class Class) (cost float64) {
 
 // join puts w in.
 func (l *line) join(w *waiter) {
-	lane := &l.lanes[w.class]
+	lane := &l.lanes[w.class.lane()]
 	if lane.flows == nil {
 		lane.flows = map[string]*flow{}
 	}
@@ -156,13 +156,23 @@ func (f *flow) correct(more float64) {
 	}
 }
 
+// maxDebtors bounds the clients of a lane that wait for nothing and are remembered
+// because they were served ahead of others. Beyond it somebody makes up names, and
+// the debt of each is a request.
+const maxDebtors = 4096
+
 // forget drops clients that owe nothing: they would start now.
 func (l *line) forget() {
 	for i := range l.lanes {
 		lane := &l.lanes[i]
+		debtors := 0
 		for name, f := range lane.flows {
-			if len(f.waiters) == 0 && f.finish <= lane.now {
+			switch {
+			case len(f.waiters) > 0:
+			case f.finish <= lane.now || debtors == maxDebtors:
 				delete(lane.flows, name)
+			default:
+				debtors++
 			}
 		}
 	}
@@ -228,38 +238,45 @@ func (l *line) victims(w *waiter, most bounds) (out []*waiter, ok bool) {
 	return out, true
 }
 
-// greediest is the next victim, with so many of each flow gone already.
+// greediest is the next victim, with so many of each flow gone already. In its own
+// class a request finds none if its own client has most, itself included.
 func (l *line) greediest(w *waiter, gone map[*flow]int) *waiter {
-	for c := Class(classes - 1); ; c-- {
-		var worst *flow
-		most := 0.0
-		for _, f := range l.lanes[c].flows {
-			left := len(f.waiters) - gone[f]
-			if left == 0 {
-				continue
-			}
-			cost := f.cost
-			for _, v := range f.waiters[left:] {
-				cost -= v.cost
-			}
-			if worst == nil || cost > most || cost == most && f.client < worst.client {
-				worst, most = f, cost
-			}
-		}
-		if c == w.class {
-			own := w.cost
-			if f := l.lanes[c].flows[w.client]; f != nil {
-				own += f.cost
-			}
-			if worst == nil || most <= own {
-				return nil
-			}
+	own := w.class.lane()
+	for i := classes - 1; i >= own; i-- {
+		lane := &l.lanes[i]
+		worst, most := lane.greediest(gone)
+		if i == own && most <= lane.costOf(w.client)+w.cost {
+			return nil
 		}
 		if worst != nil {
 			return worst.waiters[len(worst.waiters)-gone[worst]-1]
 		}
-		if c == 0 || c == w.class {
-			return nil
+	}
+	return nil
+}
+
+func (l *lane) costOf(client string) float64 {
+	if f := l.flows[client]; f != nil {
+		return f.cost
+	}
+	return 0
+}
+
+// greediest is the client with most work waiting; of several the first by name, so
+// that it is always the same.
+func (l *lane) greediest(gone map[*flow]int) (worst *flow, most float64) {
+	for _, f := range l.flows {
+		left := len(f.waiters) - gone[f]
+		if left == 0 {
+			continue
+		}
+		cost := f.cost
+		for _, w := range f.waiters[left:] {
+			cost -= w.cost
+		}
+		if worst == nil || cost > most || cost == most && f.client < worst.client {
+			worst, most = f, cost
 		}
 	}
+	return worst, most
 }

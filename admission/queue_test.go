@@ -1,0 +1,543 @@
+package admission
+
+import (
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"lbd/balancer"
+)
+
+// Below saturation nobody waits; at it the next one does, and gets the place of the
+// one that ends.
+func TestWaitsForAPlace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, inFlight(1), 2)
+		a, b := r.begin(Ask{}), r.begin(Ask{})
+		synctest.Wait()
+		c := r.begin(Ask{})
+		synctest.Wait()
+		if !a.runs() || !b.runs() || c.over() {
+			t.Fatalf("run: %t %t %t; want the first two", a.runs(), b.runs(), c.over())
+		}
+		if n := r.Stats("m").Waiting; n != 1 {
+			t.Errorf("%d wait; want 1", n)
+		}
+		time.Sleep(3 * time.Second)
+		at := a.res.Replica()
+		a.finish()
+		synctest.Wait()
+		if !c.runs() || c.res.Replica() != at {
+			t.Fatalf("c runs: %t, at %v; want at %s", c.runs(), c.res.Replica(), at.ID)
+		}
+		if c.ticket.Waited != 3*time.Second {
+			t.Errorf("waited %s; want 3s", c.ticket.Waited)
+		}
+		b.finish()
+		c.finish()
+	})
+}
+
+// One place wakes one request, whoever and however many tell of it.
+func TestNoHerd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, inFlight(2), 1)
+		run := []*held{r.begin(Ask{}), r.begin(Ask{})}
+		synctest.Wait()
+		var wait []*held
+		for range 50 {
+			wait = append(wait, r.begin(Ask{}))
+			synctest.Wait()
+		}
+		for n := range wait {
+			run[n].finish()
+			rep := r.model.Replicas[0]
+			for range 3 {
+				go r.Freed(rep)
+			}
+			time.Sleep(sweepEvery)
+			synctest.Wait()
+			if got := rep.InFlight(); got != 2 {
+				t.Fatalf("%d run after %d ends; want 2", got, n+1)
+			}
+			if !wait[n].runs() {
+				t.Fatalf("the one that came as number %d was passed over", n)
+			}
+			run = append(run, wait[n])
+		}
+		for _, h := range run[50:] {
+			h.finish()
+		}
+	})
+}
+
+// A request that comes while others wait waits behind them, even if there is room.
+func TestNobodyBarges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, inFlight(1), 1)
+		a := r.begin(Ask{})
+		synctest.Wait()
+		b := r.begin(Ask{Client: "b"})
+		synctest.Wait()
+		a.res.Done() // and nobody is told yet
+		if r.Pass(r.model) {
+			t.Error("one passes by who waits")
+		}
+		time.Sleep(sweepEvery) // the sweep looks anyway
+		synctest.Wait()
+		if !b.runs() {
+			t.Fatal("b is not placed")
+		}
+		b.finish()
+	})
+}
+
+// The gauge decides without a configured number, and first bytes are room.
+func TestGaugeWindow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, DefaultConfig(), 1)
+		if !r.Pass(r.model) {
+			t.Fatal("a replica that was never polled is saturated; want unknown")
+		}
+		rep := r.model.Replicas[0]
+		var own []balancer.Reservation
+		for range 20 {
+			own = append(own, rep.Reserve())
+		}
+		r.poll(10, 10)
+		if !r.Pass(r.model) {
+			t.Error("10 of 16 wait there, and nobody passes")
+		}
+		for range 6 {
+			own = append(own, rep.Reserve())
+		}
+		if r.Pass(r.model) {
+			t.Error("16 wait there, and one passes")
+		}
+		w := r.begin(Ask{})
+		synctest.Wait()
+		if w.over() {
+			t.Fatal("does not wait")
+		}
+		own[0].FirstByte()
+		r.Freed(rep)
+		synctest.Wait()
+		if !w.runs() {
+			t.Error("a response has begun, and nobody is placed")
+		}
+		r.poll(100, 20)
+		if !r.Pass(r.model) {
+			t.Error("a quarter of those that run may wait; 20 of 25 do, and nobody passes")
+		}
+		r.poll(10, 20)
+		rep.MarkStale()
+		if !r.Pass(r.model) {
+			t.Error("a stale gauge holds somebody back")
+		}
+		r.poll(10, 20)
+		for i := range own {
+			own[i].Done()
+		}
+		w.finish()
+		r.poll(10, 200)
+		if !r.Pass(r.model) {
+			t.Error("a replica without own requests takes none: a gauge that is stuck would stop everything")
+		}
+	})
+}
+
+// A poll that shows an empty queue lets in what may wait there, not everybody.
+func TestQuietPollIsNoFlood(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := DefaultConfig()
+		r := newRig(t, c, 1)
+		rep := r.model.Replicas[0]
+		first := rep.Reserve()
+		r.poll(1, 50)
+		var all []*held
+		for range 100 {
+			all = append(all, r.begin(Ask{}))
+			synctest.Wait()
+		}
+		runs := func() (n int) {
+			for _, h := range all {
+				if h.runs() {
+					n++
+				}
+			}
+			return n
+		}
+		if n := runs(); n != 0 {
+			t.Fatalf("%d run; want none", n)
+		}
+		r.poll(1, 0)
+		time.Sleep(sweepEvery)
+		synctest.Wait()
+		if n := runs(); n != c.MaxWaiting {
+			t.Errorf("%d run after a quiet poll; want %d", n, c.MaxWaiting)
+		}
+		c.On = false
+		r.SetConfig(c)
+		time.Sleep(sweepEvery)
+		synctest.Wait()
+		if n := runs(); n != 100 {
+			t.Errorf("%d run with admission off; want all", n)
+		}
+		first.Done()
+		for _, h := range all {
+			h.finish()
+		}
+	})
+}
+
+// A client that leaves while it waits is out at once, or within a sweep where the
+// watch does not hear it; the place goes to the next one.
+func TestClientLeaves(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, inFlight(1), 1)
+		a := r.begin(Ask{})
+		synctest.Wait()
+		b, c, d := r.begin(Ask{}), r.begin(Ask{}), r.begin(Ask{})
+		synctest.Wait()
+		b.leave(true)
+		synctest.Wait()
+		if !b.over() || !errors.Is(b.err, ErrLeft) {
+			t.Fatalf("b: over %t, %v; want it out", b.over(), b.err)
+		}
+		b.left() // again: nothing happens
+		c.left() // bytes came: it has not left
+		synctest.Wait()
+		if c.over() {
+			t.Fatalf("c has not left: %v", c.err)
+		}
+		d.leave(false)
+		time.Sleep(sweepEvery)
+		synctest.Wait()
+		if !errors.Is(d.err, ErrLeft) {
+			t.Fatalf("d: %v; want it out after a sweep", d.err)
+		}
+		a.finish()
+		synctest.Wait()
+		c.left()
+		c.leave(true) // too late: it has its place, and its request path hears of it
+		c.finish()
+	})
+}
+
+// Waiting has an end: the configured one, or the client's if that is earlier.
+func TestTooOld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := inFlight(1)
+		c.MaxWait = 10 * time.Second
+		r := newRig(t, c, 1)
+		a := r.begin(Ask{})
+		synctest.Wait()
+		patient, hasty, long := r.begin(Ask{}), r.begin(Ask{Timeout: 2 * time.Second}), r.begin(Ask{Timeout: time.Hour})
+		time.Sleep(2*time.Second + sweepEvery)
+		synctest.Wait()
+		if f := hasty.refused(); f.Reason != Deadline || f.Waited < 2*time.Second || f.Waited > 2*time.Second+sweepEvery {
+			t.Errorf("%+v; want the client's deadline after 2s", f)
+		}
+		if patient.over() || long.over() {
+			t.Fatal("the others do not wait")
+		}
+		time.Sleep(8 * time.Second)
+		synctest.Wait()
+		for _, h := range []*held{patient, long} {
+			if f := h.refused(); f.Reason != TooOld || f.RetryAfter != unknownRetry {
+				t.Errorf("%+v; want too old, and the retry of those who know nothing", f)
+			}
+		}
+		a.finish()
+	})
+}
+
+// steady has one request end every so often, so that the pace is known: one slot,
+// the queue never empty.
+func (r *rig) steady(n int, every time.Duration) *held {
+	r.t.Helper()
+	run := r.begin(Ask{Client: "steady", Prompt: 600})
+	synctest.Wait()
+	for range n {
+		next := r.begin(Ask{Client: "steady", Prompt: 600})
+		time.Sleep(every)
+		synctest.Wait()
+		run.finish()
+		synctest.Wait()
+		run = next
+	}
+	return run
+}
+
+// Retry-After is the work before over the pace at which it is done.
+func TestRetryAfterIsBacklogOverPace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := inFlight(1)
+		c.MaxLength = 10
+		r := newRig(t, c, 1)
+		run := r.steady(100, 500*time.Millisecond) // two requests a second
+		var wait []*held
+		for range 10 {
+			wait = append(wait, r.begin(Ask{Client: "steady", Prompt: 600}))
+			synctest.Wait()
+		}
+		s := r.Stats("m")
+		if s.Waiting != 10 || s.Clients != 1 || s.Tokens != 10*1000 || s.PerSecond < 1900 || s.PerSecond > 2100 {
+			t.Fatalf("stats %+v; want 10 of 1 client, 10000 tokens at 2000 a second", s)
+		}
+		f := r.begin(Ask{Client: "steady", Prompt: 600})
+		synctest.Wait()
+		if got := f.refused(); got.Reason != QueueFull || got.RetryAfter < 5*time.Second || got.RetryAfter > 6*time.Second {
+			t.Errorf("%+v; want a full queue and the 5.5 s that 11 requests take", got)
+		}
+		hasty := r.begin(Ask{Client: "steady", Prompt: 600, Timeout: 3 * time.Second})
+		synctest.Wait()
+		if got := hasty.refused(); got.Reason != Deadline || got.Waited != 0 || got.RetryAfter < 2*time.Second || got.RetryAfter > 3*time.Second {
+			t.Errorf("%+v; want a refusal at once, for a wait of 5.5 s and a patience of 3", got)
+		}
+		other := r.begin(Ask{Client: "other", Prompt: 600, Timeout: 3 * time.Second})
+		synctest.Wait()
+		if other.over() {
+			t.Errorf("%v; want another client's request to wait: its turn comes sooner", other.err)
+		}
+		run.finish()
+		for i := 0; i < len(wait); i++ {
+			synctest.Wait()
+			if other.runs() {
+				other.finish()
+				synctest.Wait()
+				other = wait[0]
+			}
+			if wait[i].runs() {
+				wait[i].finish()
+			}
+		}
+	})
+}
+
+// A limit on the time to the first token counts the wait and the prediction.
+func TestPredictedTTFT(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := inFlight(1)
+		c.MaxTTFT = 4 * time.Second
+		r := newRig(t, c, 1)
+		slow := r.begin(Ask{}, func(a *ask) { a.first = 5 * time.Second })
+		synctest.Wait()
+		if f := slow.refused(); f.Reason != PredictedTTFT || f.RetryAfter != time.Second {
+			t.Errorf("%+v; want a refusal for 5 s, again after 1 s", f)
+		}
+		run := r.steady(40, time.Second)
+		var wait []*held
+		for range 2 {
+			wait = append(wait, r.begin(Ask{Prompt: 600}, func(a *ask) { a.first = time.Second }))
+			synctest.Wait()
+		}
+		late := r.begin(Ask{Prompt: 600}, func(a *ask) { a.first = 1500 * time.Millisecond })
+		synctest.Wait()
+		if f := late.refused(); f.Reason != PredictedTTFT {
+			t.Errorf("%+v; want a refusal for 3 s of waiting and 1.5 s there", f)
+		}
+		run.finish()
+		for _, h := range wait {
+			synctest.Wait()
+			h.finish()
+		}
+	})
+}
+
+// A full queue refuses the greediest of the lowest class, and that may be one who
+// waits already.
+func TestQueueFull(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := inFlight(1)
+		c.MaxLength = 3
+		r := newRig(t, c, 1)
+		run := r.begin(Ask{})
+		synctest.Wait()
+		var greedy []*held
+		for range 3 {
+			greedy = append(greedy, r.begin(Ask{Client: "greedy", Prompt: 100}))
+			synctest.Wait()
+		}
+		more := r.begin(Ask{Client: "greedy", Prompt: 100})
+		synctest.Wait()
+		if f := more.refused(); f.Reason != QueueFull {
+			t.Errorf("%+v", f)
+		}
+		modest := r.begin(Ask{Client: "modest", Prompt: 100})
+		synctest.Wait()
+		if f := greedy[2].refused(); f.Reason != QueueFull || modest.over() {
+			t.Errorf("%+v, modest over %t; want the newest of the greedy one gone", f, modest.over())
+		}
+		low := r.begin(Ask{Client: "third", Class: Low, Prompt: 1})
+		synctest.Wait()
+		low.refused()
+		high := r.begin(Ask{Client: "greedy", Class: High, Prompt: 100})
+		synctest.Wait()
+		if greedy[1].refused(); high.over() {
+			t.Error("one of the high class does not get in")
+		}
+		order := []*held{high, greedy[0], modest}
+		for _, h := range order {
+			run.finish()
+			synctest.Wait()
+			run = h
+		}
+		run.finish()
+	})
+}
+
+func TestQueueBytes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := inFlight(1)
+		c.MaxBytes = 1000
+		r := newRig(t, c, 1)
+		run := r.begin(Ask{})
+		synctest.Wait()
+		a, b := r.begin(Ask{Client: "a", Bytes: 600, Prompt: 600}), r.begin(Ask{Client: "b", Bytes: 500, Prompt: 100})
+		synctest.Wait()
+		if f := a.refused(); f.Reason != QueueFull || b.over() {
+			t.Errorf("a: %+v, b over: %t; want the one with more work gone", f, b.over())
+		}
+		if huge := r.begin(Ask{Client: "c", Bytes: 1001}); true {
+			synctest.Wait()
+			huge.refused()
+		}
+		if s := r.Stats("m"); s.Bytes != 500 {
+			t.Errorf("%d bytes wait; want 500", s.Bytes)
+		}
+		run.finish()
+		synctest.Wait()
+		b.finish()
+	})
+}
+
+// A model that nobody serves for a while ends the waiting; one that comes back in
+// time does not, and places with its new replicas and strategy.
+func TestReload(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, inFlight(1), 2)
+		a, b := r.begin(Ask{}), r.begin(Ask{})
+		synctest.Wait()
+		w := r.begin(Ask{})
+		synctest.Wait()
+		r.serve()
+		time.Sleep(goneFor / 2)
+		synctest.Wait()
+		if w.over() {
+			t.Fatalf("ended within the grace: %v", w.err)
+		}
+		next := &balancer.Model{Name: "m", Picker: least{}, Replicas: r.model.Replicas[:1], Available: r.model.Replicas[:1]}
+		r.serve(next)
+		time.Sleep(2 * goneFor)
+		synctest.Wait()
+		if w.over() {
+			t.Fatalf("ended though the model is back: %v", w.err)
+		}
+		none := &balancer.Model{Name: "m", Picker: least{}, Replicas: r.model.Replicas}
+		r.serve(none)
+		if !r.Pass(none) {
+			t.Error("a request for a model without a replica is held back; want it to be told")
+		}
+		time.Sleep(goneFor + 3*sweepEvery)
+		synctest.Wait()
+		if !errors.Is(w.err, ErrGone) {
+			t.Fatalf("over %t, %v; want gone", w.over(), w.err)
+		}
+		r.Retain()
+		if len(*r.queues.Load()) != 1 {
+			t.Error("the queue of a model that is known was dropped")
+		}
+		r.serve()
+		r.Retain()
+		if len(*r.queues.Load()) != 0 {
+			t.Error("the queue of a model that is gone stays")
+		}
+		r.serve(r.model)
+		again := r.begin(Ask{})
+		synctest.Wait()
+		a.finish()
+		synctest.Wait()
+		again.finish()
+		b.finish()
+	})
+}
+
+// What Place says of a request is its answer.
+func TestPlaceFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, inFlight(1), 1)
+		a := r.begin(Ask{})
+		synctest.Wait()
+		bad, good := r.begin(Ask{}, func(a *ask) { a.err = balancer.ErrNoReplica }), r.begin(Ask{Class: Low})
+		synctest.Wait()
+		a.finish()
+		synctest.Wait()
+		if !errors.Is(bad.err, balancer.ErrNoReplica) {
+			t.Errorf("%v; want what Place said", bad.err)
+		}
+		good.finish()
+	})
+}
+
+func TestClose(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, inFlight(1), 1)
+		a := r.begin(Ask{})
+		synctest.Wait()
+		w := r.begin(Ask{})
+		synctest.Wait()
+		r.Close()
+		synctest.Wait()
+		late := r.begin(Ask{})
+		synctest.Wait()
+		if !errors.Is(w.err, ErrClosed) || !errors.Is(late.err, ErrClosed) {
+			t.Errorf("%v and %v; want closed", w.err, late.err)
+		}
+		r.Close()
+		a.finish()
+	})
+}
+
+// A request waits a little for the replica it prefers, if others prefer the one that
+// has room, and not for ever.
+func TestPrefers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, inFlight(1), 2)
+		a, b := r.begin(Ask{}), r.begin(Ask{})
+		synctest.Wait()
+		if a.res.Replica() != r.model.Replicas[0] {
+			a, b = b, a
+		}
+		prefer := func(i int) func(*ask) { return func(a *ask) { a.prefers = r.model.Replicas[i] } }
+		head := r.begin(Ask{}, prefer(0))
+		synctest.Wait()
+		var others []*held
+		for range mostPassed + 1 {
+			others = append(others, r.begin(Ask{}, prefer(1)))
+			synctest.Wait()
+		}
+		run := b
+		for i := range mostPassed {
+			run.finish()
+			synctest.Wait()
+			if head.over() || !others[i].runs() {
+				t.Fatalf("after %d places at the other replica: head over %t, other runs %t", i+1, head.over(), others[i].runs())
+			}
+			run = others[i]
+		}
+		run.finish()
+		synctest.Wait()
+		if !head.runs() || head.res.Replica() != r.model.Replicas[1] {
+			t.Fatal("the head was passed over once too often")
+		}
+		a.finish()
+		synctest.Wait()
+		if last := others[mostPassed]; !last.runs() || last.res.Replica() != r.model.Replicas[0] {
+			t.Fatal("a replica stands idle because nobody prefers it")
+		}
+		head.finish()
+		others[mostPassed].finish()
+	})
+}
