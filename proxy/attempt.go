@@ -39,6 +39,7 @@ func (x *exchange) attempt() verdict {
 		}
 		// The replica closed a connection that was idle, at the moment of use.
 		// That is no fault of it: the same replica, on a fresh connection.
+		x.pool.Closed(x.up)
 		x.release()
 		if up, err = x.pool.Dial(context.Background()); err != nil {
 			return x.cannotConnect(err)
@@ -97,6 +98,14 @@ func (x *exchange) failed(o balancer.Outcome) {
 	x.ending = balancer.Failed
 	x.s.opt.Health.Report(x.replica, o)
 	x.s.opt.Metrics.UpstreamError(x.replica.ID, o.String())
+}
+
+// brokeOff is failed for an answer that had begun: it was taken for a good one.
+func (x *exchange) brokeOff(o balancer.Outcome) {
+	if x.status < 500 {
+		x.s.opt.Health.Retract(x.replica)
+	}
+	x.failed(o)
 }
 
 // exchange sends the request on x.up and reads the response head. stale says
@@ -258,6 +267,9 @@ func (x *exchange) broken(err error) (v verdict, stale bool) {
 	notArrived := nothingRead && x.notArrived()
 	if notArrived && x.up.Reused {
 		return verdict{}, true
+	}
+	if nothingRead && x.up.Reused {
+		x.pool.Reset(x.up)
 	}
 	x.failed(balancer.Reset)
 	v = verdict{err: replicaError("replica %s closed the connection without an answer", x.replica.ID)}

@@ -374,7 +374,7 @@ func (x *exchange) unfinished(err error) verdict {
 	if left {
 		return clientLeft
 	}
-	x.failed(o)
+	x.brokeOff(o)
 	switch o {
 	case balancer.Timeout:
 		return verdict{err: timeoutError("replica %s stopped sending in the middle of its answer", x.replica.ID)}
@@ -406,7 +406,7 @@ func (x *exchange) streamed(err error) {
 	x.keep = false
 	o, left := x.blame(err)
 	if x.left = left; !left {
-		x.failed(o)
+		x.brokeOff(o)
 		x.s.opt.Log.Warn().Str("replica", x.replica.ID).Str("model", x.want.model.Name).Bytes("request_id", x.head.id).
 			Err(err).Msg("response broke off, client sees a truncated answer")
 	}

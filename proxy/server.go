@@ -36,6 +36,8 @@ type Fleet interface {
 // Health hears how attempts ended.
 type Health interface {
 	Report(r *balancer.Replica, o balancer.Outcome)
+	// Retract takes back a balancer.Answered: that answer did not come to its end.
+	Retract(r *balancer.Replica)
 }
 
 // Models is told when a replica does not know a model any more.
@@ -65,6 +67,9 @@ type Options struct {
 	Outward *outward.Outward
 	// TLS is spoken to clients; nil = plain HTTP.
 	TLS *tls.Config
+	// Names knows what the names of replicas stand for; nil = the system is asked for
+	// each connection.
+	Names upstream.Names
 }
 
 // Server is the data plane behind one listener.
@@ -121,6 +126,7 @@ func limits(c *Config) inbound.Limits {
 func (s *Server) poolConfig(c *Config) upstream.Config {
 	return upstream.Config{
 		ConnectTimeout: c.Connect, IdleTimeout: c.UpstreamIdle, WriteTimeout: c.Silence, Watch: s.watch,
+		Names: s.opt.Names,
 	}
 }
 

@@ -23,10 +23,10 @@ type Options struct {
 	// fleet was told.
 	OnEvent func(Event)
 	Prober  Prober
-	// DialTLS connects to replicas with an https URL; nil = with the system's
-	// authorities. Authorization returns what a replica is shown in that header field;
-	// nil = nothing. Neither is asked with a Prober.
-	DialTLS       func(ctx context.Context, network, addr string) (net.Conn, error)
+	// Dial connects to replicas, DialTLS to those with an https URL; nil = as the
+	// system does, with its authorities. Authorization returns what a replica is shown
+	// in that header field; nil = nothing. None is asked with a Prober.
+	Dial, DialTLS func(ctx context.Context, network, addr string) (net.Conn, error)
 	Authorization func(id string) string
 	Now           func() time.Time
 	// Rand returns a number in [0,1).

@@ -358,6 +358,40 @@ func TestErrorRateEjects(t *testing.T) {
 	})
 }
 
+// The head of a stream comes before its engine has looked at the request: one that
+// sends heads and hangs has answered nothing.
+func TestAnswersThatBreakOffEject(t *testing.T) {
+	run(t, func(b *bench) {
+		b.take()
+		r := b.fleet.Snapshot().Replica("a:1").Replica
+		for range minOutcomes - 1 {
+			b.report("a:1", balancer.Answered)
+			b.Retract(r)
+			b.report("a:1", balancer.Timeout)
+		}
+		b.wantState("a:1", balancer.Healthy)
+		b.report("a:1", balancer.Answered)
+		b.Retract(r)
+		b.report("a:1", balancer.Timeout)
+		b.wantState("a:1", balancer.Ejected)
+		b.wantEvents("a:1 replica ejected error_rate")
+	})
+}
+
+// Those that began minutes ago weigh no more than those of now.
+func TestRetractionsOfLongAgo(t *testing.T) {
+	run(t, func(b *bench) {
+		for range 3 * minOutcomes {
+			b.Retract(b.fleet.Snapshot().Replica("a:1").Replica)
+		}
+		b.report("a:1", times(minOutcomes-1, balancer.Answered)...)
+		b.report("a:1", times(4, balancer.Timeout)...)
+		b.wantState("a:1", balancer.Healthy)
+		stranger := balancer.NewReplica(balancer.Endpoint{Addr: "x:1"}, "", 1)
+		b.Retract(stranger)
+	})
+}
+
 func TestErrorRateWindowMoves(t *testing.T) {
 	run(t, func(b *bench) {
 		for range 30 { // one failure in three seconds, nothing else: never ten in 10 s

@@ -29,7 +29,7 @@ type httpProber struct {
 
 func newHTTPProber(o Options) *httpProber {
 	return &httpProber{&http.Client{
-		Transport:     &http.Transport{DisableKeepAlives: true, DisableCompression: true, DialTLSContext: o.DialTLS},
+		Transport:     &http.Transport{DisableKeepAlives: true, DisableCompression: true, DialContext: o.Dial, DialTLSContext: o.DialTLS},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}, o.Authorization}
 }

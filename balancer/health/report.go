@@ -55,13 +55,25 @@ func (c *Checker) Report(r *balancer.Replica, o balancer.Outcome) {
 	}
 }
 
-// tooMany says whether more than half of the window's outcomes are failures.
+// Retract takes back an Answered of a request whose answer did not come to its end;
+// the failure is reported besides. A replica that sends the heads of its answers and
+// then hangs would fail half of what it does by the count, and never more: vLLM sends
+// the head of a stream before its engine has looked at the request.
+func (c *Checker) Retract(r *balancer.Replica) {
+	if w := (*c.watches.Load())[r.ID]; w != nil {
+		w.slots[w.slot.Load()].ok.Add(-1)
+	}
+}
+
+// tooMany says whether more than half of the window's outcomes are failures. What was
+// retracted may have been counted before the window began.
 func (p *passive) tooMany() bool {
 	var ok, failed int32
 	for i := range p.slots {
 		ok += p.slots[i].ok.Load()
 		failed += p.slots[i].failed.Load()
 	}
+	ok = max(ok, 0)
 	return ok+failed >= minOutcomes && failed > ok
 }
 

@@ -79,6 +79,8 @@ const (
 	idleTimeout = 4 * time.Second
 	// maxPage is far above any real page (8 engines: 288 KB).
 	maxPage = 8 << 20
+	// maxHead is what the relay takes of a response head, too; net/http's is 10 MiB.
+	maxHead = 32 << 10
 	// maxUnderWay bounds the requests under way at once. It is above any fleet of
 	// today, so that replicas that hang do not hold up the others of a tick.
 	maxUnderWay = 256

@@ -35,13 +35,15 @@ type Fetcher interface {
 
 type httpFetcher struct{ client *http.Client }
 
-func newHTTPFetcher(dialTLS func(ctx context.Context, network, addr string) (net.Conn, error)) *httpFetcher {
+func newHTTPFetcher(dial, dialTLS func(ctx context.Context, network, addr string) (net.Conn, error)) *httpFetcher {
 	return &httpFetcher{&http.Client{
 		Transport: &http.Transport{
+			DialContext:         dial,
 			DialTLSContext:      dialTLS,
-			DisableCompression:  true,
-			IdleConnTimeout:     idleTimeout,
-			MaxIdleConnsPerHost: 2, // metrics and models
+			DisableCompression:     true,
+			IdleConnTimeout:        idleTimeout,
+			MaxIdleConnsPerHost:    2, // metrics and models
+			MaxResponseHeaderBytes: maxHead,
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}

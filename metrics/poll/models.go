@@ -6,7 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"lbd/balancer"
 )
@@ -90,6 +93,14 @@ func (p *Poller) readModels(ctx context.Context, r *balancer.Replica, key string
 	return models, nil
 }
 
+// Bounds of what a replica may list. Each model costs series in lbd's own metrics and
+// a place in its answers; servers of LoRA adapters list thousands. A name may be a path,
+// which Linux bounds at 4096 bytes (PATH_MAX).
+const (
+	maxModels = 10_000
+	maxName   = 4096
+)
+
 // parseModels reads OpenAI's list of models. An entry that makes no sense spoils
 // the list: half a list would take models out of service.
 func parseModels(body []byte) ([]balancer.ModelInfo, error) {
@@ -102,6 +113,9 @@ func parseModels(body []byte) ([]balancer.ModelInfo, error) {
 	if list.Data == nil {
 		return nil, errors.New(modelsPath + ` has no "data"; want a list of models`)
 	}
+	if n := len(*list.Data); n > maxModels {
+		return nil, fmt.Errorf("%s lists %d models; want at most %d", modelsPath, n, maxModels)
+	}
 	models := make([]balancer.ModelInfo, 0, len(*list.Data))
 	seen := make(map[string]bool, len(*list.Data))
 	for i, raw := range *list.Data {
@@ -111,8 +125,8 @@ func parseModels(body []byte) ([]balancer.ModelInfo, error) {
 		if err := json.Unmarshal(raw, &entry); err != nil {
 			return nil, fmt.Errorf("%s: entry %d: %w", modelsPath, i, err)
 		}
-		if entry.ID == "" {
-			return nil, fmt.Errorf("%s: entry %d has no id", modelsPath, i)
+		if err := checkName(entry.ID); err != nil {
+			return nil, fmt.Errorf("%s: entry %d has %w", modelsPath, i, err)
 		}
 		if !seen[entry.ID] {
 			seen[entry.ID] = true
@@ -120,4 +134,17 @@ func parseModels(body []byte) ([]balancer.ModelInfo, error) {
 		}
 	}
 	return models, nil
+}
+
+// checkName refuses names that no operator has given.
+func checkName(id string) error {
+	switch {
+	case id == "":
+		return errors.New("no id")
+	case len(id) > maxName:
+		return fmt.Errorf("an id of %d bytes, %.40q...; want at most %d", len(id), id, maxName)
+	case strings.ContainsFunc(id, unicode.IsControl), strings.ContainsRune(id, utf8.RuneError):
+		return fmt.Errorf("the id %.80q; want text", id)
+	}
+	return nil
 }

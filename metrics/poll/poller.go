@@ -14,10 +14,10 @@ type Options struct {
 	// the poller it may call Failures, ModelFailures and Age.
 	OnEvent func(Event)
 	Fetcher Fetcher
-	// DialTLS connects to replicas with an https URL; nil = with the system's
-	// authorities. It is not asked with a Fetcher.
-	DialTLS func(ctx context.Context, network, addr string) (net.Conn, error)
-	Now     func() time.Time
+	// Dial connects to replicas, DialTLS to those with an https URL; nil = as the
+	// system does, with its authorities. Neither is asked with a Fetcher.
+	Dial, DialTLS func(ctx context.Context, network, addr string) (net.Conn, error)
+	Now           func() time.Time
 }
 
 // Poller reads the fleet's replicas. Relearn, Failures, ModelFailures and Age
@@ -46,7 +46,7 @@ func New(cfg Config, fleet Fleet, opts Options) *Poller {
 		opts.OnEvent = func(Event) {}
 	}
 	if opts.Fetcher == nil {
-		opts.Fetcher = newHTTPFetcher(opts.DialTLS)
+		opts.Fetcher = newHTTPFetcher(opts.Dial, opts.DialTLS)
 	}
 	if opts.Now == nil {
 		opts.Now = time.Now

@@ -639,9 +639,14 @@ func TestParseModels(t *testing.T) {
 	for _, bad := range []string{
 		"", "null", "[]", "{}", `{"data":null}`, `{"data":{}}`, `{"data":"m"}`, `{"data":["m"]}`, `{"data":[{"id":7}]}`,
 		`{"data":[{"id":null}]}`, `{"data":[{}]}`, `{"data":[{"id":""}]}`, `{"data":[{"id":"m"}`, `{"data":[{"id":"m"}]} x`, `{"data":[null]}`,
+		`{"data":[{"id":"a\u0000b"}]}`, `{"data":[{"id":"a\nb"}]}`, `{"data":[{"id":"\u001b[2J"}]}`, `{"data":[{"id":"\ud800"}]}`, "{\"data\":[{\"id\":\"\xff\"}]}",
+		`{"data":[{"id":"` + strings.Repeat("x", maxName+1) + `"}]}`, `{"data":[` + strings.Repeat(`{"id":"m"},`, maxModels) + `{"id":"m"}]}`,
+		`{"data":` + strings.Repeat("[", 1<<20), `{"data":[{"id":"m","x":` + strings.Repeat("[", 20_000) + strings.Repeat("]", 20_000) + `}]}`,
 	} {
 		if got, err := parseModels([]byte(bad)); err == nil {
-			t.Errorf("%q gives %v, want an error", bad, got)
+			t.Errorf("%.200q gives %d models, want an error", bad, len(got))
+		} else if len(err.Error()) > 400 {
+			t.Errorf("%.40q: an error of %d bytes", bad, len(err.Error()))
 		}
 	}
 }
@@ -657,7 +662,7 @@ func FuzzParseModels(f *testing.F) {
 		}
 		seen := map[string]bool{}
 		for _, m := range models {
-			if m.ID == "" || len(m.Raw) == 0 || seen[m.ID] {
+			if m.ID == "" || len(m.ID) > maxName || strings.ContainsAny(m.ID, "\x00\r\n\x1b") || len(m.Raw) == 0 || seen[m.ID] {
 				t.Fatalf("entry %+v of %v", m, models)
 			}
 			seen[m.ID] = true

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -139,7 +140,7 @@ func TestBothGenerationsOverHTTP(t *testing.T) {
 }
 
 func TestConnectionsEndBeforeUvicornEndsThem(t *testing.T) {
-	tr := newHTTPFetcher(nil).client.Transport.(*http.Transport)
+	tr := newHTTPFetcher(nil, nil).client.Transport.(*http.Transport)
 	if tr.IdleConnTimeout <= 0 || tr.IdleConnTimeout >= 5*time.Second || !tr.DisableCompression || tr.Proxy != nil {
 		t.Errorf("transport %+v", tr)
 	}
@@ -178,6 +179,30 @@ func TestBrokenAnswersAreFailures(t *testing.T) {
 			_, _ = io.WriteString(z, "vllm:num_requests_running 1\n")
 			z.Close()
 		},
+		"a gigabyte": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", strconv.Itoa(1<<30))
+			page := []byte(golden(t, "v0.19.txt"))
+			for sent := 0; sent < 1<<30; sent += len(page) {
+				if _, err := w.Write(page); err != nil {
+					if sent > 2*maxPage+64<<20 { // and what sockets hold
+						t.Errorf("%d bytes were taken in", sent)
+					}
+					return
+				}
+			}
+			t.Error("all of it was taken in")
+		},
+		"never ends": func(w http.ResponseWriter, r *http.Request) {
+			for r.Context().Err() == nil {
+				_, _ = io.WriteString(w, "vllm:num_requests_running 1\n")
+				w.(http.Flusher).Flush()
+				time.Sleep(time.Millisecond)
+			}
+		},
+		"endless head": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("X", strings.Repeat("x", 2*maxHead))
+			_, _ = io.WriteString(w, "vllm:num_requests_running 1\n")
+		},
 		"aborted": func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
 		"error":   func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "dead", 500) },
 		"redirect": func(w http.ResponseWriter, r *http.Request) {
@@ -189,7 +214,11 @@ func TestBrokenAnswersAreFailures(t *testing.T) {
 			s := httptest.NewServer(h)
 			defer s.Close()
 			f := newTestFleet(t, s.URL)
-			p := stopped(t, f, Config{Timeout: 10 * time.Second}, nil)
+			cfg := Config{Timeout: 10 * time.Second}
+			if name == "never ends" {
+				cfg.Timeout = 200 * time.Millisecond
+			}
+			p := stopped(t, f, cfg, nil)
 			pollOnce(p)
 			id := f.Snapshot().Replicas[0].ID
 			if n := p.Failures(id); n != 1 {
@@ -311,7 +340,7 @@ func TestFailureSaysWhy(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.Close()
-	f := newHTTPFetcher(nil)
+	f := newHTTPFetcher(nil, nil)
 	defer f.close()
 	_, _, err = f.Fetch(t.Context(), balancer.NewReplica(e, "", 1), cheapPath, "", nil)
 	if err == nil || strings.Contains(err.Error(), "name%5B") || !strings.Contains(err.Error(), "refused") {

@@ -3,6 +3,8 @@ package upstream
 import (
 	"context"
 	"crypto/tls"
+	"net"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -15,8 +17,10 @@ type Conn struct {
 	// Reused says that the connection has carried a request before.
 	Reused bool
 
-	mark  int64 // bytes written before the current request
-	since time.Time
+	mark   int64 // bytes written before the current request
+	since  time.Time
+	waited time.Duration // unused, before the current request
+	ip     netip.Addr    // of the replica, where it is known by name
 }
 
 // Begin marks the start of a request, for Arrived.
@@ -56,6 +60,18 @@ type Config struct {
 	WriteTimeout time.Duration
 	// Watch hears of connections that replicas close.
 	Watch *sock.Watch
+	// Names knows what the names of replicas stand for; nil = each dial asks the
+	// system.
+	Names Names
+}
+
+// Names is where a pool finds the addresses of a replica that is known by name.
+type Names interface {
+	// Try calls dial with one address (IP:port) after the other until one takes the
+	// connection.
+	Try(ctx context.Context, addr string, dial func(ctx context.Context, addr string) error) error
+	// Current says whether a connection to ip is still one to the name.
+	Current(addr string, ip netip.Addr) bool
 }
 
 // maxIdle bounds the idle connections per replica: a burst may leave many, of
@@ -64,17 +80,22 @@ const maxIdle = 1024
 
 // Pool holds the idle connections of one replica.
 type Pool struct {
-	addr string
-	tls  func() *tls.Config // nil = plain text
-	cfg  Config
+	addr  string
+	named bool               // addr has to be looked up
+	tls   func() *tls.Config // nil = plain text
+	cfg   Config
 
 	mu     sync.Mutex
 	idle   []*Conn // oldest first
+	lesson lesson
 	closed bool
 }
 
 // NewPool returns an empty pool for the replica at addr (host:port).
-func NewPool(addr string, cfg Config) *Pool { return &Pool{addr: addr, cfg: cfg} }
+func NewPool(addr string, cfg Config) *Pool {
+	_, err := netip.ParseAddrPort(addr)
+	return &Pool{addr: addr, named: err != nil && cfg.Names != nil, cfg: cfg}
+}
 
 func (p *Pool) secure() bool { return p.tls != nil }
 
@@ -91,57 +112,93 @@ func (p *Pool) Get(ctx context.Context, now time.Time) (*Conn, error) {
 func (p *Pool) Dial(ctx context.Context) (*Conn, error) {
 	sc, err := p.dial(ctx)
 	if err != nil {
+		p.mu.Lock()
+		p.lesson.forget()
+		p.mu.Unlock()
 		return nil, err
 	}
-	return &Conn{Conn: sc}, nil
+	c := &Conn{Conn: sc}
+	if a, ok := sc.RemoteAddr().(*net.TCPAddr); ok && p.named {
+		c.ip = a.AddrPort().Addr().Unmap()
+	}
+	return c, nil
 }
 
-func (p *Pool) dial(ctx context.Context) (*sock.Conn, error) {
-	if !p.secure() {
-		return sock.Dial(ctx, p.addr, p.cfg.ConnectTimeout, p.cfg.WriteTimeout, p.cfg.Watch)
+func (p *Pool) dial(ctx context.Context) (c *sock.Conn, err error) {
+	if !p.named {
+		return p.dialAt(ctx, p.addr)
 	}
-	return sock.DialTLS(ctx, p.addr, p.tls(), p.cfg.ConnectTimeout, p.cfg.WriteTimeout, p.cfg.Watch)
+	ctx, cancel := context.WithTimeout(ctx, p.cfg.ConnectTimeout)
+	defer cancel()
+	err = p.cfg.Names.Try(ctx, p.addr, func(ctx context.Context, addr string) (err error) {
+		c, err = p.dialAt(ctx, addr)
+		return err
+	})
+	return c, err
 }
+
+// dialAt connects to an address. In TLS the name is still the configuration's.
+func (p *Pool) dialAt(ctx context.Context, addr string) (*sock.Conn, error) {
+	timeout := p.cfg.ConnectTimeout
+	if end, ok := ctx.Deadline(); ok {
+		timeout = min(timeout, time.Until(end)) // the handshake does not look at ctx
+	}
+	if !p.secure() {
+		return sock.Dial(ctx, addr, timeout, p.cfg.WriteTimeout, p.cfg.Watch)
+	}
+	return sock.DialTLS(ctx, addr, p.tls(), timeout, p.cfg.WriteTimeout, p.cfg.Watch)
+}
+
+// moved says that the name of the replica does not stand for the server at the other
+// end any more.
+func (p *Pool) moved(c *Conn) bool { return p.named && !p.cfg.Names.Current(p.addr, c.ip) }
 
 // pop asks the watch only. Its word may be on the way, and stray bytes of a replica
 // would be taken for the next answer: who uses the connection has to see that it
 // is quiet, which Ask does at no cost of its own.
 func (p *Pool) pop(now time.Time) *Conn {
 	for {
-		c := p.take()
+		c, most := p.take(now)
 		if c == nil {
 			return nil
 		}
-		old := now.Sub(c.since) >= p.cfg.IdleTimeout
-		if !old && !c.Gone() {
+		c.waited = now.Sub(c.since)
+		switch {
+		case c.waited >= most:
+			c.Close()
+			return nil // the others are older; Expire closes them
+		case c.Gone():
+			p.Closed(c)
+			c.Close()
+		case p.moved(c):
+			c.Close()
+		default:
 			c.Reused = true
 			return c
-		}
-		c.Close()
-		if old {
-			return nil // the others are older; Expire closes them
 		}
 	}
 }
 
-func (p *Pool) take() *Conn {
+// take returns the connection used last and how long it may have waited.
+func (p *Pool) take(now time.Time) (c *Conn, most time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	n := len(p.idle)
 	if n == 0 {
-		return nil
+		return nil, 0
 	}
-	c := p.idle[n-1]
+	c = p.idle[n-1]
 	p.idle[n-1] = nil
 	p.idle = p.idle[:n-1]
-	return c
+	return c, p.lesson.most(now, p.cfg.IdleTimeout)
 }
 
 // Put gives back a connection whose response was read to its end, at about now.
 func (p *Pool) Put(c *Conn, now time.Time) {
 	c.since = now
+	moved := p.moved(c)
 	p.mu.Lock()
-	keep := !p.closed && len(p.idle) < maxIdle && !c.Gone()
+	keep := !p.closed && !moved && len(p.idle) < maxIdle && !c.Gone() && p.lesson.most(now, p.cfg.IdleTimeout) > 0
 	if keep {
 		p.idle = append(p.idle, c)
 	}
@@ -151,13 +208,19 @@ func (p *Pool) Put(c *Conn, now time.Time) {
 	}
 }
 
-// Expire closes connections that were idle too long or that the replica closed.
+// Expire closes connections that were idle too long, that the replica closed, and
+// those to an address that its name has left.
 func (p *Pool) Expire(now time.Time) {
 	p.mu.Lock()
 	var dead []*Conn
 	kept := p.idle[:0]
 	for _, c := range p.idle {
-		if c.Gone() || now.Sub(c.since) >= p.cfg.IdleTimeout {
+		waited := now.Sub(c.since)
+		gone := c.Gone()
+		if gone {
+			p.lesson.closed(now, waited, p.cfg.IdleTimeout)
+		}
+		if gone || p.moved(c) || waited >= p.lesson.most(now, p.cfg.IdleTimeout) {
 			dead = append(dead, c)
 		} else {
 			kept = append(kept, c)

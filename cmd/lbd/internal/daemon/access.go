@@ -267,7 +267,16 @@ func (d *Daemon) dialTLS(ctx context.Context, _, addr string) (net.Conn, error) 
 	if i >= 0 {
 		id = s.Replicas[i].ID
 	}
-	return d.outward.Dial(ctx, id, addr)
+	nc, err := d.names.DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	c := tls.Client(nc, d.outward.TLS(id, addr))
+	if err := c.HandshakeContext(ctx); err != nil {
+		nc.Close()
+		return nil, err
+	}
+	return c, nil
 }
 
 // refreshFiles reads certificates that have changed.

@@ -27,6 +27,7 @@ import (
 	"lbd/cmd/lbd/internal/config"
 	"lbd/metrics"
 	"lbd/metrics/poll"
+	"lbd/names"
 	"lbd/proxy"
 )
 
@@ -36,6 +37,9 @@ type Options struct {
 	// Load reads the configuration again for a reload; nil = reloads fail.
 	Load    func() (*config.Config, error)
 	Version string
+	// NameRefresh is the time between two look-ups of the host names of replicas; 0 =
+	// 5 s, as lbd/names says.
+	NameRefresh time.Duration
 }
 
 // ErrAddress is wrapped by errors of Start about an address that cannot be
@@ -52,6 +56,7 @@ type Daemon struct {
 	fleet    *fleet.Fleet
 	health   *health.Checker
 	poller   *poll.Poller
+	names    *names.Names
 	proxy    *proxy.Server
 	admin    *admin.Server
 
@@ -84,13 +89,14 @@ func New(cfg *config.Config, o Options) (*Daemon, error) {
 	if err := d.fleet.Configure(fleetConfig(cfg)); err != nil {
 		return nil, err
 	}
-	d.health = health.New(healthConfig(cfg), d.fleet, health.Options{OnEvent: d.healthEvent, DialTLS: d.dialTLS, Authorization: d.outward.Authorization})
-	d.poller = poll.New(d.pollConfig(cfg, a), d.fleet, poll.Options{OnEvent: d.pollEvent, DialTLS: d.dialTLS})
+	d.names = names.New(names.Options{OnEvent: d.nameEvent, Refresh: o.NameRefresh})
+	d.health = health.New(healthConfig(cfg), d.fleet, health.Options{OnEvent: d.healthEvent, Dial: d.names.DialContext, DialTLS: d.dialTLS, Authorization: d.outward.Authorization})
+	d.poller = poll.New(d.pollConfig(cfg, a), d.fleet, poll.Options{OnEvent: d.pollEvent, Dial: d.names.DialContext, DialTLS: d.dialTLS})
 	d.registry.MustRegister(metrics.NewFleetCollector(d.fleet.Snapshot, func(id string) uint64 {
 		return d.poller.Failures(id) + d.poller.ModelFailures(id)
 	}), metrics.NewKeyCollector(d.keyUsage), metrics.NewAffinityCollector(d.affinityUsage))
 	d.proxy, err = proxy.New(proxy.Options{
-		Config: proxyConfig(cfg, a), Affinity: d.affinity, Prefixes: d.prefixes, Keys: d.keys, Outward: d.outward, TLS: tlsConfig(d.mainTLS), Fleet: d.fleet, Health: d.health, Models: d.poller, Metrics: d.metrics,
+		Config: proxyConfig(cfg, a), Affinity: d.affinity, Prefixes: d.prefixes, Keys: d.keys, Outward: d.outward, Names: d.names, TLS: tlsConfig(d.mainTLS), Fleet: d.fleet, Health: d.health, Models: d.poller, Metrics: d.metrics,
 		Gatherer: d.registry, Log: d.log("proxy"), Version: o.Version,
 	})
 	if err != nil {
@@ -149,6 +155,7 @@ func (d *Daemon) Start() error {
 		return err
 	}
 	d.warnOfAccess(cfg)
+	d.names.Start()
 	d.health.Start()
 	d.poller.Start()
 	d.wg.Add(1)
@@ -215,6 +222,7 @@ func (d *Daemon) Stop(ctx context.Context) error {
 	}
 	d.poller.Stop()
 	d.health.Stop()
+	d.names.Stop()
 	d.wg.Wait()
 	return err
 }
