@@ -38,8 +38,8 @@ type httpFetcher struct{ client *http.Client }
 func newHTTPFetcher(dial, dialTLS func(ctx context.Context, network, addr string) (net.Conn, error)) *httpFetcher {
 	return &httpFetcher{&http.Client{
 		Transport: &http.Transport{
-			DialContext:         dial,
-			DialTLSContext:      dialTLS,
+			DialContext:            dial,
+			DialTLSContext:         dialTLS,
 			DisableCompression:     true,
 			IdleConnTimeout:        idleTimeout,
 			MaxIdleConnsPerHost:    2, // metrics and models
