@@ -46,8 +46,8 @@ type replayOptions struct {
 
 	ttft, ttftPerToken, tpot time.Duration
 
-	file  string
-	quiet bool
+	file, html string
+	quiet      bool
 
 	dropped int
 }
@@ -67,7 +67,7 @@ Several fleets in --replicas answer what fewer of them would have meant. With
 takes the rules of other projects: ` + strings.Join(rivals.Names(), ", ") + `.`,
 		Example: `  lbd replay --trace conversation_trace.jsonl.gz --trace-format mooncake --trace-speed 5
   lbd replay --trace conv.csv.gz --trace-format azure --strategies cycle,least-waiting --replicas 8,6
-  lbd replay --trace access.log --trace-format access-log --replicas 8,6 --ttft 1s --bounds
+  lbd replay --trace access.log --trace-format access-log --strategies least-waiting,least-cost --replicas 8,6 --html what-if.html
   lbd replay --trace agents.jsonl.gz --trace-format agents --sessions 64 --requests 5000
   lbd replay --made shared-prefix --rate 50 --fault crash:3@20s+30s --fault slow:1@10s+1m*2.5`,
 		Args: cobra.NoArgs,
@@ -113,6 +113,7 @@ func (o *replayOptions) addFlags(cmd *cobra.Command) {
 	f.DurationVar(&o.tpot, "tpot", 50*time.Millisecond, "... and a mean time per further token up to this")
 
 	f.StringVar(&o.file, "json", "", "write the results to this `file`")
+	f.StringVar(&o.html, "html", "", "write them to this `file` as one page with plots")
 	f.BoolVar(&o.quiet, "quiet", false, "no progress")
 }
 
@@ -139,6 +140,9 @@ func (o *replayOptions) run(cmd *cobra.Command) error {
 		return err
 	}
 	if err := o.showBounds(cmd, plan, results); err != nil {
+		return err
+	}
+	if err := o.writePage(results); err != nil {
 		return err
 	}
 	return o.write(results)

@@ -75,3 +75,31 @@ func TestReplayMadeUp(t *testing.T) {
 		t.Errorf("%+v; want the kinds there are", res)
 	}
 }
+
+// The page has every strategy and fleet, with curves.
+func TestReplayPage(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "what-if.html")
+	res := lbd(t, "replay", "--quiet", "--made", "poisson", "--rate", "20", "--requests", "200", "--replicas", "3,1", "--seeds", "2",
+		"--strategies", "cycle,least-cost", "--html", file)
+	text, err := os.ReadFile(file)
+	if res.code != 0 || err != nil {
+		t.Fatal(res, err)
+	}
+	for _, want := range []string{
+		"What if: poisson, 20 requests per second", "least-cost", "3 replicas", "1 replicas", "Sizes of the fleet", "p99 TTFT",
+		"Time to first token (TTFT)", "200 requests", "2 seeds",
+	} {
+		if !strings.Contains(string(text), want) {
+			t.Errorf("the page lacks %q", want)
+		}
+	}
+	if n := strings.Count(string(text), `role="img"`); n != 2+2*3 {
+		t.Errorf("%d charts; want two over the fleets and three for each", n)
+	}
+	if strings.Contains(string(text), "NaN") {
+		t.Error("a number that is none")
+	}
+	if res := lbd(t, "replay", "--quiet", "--made", "poisson", "--requests", "100", "--strategies", "cycle", "--html", "/nowhere/x.html"); res.code == 0 {
+		t.Error("a page that cannot be written is no error")
+	}
+}

@@ -23,7 +23,7 @@ func main() {
 	flag.StringVar(&o.out, "out", "bench/results/overhttp", "`path` of the results, without .json and .md")
 	flag.StringVar(&o.strategies, "strategies", "cycle,least-inflight,least-waiting,least-cost", "`names` to compare")
 	flag.IntVar(&o.replicas, "replicas", 4, "replicas of each strategy")
-	flag.Float64Var(&o.speed, "speed", 1.5, "speed of the trace: near what the replicas can carry")
+	flag.Float64Var(&o.speed, "speed", 3.2, "speed of the trace: near what the replicas can carry")
 	flag.IntVar(&o.rounds, "rounds", 1, "rounds there should be")
 	flag.BoolVar(&o.write, "write", false, "measure nothing, only write the table")
 	flag.Parse()

@@ -18,7 +18,7 @@ const (
 	traceFile  = "mooncake_fast25_conversation.jsonl.gz"
 	traceStart = 30 * time.Minute
 	// length of the slice in real time.
-	length = 70 * time.Second
+	length = 60 * time.Second
 	// longest request: a body of 128 KB. Three quarters of the trace's tokens are in requests up to it.
 	longest = 32768
 	// warm of the requests, the first ones, are not counted: caches are empty then.

@@ -109,14 +109,16 @@ func (o *options) work(s *store) (*worker, error) {
 type policy struct {
 	replay.Policy
 	own bool
+	// key names its outcomes: for a tuned rule the setting that was taken, so that another choice leaves no stale ones.
+	key string
 }
 
 func allPolicies() (all []policy) {
 	for _, e := range strategy.Table {
-		all = append(all, policy{replay.Shipped(e), true})
+		all = append(all, policy{replay.Shipped(e), true, e.Name})
 	}
 	for _, p := range rivals.Table {
-		all = append(all, policy{p, false})
+		all = append(all, policy{p, false, rivals.Setup(p.Name)})
 	}
 	return all
 }
@@ -126,7 +128,7 @@ func settings() (all []policy) {
 	for i := range rivals.Tunables {
 		t := &rivals.Tunables[i]
 		for k := range t.Tried {
-			all = append(all, policy{t.Policy(k), false})
+			all = append(all, policy{t.Policy(k), false, t.Policy(k).Name})
 		}
 	}
 	return all

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"go.uber.org/goleak"
+
+	"lbd/bench/replay/rivals"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -115,6 +117,26 @@ func TestCellsAreWhole(t *testing.T) {
 			w, err := cells[i].traffic(newData(""), 1, 10)
 			if err != nil || w == nil {
 				t.Errorf("%s: %v", name, err)
+			}
+		}
+	}
+}
+
+// No setting that was tried was better in the tuning cells than the one that is taken.
+func TestTheBestSettingsAreTaken(t *testing.T) {
+	s, err := openStore("../../results/placement.jsonl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range rivals.Tunables {
+		tn := &rivals.Tunables[i]
+		scores := tuning(s, tn)
+		for k, score := range scores {
+			if score == 0 {
+				t.Errorf("%s: no outcomes in the tuning cells; run -tune", tn.Policy(k).Name)
+			}
+			if score > scores[tn.Taken]+1e-9 {
+				t.Errorf("%s reaches %.4f, more than the %.4f of %q, which is taken", tn.Policy(k).Name, score, scores[tn.Taken], tn.Tried[tn.Taken].Label)
 			}
 		}
 	}

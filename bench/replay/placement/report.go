@@ -101,7 +101,7 @@ func gridOf(s *store) grid {
 	g := grid{}
 	rev := map[string]int{}
 	for _, p := range allPolicies() {
-		rev[p.Name] = s.newest(p.Name)
+		rev[p.Name] = s.newest(p.key)
 	}
 	for i := range cells {
 		c := &cells[i]
@@ -109,7 +109,7 @@ func gridOf(s *store) grid {
 		for _, p := range allPolicies() {
 			got := sample{}
 			for _, o := range s.done {
-				if o.Cell == c.name && o.Rev == c.rev && o.Policy == p.Name && o.PolicyRev == rev[p.Name] && o.Share == 0 {
+				if o.Cell == c.name && o.Rev == c.rev && o.Policy == p.key && o.PolicyRev == rev[p.Name] && o.Share == 0 {
 					got[o.Seed] = o.Capacity
 				}
 			}

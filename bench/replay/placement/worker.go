@@ -47,7 +47,7 @@ type task struct {
 // latencies, further seeds, and the rest.
 func (w *worker) fill() error {
 	if w.tune {
-		w.all(w.capacities(2, func(*cell, policy) bool { return true }))
+		w.all(w.capacities(tuningSeeds, func(*cell, policy) bool { return true }))
 		return w.err
 	}
 	reference := func(c *cell, p policy) bool { return c.main && p.Name == reference }
@@ -118,10 +118,10 @@ func (w *worker) capacity(c *cell, p policy, seed uint64) float64 {
 }
 
 func (w *worker) job(t task) job {
-	j := job{cell: t.c.name, rev: t.c.rev, policy: t.p.Name, seed: t.seed, share: t.share}
+	j := job{cell: t.c.name, rev: t.c.rev, policy: t.p.key, seed: t.seed, share: t.share}
 	if t.p.own {
 		if j.policyRev = w.rev; j.policyRev == 0 {
-			j.policyRev = max(1, w.store.newest(t.p.Name))
+			j.policyRev = max(1, w.store.newest(t.p.key))
 		}
 	}
 	return j
@@ -212,7 +212,7 @@ func (w *worker) workload(t task) func(load float64) *replay.Workload {
 // guess is where to begin a search, and how far to go first: near what an earlier seed had, as the reference's capacity
 // moved from that seed to this one; else at what the rule had beside the reference in other cells.
 func (w *worker) guess(t task) (from float64, stride int) {
-	ref := policy{Policy: replay.Policy{Name: reference}}
+	ref := policy{key: reference}
 	here := w.capacity(t.c, ref, t.seed)
 	for seed := t.seed - 1; seed > 0; seed-- {
 		before, was := w.capacity(t.c, ref, seed), w.capacity(t.c, t.p, seed)
@@ -243,7 +243,7 @@ func (w *worker) guess(t task) (from float64, stride int) {
 
 // latency runs at a share of the reference's capacity, once that is known.
 func (w *worker) latency(t task, o *outcome) (string, error) {
-	load := w.capacity(t.c, policy{Policy: replay.Policy{Name: reference}}, t.seed) * t.share
+	load := w.capacity(t.c, policy{key: reference}, t.seed) * t.share
 	if load == 0 {
 		return "", nil
 	}

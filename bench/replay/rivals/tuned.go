@@ -14,8 +14,9 @@ type Tunable struct {
 	Name string
 	// Tried are the settings, the shipped ones among them where they are of the same kind.
 	Tried []Setting
-	// Taken is the number of the best of Tried.
-	Taken int
+	// Taken is the number of the best of Tried. Where that is the Shipped setting there is no tuned rule.
+	Taken   int
+	Shipped bool
 }
 
 // Setting is one way to set a rule.
@@ -31,9 +32,22 @@ func (t *Tunable) Policy(setting int) replay.Policy {
 	return replay.Policy{Name: t.Name + " (" + s.Label + ")", New: s.New, Poll: s.Poll}
 }
 
+// Setup is the name under which results of a rule of Table are kept: that of the setting taken, for a tuned one.
+func Setup(name string) string {
+	for i := range Tunables {
+		if t := &Tunables[i]; t.Name+"-tuned" == name {
+			return t.Policy(t.Taken).Name
+		}
+	}
+	return name
+}
+
 func tuned() (all []replay.Policy) {
 	for i := range Tunables {
 		t := &Tunables[i]
+		if t.Shipped {
+			continue
+		}
 		p := t.Policy(t.Taken)
 		p.Name, p.What = t.Name+"-tuned", t.Name+" with "+t.Tried[t.Taken].Label
 		all = append(all, p)
@@ -44,36 +58,36 @@ func tuned() (all []replay.Policy) {
 // Tunables lists the rules that have settings worth trying. Rules without any (lmetric, c3, the naive ones, least-request,
 // session-hash) run as they are.
 var Tunables = []Tunable{
-	{Name: "polled-two-choices", Tried: []Setting{
+	{Name: "polled-two-choices", Taken: 2, Tried: []Setting{
 		{"polls every 30 s", newPolledTwo, polledTwoPoll}, {"polls every 1 s", newPolledTwo, time.Second},
 		{"polls every 100 ms", newPolledTwo, vllmDPPoll},
 	}},
 	{Name: "prequal", Tried: settings("Q_RIF %g", makePrequal, .1, .3, .5, .7, .84, .95)},
-	{Name: "prefix-hash", Tried: settings("load bound %g", makePrefixHash, 1, 1.05, 1.1, 1.25, 1.5, 2)},
-	{Name: "aibrix-prefix", Tried: []Setting{
+	{Name: "prefix-hash", Taken: 2, Tried: settings("load bound %g", makePrefixHash, 1, 1.05, 1.1, 1.25, 1.5, 2)},
+	{Name: "aibrix-prefix", Taken: 1, Tried: []Setting{
 		aibrix(4, 1), aibrix(8, 1), aibrix(8, 2), aibrix(16, 1), aibrix(16, 2), aibrix(32, 2),
 	}},
-	{Name: "sglang-cache-aware", Tried: []Setting{
+	{Name: "sglang-cache-aware", Taken: 5, Tried: []Setting{
 		sglang(.3, 64, 1.5), sglang(.3, 32, 1.1), sglang(.3, 16, 1.25), sglang(.3, 8, 1.1), sglang(.5, 16, 1.25), sglang(.1, 16, 1.25), sglang(.1, 8, 1.1), sglang(.02, 16, 1.25),
 	}},
-	{Name: "smg-cache-aware", Tried: []Setting{
+	{Name: "smg-cache-aware", Taken: 4, Tried: []Setting{
 		smg(.3, 1.5, 64), smg(.3, 1.5, 16), smg(.3, 1.25, 8), smg(.3, 1.1, 4), smg(.3, 1.05, 2), smg(.1, 1.1, 4), smg(.5, 1.25, 8),
 	}},
-	{Name: "llmd-blend", Tried: []Setting{
+	{Name: "llmd-blend", Taken: 4, Tried: []Setting{
 		blend(3, 2, 2), blend(1, 2, 2), blend(1, 1, 4), blend(3, 2, 8), blend(1, 4, 1), blend(1, 4, 8), blend(1, 8, 1),
 	}},
-	{Name: "llmd-sticky", Tried: []Setting{
+	{Name: "llmd-sticky", Taken: 2, Tried: []Setting{
 		sticky(.8, .1), sticky(.9, .25), sticky(.8, .25), sticky(.8, 1), sticky(.8, 4), sticky(.5, .25), sticky(.5, 1), sticky(.3, .25), sticky(.3, 1),
 	}},
-	{Name: "preble", Tried: []Setting{
+	{Name: "preble", Taken: 5, Tried: []Setting{
 		prebles(.5, 3*time.Minute), prebles(.5, time.Minute), prebles(.5, 20*time.Second), prebles(.25, time.Minute), prebles(.75, time.Minute), prebles(.9, time.Minute), prebles(.75, 20*time.Second),
 	}},
-	{Name: "skywalker", Tried: settings("pushes up to %g waiting", makeSkyWalker, 0, 1, 2, 4)},
-	{Name: "dualmap", Tried: settings("limit %g ms", makeDualMap, 50, 100, 250, 500, 1000, 2000)},
-	{Name: "smetric", Tried: []Setting{
+	{Name: "skywalker", Shipped: true, Tried: settings("pushes up to %g waiting", makeSkyWalker, 0, 1, 2, 4)},
+	{Name: "dualmap", Taken: 1, Tried: settings("limit %g ms", makeDualMap, 50, 100, 250, 500, 1000, 2000)},
+	{Name: "smetric", Taken: 9, Tried: []Setting{
 		smetrics(1e-4, .2, .1), smetrics(1e-5, .2, .1), smetrics(1e-5, .5, .1), smetrics(1e-5, 1, .1), smetrics(1e-5, .2, .5), smetrics(1e-5, .1, .3), smetrics(1e-5, .05, .1), smetrics(1e-4, .05, .1), smetrics(1e-4, .2, .9), smetrics(1e-5, .2, .9),
 	}},
-	{Name: "dynamo", Tried: []Setting{
+	{Name: "dynamo", Taken: 5, Tried: []Setting{
 		dynamos(1, dynamoTTL), dynamos(.5, dynamoTTL), dynamos(2, dynamoTTL), dynamos(4, dynamoTTL), dynamos(8, dynamoTTL), dynamos(16, dynamoTTL), dynamos(64, dynamoTTL), dynamos(4, indexTTL),
 	}},
 }
