@@ -132,16 +132,39 @@ func (s *Server) SetReplicaAPIKey(key string) { s.apiKey.Store(&key) }
 func (s *Server) Start(addr string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if err := s.startable(); err != nil {
+		return err
+	}
+	ln, err := net.Listen("tcp", addr)
+	if err != nil {
+		return err
+	}
+	return s.begin(ln, addr)
+}
+
+// StartOn is Start for a socket that listens already on addr, which Stop closes.
+func (s *Server) StartOn(ln net.Listener, addr string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.startable(); err != nil {
+		ln.Close()
+		return err
+	}
+	return s.begin(ln, addr)
+}
+
+func (s *Server) startable() error {
 	switch {
 	case s.stopped:
 		return errors.New("the admin listener was stopped; want a new one")
 	case s.listener != nil:
 		return errors.New("the admin listener was started before")
 	}
-	ln, err := net.Listen("tcp", addr)
-	if err != nil {
-		return err
-	}
+	return nil
+}
+
+// begin serves unless others could get in without proof.
+func (s *Server) begin(ln net.Listener, addr string) error {
 	a, ok := ln.Addr().(*net.TCPAddr)
 	s.exposed = ok && !a.IP.IsLoopback()
 	if s.exposed && s.token.Load() == nil && !s.wantsCertificates() {

@@ -13,6 +13,8 @@ type Config struct {
 	MaxBody   int // bytes of a request body
 	MaxHeader int // bytes of a request head; start
 
+	Connections Connections
+
 	ClientIdle  time.Duration // keep-alive between requests; start
 	ClientRead  time.Duration // head and body of one request; start
 	ClientWrite time.Duration // a client that takes no byte so long is dropped; start

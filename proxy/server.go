@@ -81,6 +81,7 @@ type Server struct {
 	pools  *upstream.Pools
 	ln     *sock.Listener
 	served chan error
+	crowd  crowd
 
 	admission *admission.Admission
 	draining  atomic.Bool
@@ -130,17 +131,6 @@ func (s *Server) poolConfig(c *Config) upstream.Config {
 	}
 }
 
-// Start listens on addr and serves until Stop.
-func (s *Server) Start(addr string) error {
-	ln, err := sock.Listen(addr, s.watch, s.cfg.Load().ClientWrite)
-	if err != nil {
-		return err
-	}
-	s.ln = ln
-	go func() { s.served <- s.in.Serve(ln) }()
-	return nil
-}
-
 // Addr returns the address listened on.
 func (s *Server) Addr() net.Addr { return s.ln.Addr() }
 
@@ -150,6 +140,7 @@ func (s *Server) SetConfig(c Config) {
 	s.cfg.Store(&c)
 	s.admission.SetConfig(c.Admission.Config)
 	s.in.SetLimits(limits(&c))
+	s.setConnections(&c)
 	s.pools.SetConfig(s.poolConfig(&c))
 }
 

@@ -26,11 +26,7 @@ the proxy.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := loadConfig(cmd)
-			if err != nil {
-				return err
-			}
-			return runProxy(cmd, cfg)
+			return serve(cmd)
 		},
 	}
 	config.Flags(root.Flags())

@@ -8,16 +8,34 @@ import (
 
 	"lbd/cmd/lbd/internal/config"
 	"lbd/cmd/lbd/internal/daemon"
+	"lbd/cmd/lbd/internal/handover"
 )
 
+// serve runs the proxy on the sockets this process was given, or its own. An lbd that
+// has passed them on hears why if that fails.
+func serve(cmd *cobra.Command) error {
+	in, err := handover.Inherit()
+	if err != nil {
+		err = exitError{exitStart, err}
+	} else {
+		err = runProxy(cmd, in)
+	}
+	in.Failed(err)
+	return err
+}
+
 // runProxy runs the proxy until it is told to stop.
-func runProxy(cmd *cobra.Command, cfg *config.Config) error {
+func runProxy(cmd *cobra.Command, in *handover.Inherited) error {
+	cfg, err := loadConfig(cmd)
+	if err != nil {
+		return err
+	}
 	log := daemon.NewLogger(cmd.ErrOrStderr(), cfg)
 	if err := logConfig(cfg, log); err != nil {
 		return err
 	}
 	d, err := daemon.New(cfg, daemon.Options{
-		Log: log, Version: buildVersion().Version, Load: func() (*config.Config, error) { return loadConfig(cmd) },
+		Log: log, Version: buildVersion().Version, Inherited: in, Load: func() (*config.Config, error) { return loadConfig(cmd) },
 	})
 	if err != nil {
 		return exitError{exitStart, err}

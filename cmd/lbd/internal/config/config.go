@@ -14,8 +14,9 @@ type Config struct {
 	// File is the path given with --config or LBD_CONFIG; empty without one.
 	File string
 
-	Listen      string
-	AdminListen string // empty = no admin listener
+	Listen          string
+	AdminListen     string // empty = no admin listener
+	ListenReuseport bool
 
 	// TLS of the two listeners; empty paths = plain HTTP, empty CA = no client
 	// certificate wanted.
@@ -61,6 +62,9 @@ type Config struct {
 	MaxRequestBodySize   Size
 	MaxRequestHeaderSize Size
 
+	MaxConnections          int // 0 = what descriptors allow
+	MaxConnectionsPerClient int // 0 = no limit
+
 	ClientIdleTimeout   time.Duration
 	ClientReadTimeout   time.Duration
 	ClientWriteTimeout  time.Duration
@@ -69,6 +73,7 @@ type Config struct {
 	StreamIdleTimeout   time.Duration
 	UpstreamIdleTimeout time.Duration
 	DrainTimeout        time.Duration // 0 = running requests are cut at once
+	DrainIdleTimeout    time.Duration
 
 	MaxAttempts        int
 	HealthPath         string
@@ -138,7 +143,7 @@ type Replica struct {
 	// CacheTokens is how many tokens of prompts the replica keeps beyond those in
 	// use; 0 leaves it to its metrics.
 	CacheTokens int
-	Access ReplicaAccess
+	Access      ReplicaAccess
 }
 
 // Origins returns where the value of each key came from, by key.

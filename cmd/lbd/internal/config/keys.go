@@ -138,6 +138,12 @@ var keys = []*key{
 		field: func(c *Config) any { return &c.AdminListen },
 	},
 	{
+		name: "listen_reuseport", group: groupListen, def: "false",
+		help:  "open both listeners with SO_REUSEPORT, so that another lbd can start beside this one",
+		more:  "Both need it. Clients whose connection this lbd has not accepted yet when it stops are reset; SIGUSR2 and socket activation lose none.",
+		field: func(c *Config) any { return &c.ListenReuseport },
+	},
+	{
 		name: "tls_cert_file", group: groupListen,
 		help:  "certificate chain (PEM) of the main listener, which then speaks TLS",
 		more:  "With tls_key_file. The files are read again within seconds after they change; other paths need a restart.",
@@ -364,6 +370,20 @@ var keys = []*key{
 		min:  1 << 10, max: 16 << 20,
 		field: func(c *Config) any { return &c.MaxRequestHeaderSize },
 	},
+	{
+		name: "max_connections", group: groupLimits, def: "0", reload: true,
+		help: "most connections of clients; 0 = half of what RLIMIT_NOFILE leaves, which is also the most",
+		more: "Each may need a second descriptor, to a replica. When there is no more room, the connection is closed that has waited longest for a request; if none waits, the newcomer is answered 503, or closed in TLS.",
+		min:  0, max: 1 << 30,
+		field: func(c *Config) any { return &c.MaxConnections },
+	},
+	{
+		name: "max_connections_per_client", group: groupLimits, def: "0", reload: true,
+		help: "most connections of one address, or of one /64 in IPv6; 0 = no limit",
+		more: "trusted_proxies are exempt: their address stands for many. So are not clients that share an address behind a NAT.",
+		min:  0, max: 1 << 30,
+		field: func(c *Config) any { return &c.MaxConnectionsPerClient },
+	},
 
 	{
 		name: "client_idle_timeout", group: groupTimeouts, def: "75s",
@@ -415,6 +435,13 @@ var keys = []*key{
 		help: "how long running requests may finish after SIGTERM; 0 = not at all",
 		min:  ms, max: week,
 		field: func(c *Config) any { return &c.DrainTimeout },
+	},
+	{
+		name: "drain_idle_timeout", group: groupTimeouts, def: "5s", reload: true, zero: true,
+		help: "how long a connection without a request stays open after SIGTERM or a hand-over; 0 = not at all",
+		more: "A request that comes on it is answered, with Connection: close. Clients then never meet a connection that closes under their request, but for those that send their first one later than this.",
+		min:  ms, max: week,
+		field: func(c *Config) any { return &c.DrainIdleTimeout },
 	},
 
 	{

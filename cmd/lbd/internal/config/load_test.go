@@ -74,7 +74,7 @@ func TestDefaults(t *testing.T) {
 
 		ClientIdleTimeout: 75 * time.Second, ClientReadTimeout: 5 * time.Minute, ClientWriteTimeout: 5 * time.Minute,
 		ConnectTimeout: 5 * time.Second, FirstByteTimeout: 15 * time.Minute, StreamIdleTimeout: 5 * time.Minute,
-		UpstreamIdleTimeout: 3 * time.Second, DrainTimeout: 10 * time.Minute,
+		UpstreamIdleTimeout: 3 * time.Second, DrainTimeout: 10 * time.Minute, DrainIdleTimeout: 5 * time.Second,
 
 		MaxAttempts: 3, HealthPath: "/health", HealthInterval: 2 * time.Second, HealthTimeout: 5 * time.Second,
 		UnhealthyThreshold: 3, EjectionTime: time.Second, MaxEjectionTime: time.Minute,
@@ -115,6 +115,10 @@ var otherValues = map[string][3]string{
 	"response_headers":        {"false", "true", "0"},
 	"token_metrics":           {"false", "true", "0"},
 	"access_log_prefixes":     {"true", "0", "1"},
+
+	"max_connections":            {"5", "6", "7"},
+	"max_connections_per_client": {"5", "6", "7"},
+	"listen_reuseport":           {"true", "0", "1"},
 
 	"tls_cert_file":            {"a.crt", "b.crt", "c.crt"},
 	"tls_key_file":             {"a.key", "b.key", "c.key"},

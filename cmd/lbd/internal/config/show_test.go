@@ -146,7 +146,7 @@ func TestChanged(t *testing.T) {
 		t.Errorf("nothing changed, but got %v %v", applied, restart)
 	}
 	needRestart := map[string]bool{
-		"listen": true, "admin_listen": true, "log_format": true, "max_request_header_size": true,
+		"listen": true, "admin_listen": true, "listen_reuseport": true, "log_format": true, "max_request_header_size": true,
 		"tls_cert_file": true, "tls_key_file": true, "tls_client_ca_file": true,
 		"admin_tls_cert_file": true, "admin_tls_key_file": true, "admin_tls_client_ca_file": true,
 		"client_idle_timeout": true, "client_read_timeout": true, "client_write_timeout": true, "affinity_entries": true,

@@ -25,6 +25,7 @@ import (
 	"lbd/balancer/prefix"
 	"lbd/balancer/strategy"
 	"lbd/cmd/lbd/internal/config"
+	"lbd/cmd/lbd/internal/handover"
 	"lbd/metrics"
 	"lbd/metrics/poll"
 	"lbd/names"
@@ -40,6 +41,8 @@ type Options struct {
 	// NameRefresh is the time between two look-ups of the host names of replicas; 0 =
 	// 5 s, as lbd/names says.
 	NameRefresh time.Duration
+	// Inherited are the sockets this process was given; nil = none.
+	Inherited *handover.Inherited
 }
 
 // ErrAddress is wrapped by errors of Start about an address that cannot be
@@ -66,6 +69,9 @@ type Daemon struct {
 
 	affinity *affinity.Homes
 	prefixes *prefix.Index // of all models, so that its memory is bounded once
+
+	sockets   []handover.Socket
+	succeeded atomic.Bool // by an lbd that serves on the same sockets
 
 	reload  sync.Mutex
 	stopped atomic.Bool
@@ -94,9 +100,10 @@ func New(cfg *config.Config, o Options) (*Daemon, error) {
 	d.poller = poll.New(d.pollConfig(cfg, a), d.fleet, poll.Options{OnEvent: d.pollEvent, Dial: d.names.DialContext, DialTLS: d.dialTLS})
 	d.registry.MustRegister(metrics.NewFleetCollector(d.fleet.Snapshot, func(id string) uint64 {
 		return d.poller.Failures(id) + d.poller.ModelFailures(id)
-	}), metrics.NewKeyCollector(d.keyUsage), metrics.NewAffinityCollector(d.affinityUsage))
+	}), metrics.NewKeyCollector(d.keyUsage), metrics.NewAffinityCollector(d.affinityUsage),
+		metrics.NewConnectionCollector(func() metrics.Connections { return d.proxy.Connections() }))
 	d.proxy, err = proxy.New(proxy.Options{
-		Config: proxyConfig(cfg, a), Affinity: d.affinity, Prefixes: d.prefixes, Keys: d.keys, Outward: d.outward, Names: d.names, TLS: tlsConfig(d.mainTLS), Fleet: d.fleet, Health: d.health, Models: d.poller, Metrics: d.metrics,
+		Config: d.proxyConfig(cfg, a), Affinity: d.affinity, Prefixes: d.prefixes, Keys: d.keys, Outward: d.outward, Names: d.names, TLS: tlsConfig(d.mainTLS), Fleet: d.fleet, Health: d.health, Models: d.poller, Metrics: d.metrics,
 		Gatherer: d.registry, Log: d.log("proxy"), Version: o.Version,
 	})
 	if err != nil {
@@ -105,6 +112,7 @@ func New(cfg *config.Config, o Options) (*Daemon, error) {
 	if cfg.AdminListen != "" {
 		d.admin = admin.New(d.adminOptions(cfg, a))
 	}
+	d.keepDrained()
 	return d, nil
 }
 
@@ -145,21 +153,24 @@ func (d *Daemon) adminOptions(cfg *config.Config, a *access) admin.Options {
 	}
 }
 
-// Start listens and begins to probe and poll. On an error everything is stopped
-// again.
+// Start listens and begins to probe and poll; where it joins or follows others on
+// their sockets, in the other order. On an error everything is stopped again.
 func (d *Daemon) Start() error {
 	began := time.Now()
 	cfg := d.cfg.Load()
+	joins := d.opt.Inherited.Any() || cfg.ListenReuseport
+	if joins {
+		d.observe()
+		d.settle()
+	}
 	if err := d.listen(cfg); err != nil {
 		d.Stop(context.Background())
 		return err
 	}
 	d.warnOfAccess(cfg)
-	d.names.Start()
-	d.health.Start()
-	d.poller.Start()
-	d.wg.Add(1)
-	go d.housekeeping()
+	if !joins {
+		d.observe()
+	}
 	ev := d.opt.Log.Info().Str("listen", d.Addr().String()).Str("strategy", cfg.Strategy).
 		Int("replicas", len(d.fleet.Snapshot().Replicas)).Str("version", d.opt.Version).Dur("took_ms", time.Since(began))
 	if d.admin != nil {
@@ -169,16 +180,31 @@ func (d *Daemon) Start() error {
 	return nil
 }
 
+// observe begins to look at the replicas.
+func (d *Daemon) observe() {
+	d.names.Start()
+	d.health.Start()
+	d.poller.Start()
+	d.wg.Add(1)
+	go d.housekeeping()
+}
+
 // listen takes clients last: when an address is taken, none was let in.
 func (d *Daemon) listen(cfg *config.Config) error {
 	if d.admin != nil {
-		if err := d.admin.Start(cfg.AdminListen); err != nil {
-			return addressError("admin_listen", cfg, err)
+		ln, addr, err := d.socket(handover.Admin, cfg.AdminListen, cfg)
+		if err == nil {
+			err = d.admin.StartOn(ln, addr)
+		}
+		if err != nil {
+			return addressError(handover.Admin, cfg, err)
 		}
 	}
-	if err := d.proxy.Start(cfg.Listen); err != nil {
-		return addressError("listen", cfg, err)
+	ln, _, err := d.socket(handover.Main, cfg.Listen, cfg)
+	if err != nil {
+		return addressError(handover.Main, cfg, err)
 	}
+	d.proxy.StartOn(ln)
 	return nil
 }
 
@@ -216,7 +242,12 @@ func (d *Daemon) Stop(ctx context.Context) error {
 		return nil
 	}
 	close(d.done)
+	var early sync.WaitGroup
+	if d.succeeded.Load() && d.admin != nil {
+		early.Go(func() { d.admin.Stop(ctx) }) // the next lbd's turn, and not by chance
+	}
 	err := d.proxy.Stop(ctx)
+	early.Wait()
 	if d.admin != nil {
 		d.admin.Stop(ctx)
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"lbd/cmd/lbd/internal/config"
+	"lbd/cmd/lbd/internal/handover"
 )
 
 // Reload reads the configuration again and applies what needs no restart.
@@ -12,6 +13,8 @@ import (
 func (d *Daemon) Reload() error {
 	d.reload.Lock()
 	defer d.reload.Unlock()
+	d.told(handover.NotifyReloading())
+	defer func() { d.told(handover.NotifyReady()) }() // with the new configuration or the old one
 	err := d.tryReload()
 	if err != nil {
 		d.metrics.ReloadSuccessful.Set(0)
@@ -43,7 +46,7 @@ func (d *Daemon) tryReload() error {
 		return err
 	}
 	d.affinity.SetConfig(affinityConfig(next))
-	d.proxy.SetConfig(proxyConfig(next, a))
+	d.proxy.SetConfig(d.proxyConfig(next, a))
 	d.health.SetConfig(healthConfig(next))
 	d.poller.SetConfig(d.pollConfig(next, a))
 	if d.admin != nil {

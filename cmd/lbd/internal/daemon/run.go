@@ -6,38 +6,92 @@ import (
 	"os/signal"
 	"syscall"
 	"time"
+
+	"lbd/cmd/lbd/internal/handover"
 )
 
 // Run serves until SIGTERM, SIGINT or the end of ctx, drains, and returns.
-// SIGHUP reloads. A second signal to stop ends at once.
+// SIGHUP reloads, SIGUSR2 hands over to a new lbd. A second signal to stop ends at
+// once.
 func (d *Daemon) Run(ctx context.Context) error {
 	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGUSR2)
 	defer signal.Stop(signals)
 	if err := d.Start(); err != nil {
 		return err
 	}
+	d.opt.Inherited.Ready()
+	if !d.opt.Inherited.Follows() { // else systemd hears it from the process it knows
+		d.told(handover.NotifyReady())
+	}
+	var next succession
 	for {
 		select {
 		case <-ctx.Done():
+			next.abandon()
 			return d.drain(signals)
-		case s := <-signals:
-			if s == syscall.SIGHUP {
-				d.Reload() // logs its error
-				continue
+		case err := <-next.done:
+			next.abandon()
+			if err == nil {
+				return d.drain(signals)
 			}
-			d.opt.Log.Info().Stringer("signal", s).Msg("stopping")
-			return d.drain(signals)
+		case s := <-signals:
+			switch s {
+			case syscall.SIGHUP:
+				d.Reload() // logs its error
+			case syscall.SIGUSR2:
+				next.begin(ctx, d)
+			default:
+				d.opt.Log.Info().Stringer("signal", s).Msg("stopping")
+				next.abandon()
+				return d.drain(signals)
+			}
 		}
 	}
 }
 
-// drain stops within the drain timeout or at the next signal.
+// succession is a hand-over under way, which signals do not wait for.
+type succession struct {
+	cancel context.CancelFunc // nil: there is none
+	done   chan error
+	over   chan struct{}
+}
+
+// begin does nothing while one is under way.
+func (s *succession) begin(ctx context.Context, d *Daemon) {
+	if s.cancel != nil {
+		return
+	}
+	ctx, s.cancel = context.WithCancel(ctx)
+	s.done, s.over = make(chan error, 1), make(chan struct{})
+	go func(done chan<- error, over chan<- struct{}) {
+		defer close(over)
+		done <- d.HandOver(ctx)
+	}(s.done, s.over)
+}
+
+// abandon waits for its end, which it hastens.
+func (s *succession) abandon() {
+	if s.cancel == nil {
+		return
+	}
+	s.cancel()
+	<-s.over
+	*s = succession{}
+}
+
+// drain stops within the drain timeout or at the next signal. A service manager that
+// stops a service signals all of its processes, so one that was succeeded takes the
+// first signal as the one that it knows of already.
 func (d *Daemon) drain(signals <-chan os.Signal) error {
 	timeout := d.cfg.Load().DrainTimeout
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	began := time.Now()
+	spared := d.succeeded.Load()
+	if !spared {
+		d.told(handover.NotifyStopping())
+	}
 	stopped := make(chan error, 1)
 	go func() { stopped <- d.Stop(ctx) }()
 	d.opt.Log.Info().Dur("timeout_ms", timeout).Msg("draining")
@@ -51,7 +105,12 @@ func (d *Daemon) drain(signals <-chan os.Signal) error {
 			ev.Dur("took_ms", time.Since(began)).Msg("stopped")
 			return nil
 		case s := <-signals:
-			if s != syscall.SIGHUP {
+			switch {
+			case s == syscall.SIGHUP || s == syscall.SIGUSR2:
+			case spared:
+				spared = false
+				d.opt.Log.Info().Stringer("signal", s).Msg("draining already, another signal ends at once")
+			default:
 				d.opt.Log.Warn().Stringer("signal", s).Msg("stopping at once")
 				cancel()
 			}

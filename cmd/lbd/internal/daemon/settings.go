@@ -63,10 +63,11 @@ func admissionConfig(c *config.Config) proxy.Admission {
 	return a
 }
 
-func proxyConfig(c *config.Config, a *access) proxy.Config {
+func (d *Daemon) proxyConfig(c *config.Config, a *access) proxy.Config {
 	return proxy.Config{
 		MaxBody: int(c.MaxRequestBodySize), MaxHeader: int(c.MaxRequestHeaderSize),
-		ClientIdle: c.ClientIdleTimeout, ClientRead: c.ClientReadTimeout, ClientWrite: c.ClientWriteTimeout,
+		Connections: proxy.Connections{Max: d.maxConnections(c), MaxPerClient: c.MaxConnectionsPerClient, DrainIdle: c.DrainIdleTimeout},
+		ClientIdle:  c.ClientIdleTimeout, ClientRead: c.ClientReadTimeout, ClientWrite: c.ClientWriteTimeout,
 		Connect: c.ConnectTimeout, FirstByte: c.FirstByteTimeout, Silence: c.StreamIdleTimeout, UpstreamIdle: c.UpstreamIdleTimeout,
 		MaxAttempts: c.MaxAttempts, ResponseHeaders: c.ResponseHeaders,
 		AccessLog: c.AccessLog, AccessLogSample: c.AccessLogSample, AccessLogPrefixes: c.AccessLogPrefixes, NoTokenMetrics: !c.TokenMetrics,

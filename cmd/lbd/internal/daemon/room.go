@@ -1,0 +1,43 @@
+package daemon
+
+import (
+	"golang.org/x/sys/unix"
+
+	"lbd/cmd/lbd/internal/config"
+)
+
+// Descriptors that are not for clients: listeners, logs, files, the admin listener and
+// the runtime's; a poll, a probe and a control call to each replica at once; and those
+// who are told that there is no room (maxPorch in proxy/internal/inbound).
+const (
+	reservedFDs   = 64 + 128
+	replicaFDs    = 4
+	descriptorsOf = 2 // a client's connection and one to a replica
+)
+
+// maxConnections is how many clients may be connected: what the configuration says,
+// but no more than there are descriptors for. Go raises the soft limit to the hard one
+// when a program starts (go.dev/issue/46279), so what is read is all there is.
+func (d *Daemon) maxConnections(c *config.Config) int {
+	var lim unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &lim); err != nil {
+		d.opt.Log.Warn().Err(err).Msg("the limit of descriptors is unknown, and max_connections not held against it")
+		return c.MaxConnections
+	}
+	most := roomFor(uint64(lim.Cur), len(d.fleet.Snapshot().Replicas))
+	switch {
+	case c.MaxConnections == 0:
+		return most
+	case c.MaxConnections > most:
+		d.opt.Log.Warn().Int("max_connections", c.MaxConnections).Uint64("descriptors", uint64(lim.Cur)).Int("in_force", most).
+			Msg("max_connections is more than descriptors allow; want a larger RLIMIT_NOFILE (LimitNOFILE=, ulimit -n)")
+		return most
+	}
+	return c.MaxConnections
+}
+
+// roomFor is never 0, which would mean no bound.
+func roomFor(descriptors uint64, replicas int) int {
+	left := int(min(descriptors, 1<<30)) - reservedFDs - replicaFDs*replicas
+	return max(left/descriptorsOf, 1)
+}
