@@ -9,8 +9,8 @@ import (
 	"lbd/balancer"
 )
 
-// Request is what a queue wants of a request. Enter's caller makes it; while Enter
-// waits its methods are called by other goroutines, Place and Prefers one at a time.
+// Request is what a queue wants of a request. Enter's caller makes it. While Enter
+// waits its methods are called by other goroutines, one at a time; later none is.
 type Request interface {
 	// Place picks a replica of the model that is not in full, and reserves it. The
 	// slice must not be kept.

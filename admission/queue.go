@@ -245,14 +245,12 @@ func (q *queue) endAll(err error, now time.Time) {
 	}
 }
 
-// left takes out a request whose client has left, if it still waits.
+// left takes out a request whose client has left. The request may long be over, and
+// then its caller uses it for another one; or bytes came, and nobody has left.
 func (q *queue) left(w *waiter) {
-	if !w.req.Gone() {
-		return // bytes that came behind the request
-	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if w.waits {
+	if w.waits && w.req.Gone() {
 		q.end(w, time.Now())
 		w.out <- outcome{err: ErrLeft}
 	}
