@@ -69,14 +69,14 @@ func TestReport(t *testing.T) {
 	text := report(s)
 	for _, want := range []string{
 		"| mooncake | yes | 5 | 9.2 x | lmetric | 10 | -8.0 % (-9.2 to -6.8) | cycle 5 | 12 |", // the oracle is no rival
-		"- mooncake: lmetric, -8.0 %",
+		"- mooncake: lmetric -8.0 %",
 		"| oracle | 100 |", "| lmetric | 83 |",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the report lacks %q:\n%s", want, text)
 		}
 	}
-	if strings.Contains(text, "- mooncake: dynamo") {
+	if strings.Contains(text, "dynamo -") {
 		t.Error("a rival that carries less is among the losses")
 	}
 	newer := outcome{Cell: "mooncake", Rev: cells[0].rev, Policy: ours, PolicyRev: 4, Seed: 1, Capacity: 11}

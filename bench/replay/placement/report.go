@@ -1,138 +1,71 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
-	"math"
-	"math/rand/v2"
 	"slices"
 	"strings"
 )
 
-const ours = "least-cost"
-
-// notRivals are in the table and out of the contest: they know what nobody can know.
-func notRival(name string) bool { return strings.HasPrefix(name, "oracle") }
-
-// sample is the capacities of one policy in one cell, by seed.
-type sample map[uint64]float64
-
-func (s sample) mean() float64 {
-	if len(s) == 0 {
-		return 0
-	}
-	sum := 0.0
-	for _, seed := range s.seeds() {
-		sum += s[seed]
-	}
-	return sum / float64(len(s))
-}
-
-func (s sample) seeds() []uint64 {
-	var seeds []uint64
-	for seed := range s {
-		seeds = append(seeds, seed)
-	}
-	slices.Sort(seeds)
-	return seeds
-}
-
-// ratio compares two policies on the seeds both have.
-type ratio struct {
-	n               int
-	mean, low, high float64
-}
-
-func compare(a, b sample) (r ratio) {
-	var ratios []float64
-	for _, seed := range a.seeds() {
-		if b[seed] > 0 {
-			ratios = append(ratios, a[seed]/b[seed])
-		}
-	}
-	r.n = len(ratios)
-	if r.n == 0 {
-		return r
-	}
-	r.mean = average(ratios)
-	r.low, r.high = bootstrap(ratios)
-	return r
-}
-
-func average(v []float64) float64 {
-	sum := 0.0
-	for _, x := range v {
-		sum += x
-	}
-	return sum / float64(len(v))
-}
-
-const resamples = 2000
-
-// bootstrap is the 95 % interval of the mean, NaN with fewer than three values.
-func bootstrap(v []float64) (low, high float64) {
-	if len(v) < 3 {
-		return math.NaN(), math.NaN()
-	}
-	rng := rand.New(rand.NewPCG(1, 1))
-	means := make([]float64, resamples)
-	for i := range means {
-		for range v {
-			means[i] += v[rng.IntN(len(v))] / float64(len(v))
-		}
-	}
-	slices.Sort(means)
-	return means[resamples*25/1000], means[resamples*975/1000]
-}
-
-func (r ratio) String() string {
-	switch {
-	case r.n == 0:
-		return "-"
-	case math.IsNaN(r.low):
-		return fmt.Sprintf("%+.1f %%", 100*(r.mean-1))
-	}
-	return fmt.Sprintf("%+.1f %% (%+.1f to %+.1f)", 100*(r.mean-1), 100*(r.low-1), 100*(r.high-1))
-}
-
 // grid is all outcomes that hold for the cells and rules as they are now.
-type grid map[string]map[string]sample // by cell, policy
+type grid struct {
+	capacity map[string]map[string]sample // by cell, policy
+	p99      map[float64]grid             // p99 TTFT at a share of the reference's capacity
+}
 
 func gridOf(s *store) grid {
-	g := grid{}
-	rev := map[string]int{}
-	for _, p := range allPolicies() {
-		rev[p.Name] = s.newest(p.key)
+	g := samples(s, 0, func(o *outcome) float64 { return o.Capacity })
+	g.p99 = map[float64]grid{}
+	for _, share := range shares {
+		g.p99[share] = samples(s, share, func(o *outcome) float64 { return o.Figures.TTFT99 })
 	}
+	return g
+}
+
+func samples(s *store, share float64, of func(*outcome) float64) grid {
+	g := grid{capacity: map[string]map[string]sample{}}
 	for i := range cells {
 		c := &cells[i]
-		g[c.name] = map[string]sample{}
+		g.capacity[c.name] = map[string]sample{}
 		for _, p := range allPolicies() {
-			got := sample{}
-			for _, o := range s.done {
-				if o.Cell == c.name && o.Rev == c.rev && o.Policy == p.key && o.PolicyRev == rev[p.Name] && o.Share == 0 {
-					got[o.Seed] = o.Capacity
+			got, rev := sample{}, 0
+			if p.own {
+				rev = s.newest(p.key)
+			}
+			for seed := uint64(1); seed <= maxSeeds; seed++ {
+				if o, ok := s.get(job{cell: c.name, policy: p.key, rev: c.rev, policyRev: rev, seed: seed, share: share}); ok {
+					got[seed] = of(&o)
 				}
 			}
 			if len(got) > 0 {
-				g[c.name][p.Name] = got
+				g.capacity[c.name][p.Name] = got
 			}
 		}
 	}
 	return g
 }
 
-// best is the rival, or the strategy of lbd's own, with the highest mean among those that have the seeds of ours.
-func (g grid) best(cell string, own bool) (name string) {
+// maxSeeds is more than anybody runs.
+const maxSeeds = 100
+
+// best is the rival, or the strategy of lbd's own, that is best beside ours, seed by seed, among those with most seeds in
+// common with it. Better is a higher value, or a lower one for latencies.
+func (g grid) best(cell string, own, lower bool) (name string, r ratio) {
 	for _, p := range allPolicies() {
-		s, ok := g[cell][p.Name]
-		if !ok || p.own != own || p.Name == ours || notRival(p.Name) || len(s) < len(g[cell][ours]) {
+		theirs, ok := g.capacity[cell][p.Name]
+		if !ok || p.own != own || p.Name == ours || notRival(p.Name) {
 			continue
 		}
-		if name == "" || s.mean() > g[cell][name].mean() {
-			name = p.Name
+		to := compare(g.capacity[cell][ours], theirs)
+		better := to.mean < r.mean
+		if lower {
+			better = to.mean > r.mean
+		}
+		if to.n > r.n || to.n == r.n && to.n > 0 && better {
+			name, r = p.Name, to
 		}
 	}
-	return name
+	return name, r
 }
 
 // report is the text of placement.md.
@@ -142,7 +75,12 @@ func report(s *store) string {
 	b.WriteString(preface)
 	g.contest(b)
 	g.losses(b)
-	g.table(b)
+	g.latency(b)
+	g.survival(b)
+	g.table(b, "main cells", func(c *cell) bool { return c.main })
+	g.table(b, "other cells", func(c *cell) bool { return !c.main })
+	tuningTable(b, s)
+	g.done(b)
 	return b.String()
 }
 
@@ -150,33 +88,49 @@ const preface = `# Placement: lbd's strategies against the rules of other projec
 
 Made by ` + "`go run ./bench/replay/placement`" + ` from bench/results/placement.jsonl; see its package comment for method and
 statistics, bench/replay/rivals for what was read into each rule, bench/replay/placement/cells.go for the cells. All of it
-is simulation in virtual time: it ranks rules on one model of vLLM, and is no measurement of a GPU.
+is simulation in virtual time: it ranks rules on one model of vLLM, and is no measurement of a GPU. overhttp.md beside it
+shows that the ranking is that of the daemon over HTTP.
 
 Capacity is the highest load at which enough requests are good, in the cell's unit: the speed of a trace, requests per
-second, or conversations at a time. Rules run with their defaults unless the name says otherwise (-tuned, -fast, -slow).
-oracle rules know what nobody can know and are no rivals. A difference within the 2 % to which loads are searched is none;
-cells with fewer than three seeds have no interval, and their differences are hints.
+second, or conversations at a time. Rules run with the settings their projects ship unless the name says otherwise (-fast
+and -slow are other poll periods); -tuned ones have the settings that did best on the cells marked *. oracle rules know what
+nobody can know and are no rivals. Loads are tried in steps of 2 %: a difference of one step is none. Rules with fewer than
+three seeds in common have no interval, and their differences are hints.
 
 `
 
 // contest is least-cost against the best rival of each cell.
 func (g grid) contest(b *strings.Builder) {
-	b.WriteString("## " + ours + " against the best rival of each cell\n\n")
-	b.WriteString("The goal is never more than 3 % below, and 10 % above in heavy cells (shared prefixes, mixed hardware). The best rival\n" +
-		"is chosen after the fact, per cell: no single rule is that good. Cells marked * were looked at while rules were tuned.\n\n")
-	b.WriteString("| cell | heavy | seeds | " + ours + " | best rival | its | difference (95 %) | best other strategy of lbd | oracle |\n|---|---|---|---|---|---|---|---|---|\n")
+	fmt.Fprintf(b, "## %s against the best rival of each cell\n\nThe goal is never more than 3 %% below, and 10 %% above in heavy cells (shared prefixes, mixed hardware). The best rival\n"+
+		"is chosen after the fact, per cell, tuned ones included: no single rule is that good. Cells marked * were looked at while\nrules were tuned, lbd's and others'.\n\n", ours)
+	rows := &strings.Builder{}
+	within, above, heavy, n := 0, 0, 0, 0
 	for i := range cells {
 		c := &cells[i]
-		own, ok := g[c.name][ours]
-		rival := g.best(c.name, false)
-		if !ok || rival == "" {
+		rival, r := g.best(c.name, false, false)
+		if rival == "" {
 			continue
 		}
-		theirs := g[c.name][rival]
-		fmt.Fprintf(b, "| %s | %s | %d | %.4g %s | %s | %.4g | %s | %s | %s |\n", c.title(), mark(c.heavy), len(own), own.mean(), c.unit,
-			rival, theirs.mean(), compare(own, theirs), g.named(c.name, g.best(c.name, true)), g.named(c.name, "oracle"))
+		own, theirs := g.capacity[c.name][ours], g.capacity[c.name][rival]
+		second, _ := g.best(c.name, true, false)
+		fmt.Fprintf(rows, "| %s | %s | %d | %.4g %s | %s | %.4g | %s | %s | %s |\n", c.title(), mark(c.heavy), r.n, own.mean(), c.unit,
+			rival, theirs.mean(), r, g.named(c.name, second), g.named(c.name, "oracle"))
+		if c.tuned {
+			continue
+		}
+		n++
+		if r.mean >= .97 {
+			within++
+		}
+		if c.heavy {
+			heavy++
+			if r.mean >= 1.1 {
+				above++
+			}
+		}
 	}
-	b.WriteString("\n")
+	fmt.Fprintf(b, "Of %d cells without mark, %s is at most 3 %% below the best rival in %d; of the %d heavy ones among them it is at least 10 %%\nabove in %d.\n\n", n, ours, within, heavy, above)
+	fmt.Fprintf(b, "| cell | heavy | seeds | %s | best rival | its | difference (95 %%) | best other strategy of lbd | oracle |\n|---|---|---|---|---|---|---|---|---|\n%s\n", ours, rows)
 }
 
 func (c *cell) title() string {
@@ -194,7 +148,7 @@ func mark(yes bool) string {
 }
 
 func (g grid) named(cell, name string) string {
-	s, ok := g[cell][name]
+	s, ok := g.capacity[cell][name]
 	if !ok {
 		return "-"
 	}
@@ -206,19 +160,22 @@ func (g grid) named(cell, name string) string {
 
 // losses are the rivals that beat ours by more than 3 % anywhere.
 func (g grid) losses(b *strings.Builder) {
-	b.WriteString("## Cells lost\n\nEvery rival that carries over 3 % more than " + ours + ", with the difference of " + ours + " to it.\n\n")
+	b.WriteString("## Cells lost\n\nEvery rule that carries over 3 % more than " + ours + ", with the difference of " + ours + " to it.\n\n")
 	n := 0
 	for i := range cells {
 		c := &cells[i]
+		var lost []string
 		for _, p := range allPolicies() {
-			theirs, ok := g[c.name][p.Name]
+			theirs, ok := g.capacity[c.name][p.Name]
 			if !ok || p.Name == ours || notRival(p.Name) {
 				continue
 			}
-			if r := compare(g[c.name][ours], theirs); r.n > 0 && r.mean < .97 {
-				fmt.Fprintf(b, "- %s: %s, %s\n", c.title(), p.Name, r)
-				n++
+			if r := compare(g.capacity[c.name][ours], theirs); r.n > 0 && r.mean < .97 {
+				lost = append(lost, p.Name+" "+r.String())
 			}
+		}
+		if n += len(lost); len(lost) > 0 {
+			fmt.Fprintf(b, "- %s: %s\n", c.title(), strings.Join(lost, "; "))
 		}
 	}
 	if n == 0 {
@@ -227,37 +184,146 @@ func (g grid) losses(b *strings.Builder) {
 	b.WriteString("\n")
 }
 
-// table has every policy, relative to the best of its cell, oracles included.
-func (g grid) table(b *strings.Builder) {
-	b.WriteString("## All of them\n\nCapacity in per cent of the best of the cell.\n\n| strategy |")
-	var shown []string
+// latency is the p99 TTFT at common loads.
+func (g grid) latency(b *strings.Builder) {
+	fmt.Fprintf(b, "## Latency at a common load\n\np99 TTFT in ms, all rules at the capacity of %s in the cell and at 80 %% of it. The best rival is again that of the cell, here\n"+
+		"with the lowest p99; the difference is that of the mean ratio (above 0: %s is slower).\n\n", reference, ours)
+	fmt.Fprintf(b, "| cell | load | seeds | %s | best rival | its | difference (95 %%) | best other strategy of lbd |\n|---|---|---|---|---|---|---|---|\n", ours)
 	for i := range cells {
-		if len(g[cells[i].name]) > 0 {
-			shown = append(shown, cells[i].name)
-			fmt.Fprintf(b, " %s |", cells[i].title())
+		c := &cells[i]
+		for _, share := range shares {
+			at := g.p99[share]
+			rival, r := at.best(c.name, false, true)
+			if rival == "" {
+				continue
+			}
+			second, _ := at.best(c.name, true, true)
+			fmt.Fprintf(b, "| %s | %.0f %% | %d | %.0f | %s | %.0f | %s | %s |\n", c.title(), 100*share, r.n, at.capacity[c.name][ours].mean(),
+				rival, at.capacity[c.name][rival].mean(), r, at.named(c.name, second))
 		}
+	}
+	b.WriteString("\n")
+}
+
+// survival is whether rankings outlive errors of the model.
+func (g grid) survival(b *strings.Builder) {
+	b.WriteString("## Does the ranking survive another model of the replicas?\n\nRank correlation (Spearman) of the capacities with those in the cell without the change, over the rules run in both, and\n" +
+		"the first five of each. step-error: each replica's steps by a factor of its own (lognormal, 25 %); steps-slower and -faster:\nall by 25 %; coefficient-error: each constant of the step time up to 30 % off what rules are told; length-error: what lbd\ntakes for the prompt's length (lognormal, 30 %; rivals are told the true one).\n\n" +
+		"| cell | rules | correlation | first five there | first five without |\n|---|---|---|---|---|\n")
+	for i := range cells {
+		c := &cells[i]
+		if c.like == "" {
+			continue
+		}
+		with, without := g.both(c.name, c.like)
+		if len(with) < 5 {
+			continue
+		}
+		fmt.Fprintf(b, "| %s | %d | %.2f | %s | %s |\n", c.name, len(with), spearman(with, without), leaders(with), leaders(without))
+	}
+	b.WriteString("\n")
+}
+
+// standing is a rule's mean capacity in a cell.
+type standing struct {
+	name     string
+	capacity float64
+}
+
+// both is the rules run in two cells, in equal order.
+func (g grid) both(a, b string) (inA, inB []standing) {
+	for _, p := range allPolicies() {
+		x, y := g.capacity[a][p.Name], g.capacity[b][p.Name]
+		if len(x) > 0 && len(y) > 0 && !notRival(p.Name) {
+			inA, inB = append(inA, standing{p.Name, x.mean()}), append(inB, standing{p.Name, y.mean()})
+		}
+	}
+	return inA, inB
+}
+
+func leaders(all []standing) string {
+	sorted := slices.Clone(all)
+	slices.SortStableFunc(sorted, func(a, b standing) int { return cmp.Compare(b.capacity, a.capacity) })
+	var names []string
+	for _, s := range sorted[:min(5, len(sorted))] {
+		names = append(names, s.name)
+	}
+	return strings.Join(names, ", ")
+}
+
+// table has every policy, relative to the best of its cell, oracles included.
+func (g grid) table(b *strings.Builder, title string, which func(*cell) bool) {
+	var shown []*cell
+	for i := range cells {
+		if c := &cells[i]; which(c) && len(g.capacity[c.name]) > 0 {
+			shown = append(shown, c)
+		}
+	}
+	if len(shown) == 0 {
+		return
+	}
+	fmt.Fprintf(b, "## All of them, %s\n\nCapacity in per cent of the best of the cell, and in brackets the number of seeds where there are fewer than five.\n\n| strategy |", title)
+	for _, c := range shown {
+		fmt.Fprintf(b, " %s |", c.title())
 	}
 	b.WriteString("\n|---|" + strings.Repeat("---|", len(shown)) + "\n")
 	for _, p := range allPolicies() {
 		row, any := "", false
-		for _, cell := range shown {
-			s, ok := g[cell][p.Name]
+		for _, c := range shown {
+			s, ok := g.capacity[c.name][p.Name]
 			if !ok {
 				row += " |"
 				continue
 			}
 			any = true
-			row += fmt.Sprintf(" %.0f |", 100*s.mean()/g.top(cell))
+			row += fmt.Sprintf(" %.0f%s |", 100*s.mean()/g.top(c.name), few(len(s)))
 		}
 		if any {
 			fmt.Fprintf(b, "| %s |%s\n", p.Name, row)
 		}
 	}
+	b.WriteString("\n")
+}
+
+func few(seeds int) string {
+	if seeds < 5 {
+		return fmt.Sprintf(" (%d)", seeds)
+	}
+	return ""
 }
 
 func (g grid) top(cell string) (top float64) {
-	for _, s := range g[cell] {
+	for _, s := range g.capacity[cell] {
 		top = max(top, s.mean())
 	}
 	return top
+}
+
+// done says how much of the grid there is, and what is missing.
+func (g grid) done(b *strings.Builder) {
+	const seeds = 5
+	all := allPolicies()
+	have := 0
+	var missing []string
+	for i := range cells {
+		c := &cells[i]
+		var none []string
+		for _, p := range all {
+			n := len(g.capacity[c.name][p.Name])
+			if have += min(n, seeds); n == 0 {
+				none = append(none, p.Name)
+			}
+		}
+		switch {
+		case len(none) == len(all):
+			missing = append(missing, "- "+c.title()+": all of them")
+		case len(none) > 0:
+			missing = append(missing, "- "+c.title()+": "+strings.Join(none, ", "))
+		}
+	}
+	fmt.Fprintf(b, "## What has been run\n\n%d of %d searches (%d cells, %d rules, %d seeds). Rules that came within a fifth of the best of a cell with the first seed\n"+
+		"get their further ones first. The same command runs the rest.\n\n", have, len(cells)*len(all)*seeds, len(cells), len(all), seeds)
+	if len(missing) > 0 {
+		b.WriteString("Not run at all in a cell:\n\n" + strings.Join(missing, "\n") + "\n")
+	}
 }
