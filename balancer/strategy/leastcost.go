@@ -59,15 +59,19 @@ const (
 	usualBytes  = 4.2
 )
 
-// The scales of the rule, in routing.md's terms; README.md says how they were
-// found. LoadFrom and loadSpan: below 40 % load only the request's own first token
-// counts, from 90 % on what it costs others counts in full. prefillScale is the
-// outstanding prefill that means 100 % load. stepBudget is max_num_batched_tokens of
-// vLLM V1 on devices of 70 GiB and more.
+// The scales of the rule; README.md says how they were found. The load is 1 when a
+// replica has prefillScale of prefill to do, on average; from LoadFrom on, what a
+// prefill holds others up begins to count, loadSpan later it counts in full.
+// A KV cache counts as load from fillFrom on: below, being fuller costs nothing.
+// stepBudget is max_num_batched_tokens of vLLM V1 on devices of 70 GiB and more.
 const (
 	loadFrom, loadSpan = 0.4, 0.5
-	prefillScale       = 1e9 // a second
-	stepBudget         = 8192
+	prefillScale       = 250e6 // ns
+	fillFrom           = 0.7
+	// wasteWeight is how much of the delay counts that computing again what another
+	// replica has cached puts on others: most of it is made good in quiet moments.
+	wasteWeight = 0.3
+	stepBudget  = 8192
 	// kvUsable is how much of the KV cache can be filled before requests wait: vLLM
 	// preempts when it is full, and what grows fills it.
 	kvUsable = 0.9
@@ -103,7 +107,7 @@ func (p *leastCost) Place(q *balancer.Request, candidates []*balancer.Replica) b
 	p.look(w, q, candidates)
 	i := p.best(w)
 	v := p.reserve(w, i, q, candidates[i])
-	if grown := candidates[i].PrefillTokens() - w.sights[i].ownPrefill - int64(w.costs[i].uncached); grown > p.opt.Budget {
+	if grown := candidates[i].PrefillTokens() - w.sights[i].ownPrefill - int64(w.sights[i].uncached); grown > p.opt.Budget {
 		v.Done()
 		p.look(w, q, candidates)
 		i = p.best(w)
@@ -119,11 +123,10 @@ type workspace struct {
 	// matched says that depths are not all zero.
 	matched bool
 	sights  []costSight
-	costs   []cost
+	totals  []float64
 
 	asked asked
-	load  float64 // U
-	w     float64
+	fleet fleetwide
 }
 
 var workspaces = sync.Pool{New: func() any { return &workspace{hashes: make([]uint64, 0, prefix.MaxBlocks)} }}
@@ -223,6 +226,8 @@ type costSight struct {
 	rates
 	work float64 // the prefill above in ms, without trust
 	left float64 // the part of it that is still to be done
+	// Of the request: what is not cached there. And what a decode step takes.
+	uncached, cycle float64
 }
 
 // rates are the coefficients of one replica, in ms, as learned so far, and trust.

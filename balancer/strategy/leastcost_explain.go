@@ -13,14 +13,15 @@ func (p *leastCost) Explain(q *balancer.Request, candidates []*balancer.Replica)
 	p.look(w, q, candidates)
 	all := make([][]balancer.Term, len(candidates))
 	for i := range candidates {
-		all[i] = w.terms(i)
+		all[i] = p.terms(w, i)
 	}
 	return all
 }
 
 // terms are those of one candidate. What is not known is shown as unknown.
-func (w *workspace) terms(i int) []balancer.Term {
-	s, c, k, a := &w.sights[i], &w.costs[i], &w.sights[i].rates, &w.asked
+func (p *leastCost) terms(w *workspace, i int) []balancer.Term {
+	s, a, f := &w.sights[i], &w.asked, &w.fleet
+	k, c := &s.rates, p.costOf(s, w)
 	known := func(name string, v float64) balancer.Term { return balancer.Term{Name: name, Value: balancer.Known(v)} }
 	capacity, room := balancer.Term{Name: "kv_capacity_tokens"}, balancer.Term{Name: "prefix_cache_tokens"}
 	if s.capacity > 0 {
@@ -34,15 +35,18 @@ func (w *workspace) terms(i int) []balancer.Term {
 		known("first_token", c.first),
 		known("queue", k.trust*c.queue),
 		known("prefill", k.trust*c.prefill),
-		known("steps", c.steps*c.step),
+		known("steps", c.steps*s.cycle),
 		known("kv_wait", c.wait),
 		known("decode", c.own),
-		known("inflicted", c.inflict),
+		known("slowed", c.slowed),
+		known("stalls", c.stalls),
+		known("waste", c.waste),
 		known("penalty", c.penalty),
-		known("weight_of_others", w.w),
-		known("fleet_load", w.load),
+		known("weight_of_others", f.w),
+		known("weight_of_decoding", f.decoding),
+		known("fleet_load", f.load),
 		known("prompt_tokens", a.prompt),
-		known("cached_tokens", a.prompt-c.uncached),
+		known("cached_tokens", a.prompt-s.uncached),
 		known("output_tokens", a.output),
 		known("requests", s.requests),
 		known("prefill_tokens", s.tokens),
@@ -51,6 +55,6 @@ func (w *workspace) terms(i int) []balancer.Term {
 		capacity, room,
 		known("trust", k.trust),
 		known("us_per_prompt_token", 1000*k.token),
-		known("decode_step", c.step),
+		known("decode_step", s.cycle),
 	}
 }

@@ -8,44 +8,70 @@ import (
 	"lbd/balancer"
 )
 
-// cost is what placing the request on one candidate takes, in ms where nothing else
-// is said.
+// cost is what placing the request on one candidate takes, in ms.
 type cost struct {
-	uncached float64 // tokens, u
-	pairs    float64
-	prefill  float64 // pre(u, L): of this request, as learned
-	queue    float64 // of what is before it
-	steps    float64 // decode steps that its prefill is cut by
-	step     float64 // one of them
-	wait     float64 // for room in the KV cache
-	first    float64 // time to first token
-	own      float64 // its decoding
-	inflict  float64 // on others
-	penalty  float64
-	total    float64
+	prefill float64 // pre(u, L): of this request, as learned
+	queue   float64 // of what is before it
+	steps   float64 // how many decode steps its prefill is cut by
+	wait    float64 // for room in the KV cache
+	first   float64 // time to first token
+	own     float64 // its decoding
+	slowed  float64 // what that adds to the steps of others
+	stalls  float64 // what its prefill holds others up
+	waste   float64 // prefill that it would not take where more is cached
+	penalty float64
+	total   float64
 }
 
-// price makes the costs of all candidates, and from their load what the delay of
-// others weighs.
-func (p *leastCost) price(w *workspace) {
+// fleetwide is what candidates are compared with.
+type fleetwide struct {
+	requests float64 // the mean number
+	uncached float64 // u*, the least of all
+	cached   float64 // g, the part of the prompt that is cached somewhere
+	load     float64 // U
+	w        float64 // what stalls of others weigh
+	decoding float64 // what decoding weighs
+}
+
+// survey looks at all candidates at once: how busy they are, and what is cached.
+func (p *leastCost) survey(w *workspace) {
+	a, f := &w.asked, &w.fleet
+	*f = fleetwide{uncached: a.prompt}
 	var prefill, fill, holders float64
 	for i := range w.sights {
 		s := &w.sights[i]
-		p.backlog(s, w.asked.now)
+		p.backlog(s, a.now)
+		s.uncached = a.prompt
+		if w.matched && s.st.owner != nil {
+			s.uncached -= a.cached(int(w.depths[s.st.owner.ID()]))
+			f.uncached = min(f.uncached, s.uncached)
+		}
+		s.cycle = s.step + s.sequence*s.requests + s.held*s.resident + s.deviceStep
+		f.requests += s.requests
 		prefill += s.left * s.trust
 		if s.capacity > 0 {
 			fill += s.occupied / s.capacity
 			holders++
 		}
 	}
-	w.load = prefill / float64(len(w.sights)) / milliseconds(p.opt.PrefillScale)
+	each := 1 / float64(len(w.sights))
+	f.requests *= each
+	f.cached = 1 - f.uncached/a.prompt
+	f.load = prefill * each / milliseconds(p.opt.PrefillScale)
 	if holders > 0 {
-		w.load = max(w.load, fill/holders)
+		f.load = max(f.load, p.opt.LoadFrom+p.opt.LoadSpan*(fill/holders-fillFrom)/(1-fillFrom))
 	}
-	w.w = min(max((w.load-p.opt.LoadFrom)/p.opt.LoadSpan, 0), p.opt.WeightMax)
-	w.costs = slices.Grow(w.costs[:0], len(w.sights))[:len(w.sights)]
+	f.w = min(max((f.load-p.opt.LoadFrom)/p.opt.LoadSpan, 0), p.opt.WeightMax)
+	f.decoding = max(f.w, f.cached)
+}
+
+// price makes the costs of all candidates.
+func (p *leastCost) price(w *workspace) {
+	p.survey(w)
+	w.totals = slices.Grow(w.totals[:0], len(w.sights))[:len(w.sights)]
 	for i := range w.sights {
-		p.costOf(&w.costs[i], &w.sights[i], w)
+		c := p.costOf(&w.sights[i], w)
+		w.totals[i] = c.total
 	}
 }
 
@@ -68,46 +94,51 @@ func (p *leastCost) backlog(s *costSight, now int64) {
 
 // costOf prices one candidate:
 //
-//	u       = L − h                                   L prompt tokens, h of them cached there
-//	pre     = c·u + a·u·(L − u/2)                     its prefill
-//	queue   = the same of everything before it, also of neighbours on the device
-//	step    = t0 + tB·n + tK·K                        a decode step with n requests, K tokens held
-//	wait    = what u + O tokens lack in the KV cache, over the rate at which it empties
-//	first   = overhead + trust·(queue + pre) + ceil((P + u)/budget)·step + wait
-//	own     = O·(t0 + tB·(n+1) + tK·(K + L + O/2))    O output tokens
-//	inflict = n·pre + n·O·(tB + tK·(L + O/2))         stalls and longer steps of n others
-//	total   = first + w·(own + inflict) + penalty     w by the load of the fleet
+//	u      = L − h                                   L prompt tokens, h of them cached there
+//	pre    = c·u + a·u·(L − u/2)                     its prefill
+//	queue  = the same of everything before it, also of neighbours on the device
+//	step   = t0 + tB·n + tK·K                        a decode step with n requests, K tokens of context
+//	wait   = what u + O tokens lack in the KV cache, over the rate at which it empties
+//	first  = overhead + trust·(queue + pre) + ceil((P + u)/budget)·step + wait
+//	own    = O·(t0 + tB·(n+1) + tK·(K + L + O/2))    O output tokens
+//	slowed = n·O·(tB + tK·(L + O/2))                 longer steps of n others
+//	stalls = n·pre                                   which n others wait for
+//	waste  = n̄·(pre(u) − pre(u*))                    what u* tokens elsewhere would have done
+//	total  = first + max(w, g)·(own + slowed) + w·stalls + (1−w)·wasteWeight·waste + penalty
+//
+// w grows with the load of the fleet, g = 1 − u*/L is how much of the prompt is
+// cached somewhere. README.md says why each term is there, and what was tried.
 //
 // The step model is that of vLLM's V1 engine, a sum of a prefill part and a decode
 // part; Mooncake (2407.00079) predicts the first token likewise, Preble
 // (2407.00023) adds what is inflicted.
-func (p *leastCost) costOf(c *cost, s *costSight, w *workspace) {
-	a, k := &w.asked, &s.rates
-	L, O := a.prompt, a.output
-	u := L
-	if w.matched && s.st.owner != nil {
-		u -= a.cached(int(w.depths[s.st.owner.ID()]))
-	}
-	c.uncached, c.pairs = u, u*(L-u/2)
-	c.prefill = k.token*u + k.pair*c.pairs
+func (p *leastCost) costOf(s *costSight, w *workspace) (c cost) {
+	a, f, k := &w.asked, &w.fleet, &s.rates
+	L, O, u := a.prompt, a.output, s.uncached
+	c.prefill = k.token*u + k.pair*u*(L-u/2)
 	c.queue = s.left + s.devicePrefill
-	c.step = k.step + k.sequence*s.requests + k.held*s.resident + s.deviceStep
-	c.steps = float64((int64(s.tokens+u) + p.opt.Budget - 1) / p.opt.Budget)
-	c.wait = 0
+	c.steps = 1
+	if tokens := int64(s.tokens + u); tokens > p.opt.Budget {
+		c.steps = float64((tokens + p.opt.Budget - 1) / p.opt.Budget)
+	}
 	if s.capacity > 0 {
 		if over := s.occupied + u + O - kvUsable*s.capacity; over > 0 {
-			c.wait = over / s.freeRate(a.now, O*c.step)
+			c.wait = over / s.freeRate(a.now, O*s.cycle)
 		}
 	}
-	c.first = k.overhead + k.trust*(c.queue+c.prefill) + c.steps*c.step + c.wait
-	others := s.requests + s.deviceRequests
-	c.own = O * (c.step + k.sequence + k.held*(L+O/2))
-	c.inflict = others*c.prefill + s.requests*O*(k.sequence+k.held*(L+O/2))
-	c.penalty = 0
+	c.first = k.overhead + k.trust*(c.queue+c.prefill) + c.steps*s.cycle + c.wait
+	added := k.sequence + k.held*(L+O/2)
+	c.own = O * (s.cycle + added)
+	c.slowed = s.requests * O * added
+	c.stalls = (s.requests + s.deviceRequests) * c.prefill
+	if again := u - f.uncached; again > 0 {
+		c.waste = f.requests * (k.token*again + k.pair*again*(L-f.uncached-again/2))
+	}
 	if s.full || s.st.dear.Load() {
 		c.penalty = s.penalty(a.now)
 	}
-	c.total = c.first + w.w*(c.own+c.inflict) + c.penalty
+	c.total = c.first + f.decoding*(c.own+c.slowed) + f.w*c.stalls + (1-f.w)*wasteWeight*c.waste + c.penalty
+	return c
 }
 
 // freeRate is how fast the KV cache empties, in tokens per ms: as seen of late, and
@@ -140,15 +171,16 @@ func halved(x float64) float64 { return math.Exp2(-x) }
 // best is the index of the least cost, a random one of those that are as good.
 func (p *leastCost) best(w *workspace) int {
 	least, at := math.Inf(1), 0
-	for i := range w.costs {
-		if t := w.costs[i].total; t < least {
+	for i, t := range w.totals {
+		if t < least {
 			least, at = t, i
 		}
 	}
-	limit := least + max(evenMs, evenPart*w.costs[at].first)
+	c := p.costOf(&w.sights[at], w)
+	limit := least + max(evenMs, evenPart*c.first)
 	even := uint64(0)
-	for i := range w.costs {
-		if w.costs[i].total <= limit {
+	for _, t := range w.totals {
+		if t <= limit {
 			even++
 		}
 	}
@@ -156,8 +188,8 @@ func (p *leastCost) best(w *workspace) int {
 		return at
 	}
 	k := below(p.uint64(), even)
-	for i := range w.costs {
-		if w.costs[i].total <= limit {
+	for i, t := range w.totals {
+		if t <= limit {
 			if k == 0 {
 				return i
 			}
@@ -169,33 +201,34 @@ func (p *leastCost) best(w *workspace) int {
 
 // reserve places the request on candidate i.
 func (p *leastCost) reserve(w *workspace, i int, q *balancer.Request, r *balancer.Replica) balancer.Reservation {
-	s, c, a := &w.sights[i], &w.costs[i], &w.asked
+	s, a := &w.sights[i], &w.asked
+	c, pairs := p.costOf(s, w), s.uncached*(a.prompt-s.uncached/2)
 	st, k := s.st, &s.rates
 	t := ticketPool.Get().(*costTicket)
 	t.p, t.st, t.stream, t.sent, t.bucket, t.text = p, st, q.Stream, q.Now, a.bucket, a.text
 	t.hashes = append(t.hashes[:0], w.hashes...)
 	t.incarnation = r.Incarnation()
 	t.usage = balancer.Usage{Prompt: -1, Completion: -1, Cached: -1}
-	t.predicted = int64(a.prompt - c.uncached)
+	t.predicted = int64(a.prompt - s.uncached)
 	part := 1.0
 	if s.work > 0 {
 		part = s.left / s.work
 	}
-	t.features = vec{p.prior.Overhead, p.prior.PerToken * (part*s.tokens + c.uncached), p.prior.PerPair * (part*s.pairs + c.pairs)}
-	t.ahead = c.steps*c.step + c.wait + k.trust*s.devicePrefill
+	t.features = vec{p.prior.Overhead, p.prior.PerToken * (part*s.tokens + s.uncached), p.prior.PerPair * (part*s.pairs + pairs)}
+	t.ahead = c.steps*s.cycle + c.wait + k.trust*s.devicePrefill
 	t.expected = c.prefill * k.trust
-	t.total = k.overhead + c.queue + c.prefill + c.steps*c.step + c.wait
+	t.total = k.overhead + c.queue + c.prefill + c.steps*s.cycle + c.wait
 	if s.ownPrefill == 0 && a.now != 0 {
 		st.since.Store(a.now)
 	}
 	if st.owner != nil {
-		st.owner.Advance(int64(c.uncached))
+		st.owner.Advance(int64(s.uncached))
 		st.hits.asked.Add(int64(a.prompt))
 		st.hits.predicted.Add(t.predicted)
 	}
 	st.memory.shared.Add(t.predicted)
 	work := balancer.Work{
-		Prompt: int64(a.prompt), Uncached: int64(c.uncached), Pairs: int64(c.pairs),
+		Prompt: int64(a.prompt), Uncached: int64(s.uncached), Pairs: int64(pairs),
 		Prefill: time.Duration(t.expected * 1e6),
 	}
 	v := r.Place(work, &t.Placement, t)

@@ -78,12 +78,15 @@ func TestCostTerms(t *testing.T) {
 	near(t, "first token when idle", term(t, p, q, rs, 0, "first_token"), prior.Overhead+pre+prior.Step, 1e-9)
 	near(t, "first token when busy", term(t, p, q, rs, 1, "first_token"), prior.Overhead+pre+step, 1e-9)
 	near(t, "decoding", term(t, p, q, rs, 1, "decode"), 100*(step+prior.PerSequence+prior.PerResident*1050), 1e-9)
-	near(t, "inflicted", term(t, p, q, rs, 1, "inflicted"), 20*pre+20*100*(prior.PerSequence+prior.PerResident*1050), 1e-9)
-	near(t, "inflicted on nobody", term(t, p, q, rs, 0, "inflicted"), 0, 0)
-	near(t, "fleet load", term(t, p, q, rs, 0, "fleet_load"), 0.25, 1e-9)
+	near(t, "stalls", term(t, p, q, rs, 1, "stalls"), 20*pre, 1e-9)
+	near(t, "slowed", term(t, p, q, rs, 1, "slowed"), 20*100*(prior.PerSequence+prior.PerResident*1050), 1e-9)
+	near(t, "stalls of nobody", term(t, p, q, rs, 0, "stalls"), 0, 0)
+	near(t, "waste where nobody has the prompt", term(t, p, q, rs, 1, "waste"), 0, 0)
 	near(t, "weight of others", term(t, p, q, rs, 0, "weight_of_others"), 0, 0)
 
-	// 8 seconds of prefill on one of two replicas are four times the scale.
+	near(t, "weight of decoding", term(t, p, q, rs, 0, "weight_of_decoding"), 0, 0)
+
+	// 8 seconds of prefill on one of two replicas are sixteen times the scale.
 	long := &balancer.Request{PromptTokens: 200_000, OutputTokens: 1, Stream: true}
 	res := rs[0].Place(balancer.Work{Prompt: 200_000, Uncached: 200_000, Pairs: 2e10, Prefill: 1}, new(balancer.Placement), &costTicket{p: p, st: p.states["r0:8000"]})
 	near(t, "queue", term(t, p, long, rs, 0, "queue"), prior.PerToken*200_000+prior.PerPair*2e10, 1e-9)
@@ -92,6 +95,39 @@ func TestCostTerms(t *testing.T) {
 		t.Errorf("steps %v of a queue of 25 steps", steps)
 	}
 	_ = res
+}
+
+// Where part of the prompt is cached somewhere, decoding counts as far, and computing it again counts as a delay of all.
+func TestCostOfWaste(t *testing.T) {
+	p, rs := costs(false), replicas(t, 1, 1)
+	full(rs[0], 10, 0)
+	full(rs[1], 30, 0)
+	q := &balancer.Request{Blocks: []uint64{1, 2, 3}, BlockTokens: 1024, PromptTokens: 4096, OutputTokens: 100, Stream: true, Now: msec(0)}
+	p.Pick(q, rs) // or the second one would start slowly
+	home := p.Place(q, rs[:1])
+	home.FirstToken(msec(100))
+	near(t, "weight of decoding", term(t, p, q, rs, 0, "weight_of_decoding"), 0.75, 1e-9)
+	near(t, "waste at home", term(t, p, q, rs, 0, "waste"), 0, 0)
+	again := prior.PerToken*3072 + prior.PerPair*(4096*2048-1024*(4096-512))
+	near(t, "waste elsewhere", term(t, p, q, rs, 1, "waste"), (11.+30)/2*again, 1e-9)
+	total := term(t, p, q, rs, 1, "first_token") + 0.75*(term(t, p, q, rs, 1, "decode")+term(t, p, q, rs, 1, "slowed")) +
+		wasteWeight*term(t, p, q, rs, 1, "waste")
+	near(t, "cost", term(t, p, q, rs, 1, "cost"), total, 1e-9)
+	home.Done()
+	// Nothing of another prompt is cached anywhere: its decoding does not count while the fleet is calm.
+	q.Blocks = []uint64{4, 5, 6}
+	near(t, "cost of a new prompt", term(t, p, q, rs, 1, "cost"), term(t, p, q, rs, 1, "first_token"), 1e-9)
+}
+
+// A nearly full KV cache is load too.
+func TestFillIsLoad(t *testing.T) {
+	p, rs := costs(false), replicas(t, 1, 1)
+	q := &balancer.Request{PromptTokens: 100, OutputTokens: 1, Stream: true, Now: msec(0)}
+	for _, c := range []struct{ fill, w float64 }{{0.2, 0}, {0.7, 0}, {0.85, 0.5}, {1, 1}} {
+		full(rs[0], 10, c.fill*100_000)
+		full(rs[1], 10, c.fill*100_000)
+		near(t, "weight of others", term(t, p, q, rs, 0, "weight_of_others"), c.w, 1e-9)
+	}
 }
 
 // Tokens that do not fit wait for those that run to end.
