@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"github.com/coreos/go-systemd/v22/activation"
+	"golang.org/x/sys/unix"
 )
 
 // The names of the sockets: the keys of the configuration that would open them.
@@ -131,8 +132,22 @@ func (in *Inherited) add(name, address string, f *os.File) error {
 		ln.Close()
 		return fmt.Errorf("inherited socket %q listens on %q; want TCP", name, ln.Addr())
 	}
+	if !listens(tcp) {
+		ln.Close()
+		return fmt.Errorf("inherited socket %q is a connection; want a listening TCP socket, Accept=no", name)
+	}
 	in.sockets[name] = &socket{tcp, address}
 	return nil
+}
+
+func listens(ln *net.TCPListener) bool {
+	raw, err := ln.SyscallConn()
+	if err != nil {
+		return false
+	}
+	on := 0
+	err = raw.Control(func(fd uintptr) { on, _ = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ACCEPTCONN) })
+	return err == nil && on != 0
 }
 
 // Any says that there is something to take.
