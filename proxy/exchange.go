@@ -127,7 +127,7 @@ func (x *exchange) prepare(req *inbound.Request) *apiError {
 	if x.head.websocket {
 		return clientError(501, "not_implemented", "WebSocket connections are not relayed")
 	}
-	w, err := understand(req, x.s.opt.Fleet.Snapshot())
+	w, err := x.understood(req)
 	if err = x.findResponse(&w, err); err != nil {
 		return x.let(err)
 	}
@@ -293,6 +293,7 @@ func (x *exchange) learn() {
 		x.res.Usage(balancer.Usage{Prompt: u.Prompt, Completion: u.Completion, Cached: u.Cached})
 	}
 	if x.complete && x.status < 300 && !x.left {
+		x.s.opt.Health.Finished(x.replica)
 		x.ending = balancer.Finished
 	}
 }

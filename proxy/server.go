@@ -31,6 +31,8 @@ type Fleet interface {
 	// Ready says whether every configured model has a healthy replica, and which
 	// have not.
 	Ready() (ok bool, missing []string)
+	// Settled says whether every replica was asked for its health and its models.
+	Settled() bool
 }
 
 // Health hears how attempts ended.
@@ -38,6 +40,8 @@ type Health interface {
 	Report(r *balancer.Replica, o balancer.Outcome)
 	// Retract takes back a balancer.Answered: that answer did not come to its end.
 	Retract(r *balancer.Replica)
+	// Finished tells that an answer has come to its end.
+	Finished(r *balancer.Replica)
 }
 
 // Models is told when a replica does not know a model any more.
@@ -84,6 +88,8 @@ type Server struct {
 	crowd  crowd
 
 	admission *admission.Admission
+	made      time.Time   // when New made it
+	known     atomic.Bool // settled has been true
 	draining  atomic.Bool
 	stopped   atomic.Bool
 
@@ -110,7 +116,7 @@ func New(o Options) (*Server, error) {
 		}
 	}
 	o.Config = o.Config.filled()
-	s := &Server{opt: o, watch: w, served: make(chan error, 1)}
+	s := &Server{opt: o, watch: w, served: make(chan error, 1), made: time.Now()}
 	s.cfg.Store(&o.Config)
 	s.admission = admission.New(o.Config.Admission.Config, o.Fleet.Snapshot)
 	s.pools = upstream.NewPools(s.poolConfig(&o.Config))

@@ -415,6 +415,28 @@ func TestReady(t *testing.T) {
 	ready("n")
 }
 
+func TestSettled(t *testing.T) {
+	f := New(Options{NewPicker: newPicker})
+	settled := func(want bool, after string) {
+		t.Helper()
+		if got := f.Settled(); got != want {
+			t.Errorf("settled %t %s; want %t", got, after, want)
+		}
+	}
+	configure(t, f, Config{
+		Replicas: replicas("http://a:1", "http://b:1", "http://c:1"),
+		Models:   []ModelConfig{{Name: "m", Replicas: []string{"http://a:1"}}},
+	})
+	settled(false, "before anybody was asked")
+	f.SetHealth("a:1", healthy)
+	f.SetHealth("b:1", healthy)
+	settled(false, "while one has not been probed")
+	f.SetHealth("c:1", balancer.Health{State: balancer.Ejected})
+	settled(false, "while one has not said what it serves")
+	f.SetModels("b:1", nil)
+	settled(true, "with one pinned, one that serves nothing and one that is down")
+}
+
 func TestUnknownModelPickerFailure(t *testing.T) {
 	rec := &recorder{}
 	failing := false

@@ -139,6 +139,16 @@ func (f *Fleet) Ready() (ready bool, missing []string) {
 	return len(missing) == 0, missing
 }
 
+// Settled says whether every replica was probed and every one that is well has said
+// what it serves: what is not served then is not about to be.
+func (f *Fleet) Settled() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return !slices.ContainsFunc(f.members, func(m *member) bool {
+		return m.health.State == balancer.Unknown || len(m.pinned) == 0 && m.unlearned()
+	})
+}
+
 func (f *Fleet) undiscovered(m *member) bool {
 	if len(m.pinned) > 0 || m.learned != nil {
 		return false

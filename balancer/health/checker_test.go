@@ -364,31 +364,59 @@ func TestAnswersThatBreakOffEject(t *testing.T) {
 	run(t, func(b *bench) {
 		b.take()
 		r := b.fleet.Snapshot().Replica("a:1").Replica
-		for range minOutcomes - 1 {
+		breaks := func(n int) {
+			for range n {
+				b.report("a:1", balancer.Answered)
+				b.Retract(r)
+				b.report("a:1", balancer.Timeout)
+			}
+		}
+		b.report("a:1", times(50, balancer.Answered)...)
+		breaks(consecutiveFailures - 1)
+		b.Finished(r)
+		breaks(consecutiveFailures - 1)
+		b.wantState("a:1", balancer.Healthy)
+		breaks(1)
+		b.wantState("a:1", balancer.Ejected)
+		b.wantEvents("a:1 replica ejected timeout")
+	})
+}
+
+// They count by their rate as well, if others finish between.
+func TestAnswersThatBreakOffHaveARate(t *testing.T) {
+	run(t, func(b *bench) {
+		b.take()
+		r := b.fleet.Snapshot().Replica("a:1").Replica
+		for i := range 8 { // eight failures and three that did well
+			b.wantState("a:1", balancer.Healthy)
 			b.report("a:1", balancer.Answered)
 			b.Retract(r)
-			b.report("a:1", balancer.Timeout)
+			b.report("a:1", balancer.Reset)
+			if i%3 == 0 {
+				b.report("a:1", balancer.Answered)
+				b.Finished(r)
+			}
 		}
-		b.wantState("a:1", balancer.Healthy)
-		b.report("a:1", balancer.Answered)
-		b.Retract(r)
-		b.report("a:1", balancer.Timeout)
 		b.wantState("a:1", balancer.Ejected)
 		b.wantEvents("a:1 replica ejected error_rate")
 	})
 }
 
-// Those that began minutes ago weigh no more than those of now.
-func TestRetractionsOfLongAgo(t *testing.T) {
+// Those that began minutes ago do not weigh on those of now.
+func TestRetractionsAreForgotten(t *testing.T) {
 	run(t, func(b *bench) {
+		r := b.fleet.Snapshot().Replica("a:1").Replica
 		for range 3 * minOutcomes {
-			b.Retract(b.fleet.Snapshot().Replica("a:1").Replica)
+			b.Retract(r)
 		}
+		b.sleep(windowSlots * windowSlot)
+		b.Finished(r)
 		b.report("a:1", times(minOutcomes-1, balancer.Answered)...)
-		b.report("a:1", times(4, balancer.Timeout)...)
+		b.report("a:1", times(consecutiveFailures-1, balancer.Timeout)...)
 		b.wantState("a:1", balancer.Healthy)
 		stranger := balancer.NewReplica(balancer.Endpoint{Addr: "x:1"}, "", 1)
 		b.Retract(stranger)
+		b.Finished(stranger)
 	})
 }
 

@@ -62,7 +62,7 @@ func (c *Checker) passive() {
 			continue
 		}
 		o := balancer.Outcome(w.last.Load())
-		if w.consecutive.Load() >= consecutiveFailures {
+		if w.inARow() {
 			c.fail(w, o, o.String(), "requests failing in a row, the last one with "+o.String())
 		} else if w.tooMany() {
 			c.fail(w, o, ErrorRate, "more than half of the requests failing, the last one with "+o.String())

@@ -12,6 +12,9 @@ type passive struct {
 	// answered: a request was answered since the last probe ended.
 	answered    atomic.Bool
 	consecutive atomic.Int32
+	// unfinished counts answers that broke off, since the last one that did not: the
+	// heads of others say nothing against it.
+	unfinished atomic.Int32
 	// slots is a ring of seconds; the owner moves slot on.
 	slots [windowSlots]struct{ ok, failed atomic.Int32 }
 	slot  atomic.Int32
@@ -47,7 +50,7 @@ func (c *Checker) Report(r *balancer.Replica, o balancer.Outcome) {
 	} else {
 		p.consecutive.Add(1)
 	}
-	if p.consecutive.Load() >= consecutiveFailures || p.tooMany() {
+	if p.inARow() || p.tooMany() {
 		p.failing.Store(true)
 	}
 	if p.refused.Load() || p.failing.Load() {
@@ -60,9 +63,24 @@ func (c *Checker) Report(r *balancer.Replica, o balancer.Outcome) {
 // then hangs would fail half of what it does by the count, and never more: vLLM sends
 // the head of a stream before its engine has looked at the request.
 func (c *Checker) Retract(r *balancer.Replica) {
-	if w := (*c.watches.Load())[r.ID]; w != nil {
-		w.slots[w.slot.Load()].ok.Add(-1)
+	w := (*c.watches.Load())[r.ID]
+	if w == nil {
+		return
 	}
+	w.slots[w.slot.Load()].ok.Add(-1)
+	w.unfinished.Add(1)
+}
+
+// Finished tells that an answer has come to its end.
+func (c *Checker) Finished(r *balancer.Replica) {
+	if w := (*c.watches.Load())[r.ID]; w != nil && w.unfinished.Load() != 0 {
+		w.unfinished.Store(0)
+	}
+}
+
+// inARow says whether too many requests have failed with none between that did well.
+func (p *passive) inARow() bool {
+	return p.consecutive.Load() >= consecutiveFailures || p.unfinished.Load() >= consecutiveFailures
 }
 
 // tooMany says whether more than half of the window's outcomes are failures. What was
@@ -89,6 +107,7 @@ func (p *passive) rotate() {
 // forget starts anew after an ejection was decided on.
 func (p *passive) forget() {
 	p.consecutive.Store(0)
+	p.unfinished.Store(0)
 	for i := range p.slots {
 		p.slots[i].ok.Store(0)
 		p.slots[i].failed.Store(0)

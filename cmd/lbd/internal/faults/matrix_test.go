@@ -1,0 +1,413 @@
+package faults
+
+import (
+	"net"
+	"slices"
+	"time"
+
+	"lbd/bench/sim"
+)
+
+// lost is what a request is answered with that a replica took along.
+var lost = []string{cut, "status 502 replica_error"}
+
+// late is what a request is answered with that a replica kept for too long.
+var late = []string{cut, "status 504 timeout"}
+
+// matrix is all faults. README.md has the same rows.
+var matrix = []row{
+	{
+		name:    "killed",
+		promise: "what ran there fails, and a stream is seen to be cut; all else goes elsewhere",
+		disturb: func(t *trial) {
+			t.each(3, func() {
+				s := t.one()
+				s.Kill()
+				t.pause(50, 200)
+				t.revive(s)
+				t.pause(100, 200)
+			})
+		},
+		failed: clients, unread: 2, causes: lost,
+	},
+	{
+		name:    "flapping",
+		promise: "as killed; the longer it goes on, the longer the replica stays out",
+		disturb: func(t *trial) {
+			s := t.one()
+			t.each(8, func() {
+				s.Kill()
+				t.pause(5, 40)
+				t.revive(s)
+				t.pause(20, 120)
+			})
+		},
+		failed: clients, unread: 2, causes: lost,
+	},
+	{
+		name:     "refusing",
+		promise:  "requests go to another replica; only those fail that wait in the accept queue of the listener that closes, which the kernel resets",
+		settings: []string{"upstream-idle-timeout", "5ms"}, // so that most requests need a connection
+		disturb: func(t *trial) {
+			t.each(4, func() {
+				t.fault(t.one(), sim.Faults{Refuse: &sim.Fault{}})
+				t.pause(100, 300)
+				t.heal()
+				t.pause(50, 150)
+			})
+		},
+		failed: 2, unread: 2, causes: lost,
+	},
+	{
+		name:     "hung before the first byte",
+		promise:  "what is there waits for first_byte_timeout and is answered 504; probes that hang as well take the replica out",
+		settings: []string{"health-timeout", "300ms", "first-byte-timeout", "3s"},
+		disturb: func(t *trial) {
+			t.each(1, func() {
+				s := t.one()
+				t.fault(s, sim.Faults{Hang: &sim.Fault{}})
+				t.lbd.out(s.Addr())
+				t.pause(3000, 3200) // until the last one is answered
+				t.heal()
+			})
+		},
+		failed: clients, unread: clients, causes: late,
+	},
+	{
+		name:     "hung in a stream",
+		promise:  "streams are cut after stream_idle_timeout; five cut in a row, or more than finish, take the replica out, however well it probes",
+		settings: []string{"stream-idle-timeout", "400ms", "ejection-time", "10s", "max-ejection-time", "10s"},
+		disturb: func(t *trial) {
+			t.each(1, func() {
+				s := t.one()
+				t.fault(s, sim.Faults{HangStream: &sim.Fault{Events: 2}})
+				t.lbd.out(s.Addr())
+				t.pause(600, 800)
+			})
+		},
+		// Those that are under way when the fifth is cut are lost as well.
+		failed: 5 + clients, causes: late, slow: true, streams: true, strategy: "cycle",
+	},
+	{
+		name:    "slow",
+		promise: "no request fails, and strategies that look send less there",
+		disturb: func(t *trial) {
+			t.each(1, func() {
+				t.fault(t.sims[0], sim.Faults{Slow: &sim.Fault{Factor: 60}})
+				t.pause(1500, 1600)
+			})
+		},
+		strategy: "least-waiting",
+		check:    func(t *trial, _ []outcome) { t.share(0, 0, 0.3) },
+	},
+	{
+		name:    "reads and resets",
+		promise: "only requests that it read fail; never sent again, since they may have run",
+		disturb: func(t *trial) {
+			t.each(3, func() {
+				t.fault(t.one(), sim.Faults{ResetBefore: &sim.Fault{Rate: 0.5, Count: 6}, ResetStream: &sim.Fault{Rate: 0.5, Count: 6, Events: 2}})
+				t.pause(150, 300)
+				t.heal()
+			})
+		},
+		failed: 12, causes: lost,
+	},
+	{
+		name:    "answers nonsense",
+		promise: "what is no HTTP/1.1 is a 502, what breaks off is seen to be cut, and the connection carries nothing else",
+		disturb: func(t *trial) {
+			t.each(3, func() {
+				t.fault(t.one(), sim.Faults{
+					BadHead: &sim.Fault{Rate: 0.3, Count: 4}, BadLength: &sim.Fault{Rate: 0.3, Count: 4},
+					BadChunks: &sim.Fault{Rate: 0.3, Count: 4, Events: 1}, TruncateStream: &sim.Fault{Rate: 0.3, Count: 4, Events: 1},
+				})
+				t.pause(150, 300)
+				t.heal()
+			})
+		},
+		failed: 16, causes: lost,
+	},
+	{
+		name:    "closes idle ones at the moment of use",
+		promise: "whoever closed without having read a byte gets the request on a fresh connection; how long a replica keeps idle ones is learned",
+		config:  func(_ int, c *sim.Config) { c.KeepAlive = 15 * time.Millisecond },
+		disturb: func(t *trial) { t.each(1, func() { t.pause(1500, 1600) }) },
+		// Until it is learned: one for each client at most.
+		failed: clients, unread: clients, causes: lost, ill: true,
+	},
+	{
+		name:    "resets reused connections",
+		promise: "the first requests to meet a reset fail, since they may have run; after that no connection to it is used twice for a while",
+		homes:   []string{llama},
+		servers: func(t *trial) []server {
+			return []server{startRaw(t.T, "127.0.0.1:0", func(nth int) (reset, read bool) { return nth > 1, false })}
+		},
+		disturb: func(t *trial) { t.each(1, func() { t.pause(1500, 1600) }) },
+		failed:  clients, unread: clients, causes: lost, ill: true,
+	},
+	{
+		name:     "answers 5xx at once",
+		promise:  "its errors are passed on, five in a row take it out, and it is not taken for the least busy",
+		settings: []string{"ejection-time", "10s", "max-ejection-time", "10s"},
+		disturb: func(t *trial) {
+			t.each(1, func() {
+				s := t.one()
+				t.fault(s, sim.Faults{Status: &sim.Fault{Code: 500}})
+				t.pause(1500, 1600)
+			})
+		},
+		// Those that are under way when the fifth fails are lost as well.
+		failed: 5 + clients, causes: []string{"status 500 500", "status 500 <nil>"}, slow: true,
+	},
+	{
+		name:    "answers some 5xx at once",
+		promise: "what it fails is passed on; below one half it stays, and however little it then has to do, it does not draw more than half of three replicas' requests",
+		disturb: func(t *trial) {
+			t.each(1, func() {
+				t.fault(t.sims[0], sim.Faults{Status: &sim.Fault{Code: 503, Rate: 0.3}})
+				t.pause(1000, 1100)
+			})
+		},
+		strategy: "least-waiting",
+		failed:   60, causes: []string{"status 503 503", "status 503 <nil>"},
+		check: func(t *trial, _ []outcome) { t.share(0, 0, 0.5) },
+	},
+	{
+		name:    "loading behind something that answers 503",
+		promise: "no request fails but those that ran at the restart: 503 of a replica that has not served yet is not its word on the request",
+		disturb: func(t *trial) {
+			t.each(3, func() {
+				s := t.one()
+				s.Kill()
+				t.lbd.out(s.Addr())
+				t.fault(s, sim.Faults{Loading: &sim.Fault{}})
+				t.revive(s)
+				t.pause(150, 250)
+				t.heal()
+				t.pause(100, 200)
+			})
+		},
+		failed: clients, unread: 2, causes: lost,
+	},
+	{
+		name:    "restarts with another model",
+		promise: "its new model is learned, nobody gets the wrong one, and both models are served on by others",
+		homes:   []string{llama, qwen, llama, qwen},
+		disturb: func(t *trial) {
+			t.each(3, func() {
+				s := t.sims[2+t.rng.IntN(2)]
+				other := llama
+				if s.Config().Model == llama {
+					other = qwen
+				}
+				if err := s.SetModel(other); err != nil {
+					t.Fatal(err)
+				}
+				t.pause(200, 400)
+			})
+		},
+		failed: clients, unread: 2, causes: lost,
+	},
+	{
+		name:    "all replicas of a model gone and back",
+		promise: "that model is 502 or 503 meanwhile, at once; other models do not notice; it is served as soon as one is back",
+		homes:   []string{llama, llama, qwen},
+		disturb: func(t *trial) {
+			t.each(2, func() {
+				from := time.Now()
+				t.sims[0].Kill()
+				t.sims[1].Kill()
+				t.pause(200, 400)
+				t.revive(t.sims[0])
+				t.revive(t.sims[1])
+				t.available()
+				t.windows = append(t.windows, window{llama, from, time.Now()})
+				t.pause(100, 200)
+			})
+		},
+		check: func(t *trial, all []outcome) {
+			t.onlyIn(all, "status 502 replica_error", "status 503 no_healthy_replica", cut)
+		},
+	},
+	{
+		name:     "stuck gauges",
+		promise:  "no request fails, and no replica is left out or overrun for what its gauges say",
+		disturb:  func(t *trial) { t.each(1, func() { t.lie(sim.Faults{StuckGauges: &sim.Fault{}}) }) },
+		strategy: "least-waiting",
+		check:    func(t *trial, _ []outcome) { t.share(0, 0.15, 0.55) },
+	},
+	{
+		name:    "missing gauges",
+		promise: "no request fails; unknown is not zero: the replica is taken for a usual one",
+		disturb: func(t *trial) {
+			t.each(1, func() {
+				t.lie(sim.Faults{NoMetrics: &sim.Fault{}})
+				t.lie(sim.Faults{BrokenMetrics: &sim.Fault{}})
+				t.lie(sim.Faults{NoLogStats: &sim.Fault{}})
+			})
+		},
+		strategy: "least-waiting",
+		check:    func(t *trial, _ []outcome) { t.share(0, 0.15, 0.55) },
+	},
+	{
+		name:    "a name that moves, old server up",
+		promise: "within 5 s (200 ms here) requests, probes and polls go to the new address; nothing is cut",
+		servers: twins, endpoints: byName, strategy: "cycle",
+		disturb: func(t *trial) {
+			a, b := t.servers[0].(*raw), t.servers[1].(*raw)
+			t.each(1, func() {
+				for _, to := range []struct {
+					ip        string
+					old, next *raw
+				}{{twinB, a, b}, {twinA, b, a}} {
+					t.zone.set(to.ip)
+					until(t.T, "no connection to the old address", func() bool { return to.old.connections() == 0 })
+					before := len(to.next.Requests())
+					until(t.T, "requests at the new address", func() bool { return len(to.next.Requests()) > before })
+				}
+			})
+		},
+	},
+	{
+		name:    "a name that moves, old server gone",
+		promise: "the name is looked up again when a connection is refused, and the request goes on to the new address",
+		servers: twins, endpoints: byName, strategy: "cycle", refresh: "1h",
+		disturb: func(t *trial) {
+			t.each(1, func() {
+				t.zone.set(twinB)
+				t.servers[0].(*raw).stop()
+				until(t.T, "requests at the new address", func() bool { return len(t.servers[1].Requests()) > 0 })
+				t.pause(200, 300)
+			})
+		},
+		failed: clients, unread: clients, causes: lost,
+	},
+	{
+		name:    "a name with a dead address",
+		promise: "all addresses are tried; no request fails",
+		servers: twins, endpoints: byName, strategy: "cycle", settings: []string{"upstream-idle-timeout", "5ms"},
+		disturb: func(t *trial) {
+			t.each(2, func() {
+				t.zone.set("127.0.0.2", twinA, "127.0.0.3")
+				t.pause(300, 400)
+				t.zone.set(twinA)
+				t.pause(300, 400)
+			})
+		},
+	},
+	{
+		name:    "a DNS server that fails",
+		promise: "what was known stays in use",
+		servers: twins, endpoints: byName, strategy: "cycle", settings: []string{"upstream-idle-timeout", "5ms"},
+		disturb: func(t *trial) {
+			t.each(1, func() {
+				t.zone.fail(servFail)
+				t.pause(500, 600)
+				t.zone.set(twinA)
+			})
+		},
+	},
+	{
+		name:    "lbd killed and restarted",
+		promise: "what it carried is lost and nothing else; replicas hear of it; from the first connection that it takes it answers",
+		disturb: func(t *trial) {
+			t.each(2, func() {
+				from := time.Now()
+				t.lbd.kill()
+				t.pause(50, 100)
+				t.lbd.flags = append(t.lbd.flags, "listen", t.lbd.addr())
+				t.lbd.start()
+				t.windows = append(t.windows, window{"", from, time.Now()})
+				t.pause(400, 500)
+			})
+		},
+		check: func(t *trial, all []outcome) { t.onlyIn(all, noConnection, noAnswer, cut) },
+	},
+	{
+		name:       "everything at once",
+		promise:    "all of the above, mixed, under each strategy",
+		everywhere: true, ill: true,
+		config:  func(_ int, c *sim.Config) { c.KeepAlive = 40 * time.Millisecond },
+		disturb: func(t *trial) { t.each(12, func() { t.anything() }) },
+		failed:  clients, unread: 2, causes: slices.Concat(lost, late, []string{"status 500 500", "status 500 <nil>"}),
+	},
+}
+
+// lie has the first replica show something wrong for a while.
+func (t *trial) lie(f sim.Faults) {
+	t.fault(t.sims[0], f)
+	t.pause(500, 700)
+}
+
+// anything does one thing at one replica.
+func (t *trial) anything() {
+	s, rate := t.one(), 0.3+0.4*t.rng.Float64()
+	switch t.rng.IntN(9) {
+	case 0:
+		t.fault(s, sim.Faults{Refuse: &sim.Fault{}})
+	case 1:
+		t.fault(s, sim.Faults{ResetBefore: &sim.Fault{Rate: rate, Count: clients}})
+	case 2:
+		t.fault(s, sim.Faults{Status: &sim.Fault{Code: 500, Rate: rate, Count: clients}})
+	case 3:
+		t.fault(s, sim.Faults{BadHead: &sim.Fault{Rate: rate, Count: clients}})
+	case 4:
+		t.fault(s, sim.Faults{ResetStream: &sim.Fault{Rate: rate, Count: clients, Events: t.rng.IntN(3)}})
+	case 5:
+		t.fault(s, sim.Faults{CloseIdleNow: &sim.Fault{}})
+	case 6:
+		t.fault(s, sim.Faults{Slow: &sim.Fault{Factor: 20}})
+	case 7:
+		t.fault(s, sim.Faults{StuckGauges: &sim.Fault{}, NoMetrics: &sim.Fault{Rate: rate}})
+	case 8:
+		s.Kill()
+		t.pause(5, 60)
+		t.revive(s)
+	}
+	t.pause(20, 150)
+	t.heal()
+}
+
+// share holds the part of the picks that a replica got.
+func (t *trial) share(i int, least, most float64) {
+	t.Helper()
+	by := t.shares()
+	t.Logf("shares of the picks: %.2f", by)
+	if by[i] < least || by[i] > most {
+		t.Errorf("replica %d got %.2f of the requests; want %.2f to %.2f", i, by[i], least, most)
+	}
+}
+
+// onlyIn holds the causes of what failed in a window.
+func (t *trial) onlyIn(all []outcome, causes ...string) {
+	t.Helper()
+	for _, o := range all {
+		if o.cause != "" && t.excused(o) && !slices.Contains(causes, o.cause) {
+			t.Errorf("failed with what an absence cannot explain: %s", t.tell(o))
+		}
+	}
+}
+
+// Addresses of the servers behind byName. Every address of 127/8 is this machine's.
+const (
+	twinA = "127.0.0.11"
+	twinB = "127.0.0.12"
+)
+
+// twins are two servers on one port of two addresses.
+func twins(t *trial) []server {
+	t.Helper()
+	a := startRaw(t.T, twinA+":0", well)
+	_, port, err := net.SplitHostPort(a.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.zone = startZone(t.T, twinA)
+	return []server{a, startRaw(t.T, twinB+":"+port, well)}
+}
+
+// byName is one replica, known by a name that the row's zone has.
+func byName(t *trial) []string {
+	_, port, _ := net.SplitHostPort(t.servers[0].Addr())
+	return []string{"http://replica.fault.test:" + port}
+}
