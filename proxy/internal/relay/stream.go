@@ -76,7 +76,7 @@ func (s *Stream) Reset() {
 	s.Up, s.Rest, s.First, s.Mode, s.Sniff = nil, nil, nil, Verbatim, nil
 	s.Splice = nil
 	s.Silence, s.Excess, s.AtEOF, s.Relayed, s.nh = 0, false, false, 0, 0
-	s.pumped.client, s.pumped.err = nil, nil
+	s.pumped.client, s.pumped.err, s.pumped.acks = nil, nil, nil
 }
 
 // Run relays until the body has ended. The error wraps ErrTruncated,
@@ -142,6 +142,9 @@ type pumped struct {
 	seen   time.Time
 	err    error
 	take   func([]byte) bool // Stream.take, made once
+
+	acks acks // nil when they are not delayed
+	slow int  // reads in turn that a delayed acknowledgement may have held back
 }
 
 func (s *Stream) pump(client io.Writer, p pump, seen time.Time) error {
@@ -149,12 +152,16 @@ func (s *Stream) pump(client io.Writer, p pump, seen time.Time) error {
 		s.pumped.take = s.take
 	}
 	s.pumped.client, s.pumped.seen, s.pumped.err = client, seen, nil
+	s.delayAcks(p)
 	looked := false
 	for !s.Body.Ended() {
 		before := s.pumped.seen
 		err := p.Pump(s.pumped.take)
 		if err == nil {
 			break
+		}
+		if errors.Is(err, sock.ErrBound) {
+			return fmt.Errorf("%w: %w", ErrClient, err)
 		}
 		looked = looked && s.pumped.seen.Equal(before)
 		if err = s.expired(err, s.pumped.seen, &looked); err != nil {
@@ -166,9 +173,43 @@ func (s *Stream) pump(client io.Writer, p pump, seen time.Time) error {
 
 // take passes on what one read brought.
 func (s *Stream) take(p []byte) (more bool) {
-	s.pumped.seen = time.Now()
-	s.pumped.err = s.pass(s.pumped.client, p, s.pumped.seen)
+	now := time.Now()
+	if s.pumped.acks != nil {
+		s.pace(now.Sub(s.pumped.seen))
+	}
+	s.pumped.seen = now
+	s.pumped.err = s.pass(s.pumped.client, p, now)
 	return s.pumped.err == nil && !s.Body.Ended()
+}
+
+// acks is a Source that may acknowledge several events at once.
+type acks interface{ DelayAcks(delay bool) }
+
+// delayAcks saves acknowledgements of an answer of many small pieces.
+func (s *Stream) delayAcks(p pump) {
+	s.pumped.acks, s.pumped.slow = nil, 0
+	if a, ok := p.(acks); ok && s.Body.framing != Length {
+		s.pumped.acks = a
+		a.DelayAcks(true)
+	}
+}
+
+// slowReads is after how many reads in turn, each as late as a delayed
+// acknowledgement would make it, a replica is taken for one that waits for them: it
+// has lost a third of a second by then. Such a rate gains little from fewer
+// acknowledgements anyway.
+const slowReads = 8
+
+// pace looks at the time since the read before.
+func (s *Stream) pace(gap time.Duration) {
+	if gap < sock.AckDelay-5*time.Millisecond { // timers of the kernel tick every 1 to 4 ms
+		s.pumped.slow = 0
+		return
+	}
+	if s.pumped.slow++; s.pumped.slow == slowReads {
+		s.pumped.acks.DelayAcks(false)
+		s.pumped.acks = nil
+	}
 }
 
 // passRest passes on what came with the head. Its buffer is not held while the

@@ -57,3 +57,21 @@ func BenchmarkQuiet(b *testing.B) {
 		}
 	}
 }
+
+// One event carried by a loop.
+func TestCarryAllocatesNothing(t *testing.T) {
+	up, replica := dialled(t, newWatch(t))
+	client, browser := accepted(t, newWatch(t), time.Minute)
+	client.Bind(up)
+	done := make(chan error, 1)
+	go func() { done <- up.Pump(func(p []byte) bool { client.Write(p); return true }) }()
+	event, buf := make([]byte, 250), make([]byte, 250)
+	if n := testing.AllocsPerRun(200, func() {
+		replica.Write(event)
+		io.ReadFull(browser, buf)
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+	up.Close()
+	<-done
+}

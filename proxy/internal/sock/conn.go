@@ -39,10 +39,9 @@ var ErrStalled = errors.New("peer takes no data")
 // Conn is a TCP connection. One goroutine reads and one writes at a time; Bind,
 // Gone and Close may be called by others.
 type Conn struct {
-	*net.TCPConn
+	TCPConn
 	raw   syscall.RawConn
 	watch *Watch
-	slot  watchSlot
 
 	stall time.Duration // write stall limit, 0 = none
 
@@ -54,10 +53,14 @@ type Conn struct {
 	borrowed *Buf
 	quiet    bool // what peekFn found
 	askFn    func(fd uintptr) bool
-	told     bool // the watch has made a pump look again
 	pump     func(p []byte) bool
 	pumpFn   func(fd uintptr) bool
+	flow     flow
 	ask      askState
+
+	client *Conn  // whose request this connection to a replica carries
+	holds  bool   // a write that would wait keeps the bytes instead
+	held   []byte // such bytes
 
 	ended            bool // a read has seen the peer's FIN
 	rdFault, wrFault bool // a system call failed: a reset, a timeout
@@ -69,13 +72,13 @@ type Conn struct {
 	written atomic.Int64
 	hard    atomic.Bool // Close resets
 
-	gone    atomic.Bool
-	pumping atomic.Bool
-	mu      sync.Mutex
-	bound   *Conn
-	wake    func() // called once when there is something to read
-	closed  bool
-	linger  atomic.Bool
+	wake func() // of a parked connection, called once when there is something to read
+
+	gone   atomic.Bool
+	mu     sync.Mutex
+	bound  *Conn
+	closed bool
+	linger atomic.Bool
 }
 
 // ioState carries arguments and results of one system call through a poller
@@ -89,20 +92,17 @@ type ioState struct {
 	mark  int  // bytes written when it was set
 }
 
+// newConn takes tc over unless it fails.
 func newConn(tc *net.TCPConn, w *Watch, stall time.Duration) (*Conn, error) {
-	raw, err := tc.SyscallConn()
-	if err != nil {
-		return nil, err
-	}
-	c := &Conn{TCPConn: tc, raw: raw, watch: w, stall: stall}
+	c := &Conn{TCPConn: tc, watch: w, stall: stall}
 	c.readFn, c.writeFn, c.borrowFn, c.peekFn = c.readReady, c.writeReady, c.borrowReady, c.peekNow
 	c.askFn, c.pumpFn = c.askReady, c.pumpReady
 	if w != nil {
-		if err := w.add(c); err != nil {
-			return nil, err
-		}
+		return c, w.adopt(c, tc)
 	}
-	return c, nil
+	var err error
+	c.raw, err = tc.SyscallConn()
+	return c, err
 }
 
 // Dial connects to a replica within timeout. Writes fail when it takes nothing
@@ -228,6 +228,14 @@ func (c *Conn) Write(p []byte) (int, error) {
 }
 
 func (c *Conn) writePlain(p []byte) (int, error) {
+	if c.holds {
+		return c.writeOrHold(p)
+	}
+	if len(c.held) > 0 {
+		if err := c.flushHeld(); err != nil {
+			return 0, err
+		}
+	}
 	c.wr = ioState{p: p}
 	for {
 		err := c.raw.Write(c.writeFn)
@@ -327,7 +335,9 @@ func (c *Conn) Bind(up *Conn) bool {
 	if c.gone.Load() {
 		return false
 	}
-	c.bound = up
+	if c.bound = up; up != nil {
+		up.client = c
+	}
 	return true
 }
 
@@ -336,28 +346,27 @@ func (c *Conn) Bind(up *Conn) bool {
 func (c *Conn) Unbind() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.bound != nil {
+		c.bound.client = nil
+	}
 	c.bound = nil
 	return !c.gone.Load()
 }
 
-// hangup is called by the watch when the peer has left. A pump that has seen the
-// last bytes but not the end behind them is made to look again.
+// hangup is called by a loop when the peer has left.
 func (c *Conn) hangup() {
 	c.mu.Lock()
 	c.gone.Store(true)
 	up := c.bound
 	c.bound = nil
 	c.mu.Unlock()
-	if c.pumping.Load() {
-		c.TCPConn.SetReadDeadline(longAgo)
-	}
 	if up != nil {
 		up.kill()
 	}
 }
 
 // kill ends the connection for both sides. Unlike Close it never waits, not even
-// for a pump that waits for a client: it is the watch that calls it.
+// for a pump that waits for a client: it is a loop that calls it.
 func (c *Conn) kill() {
 	c.raw.Control(func(fd uintptr) { syscall.Shutdown(int(fd), syscall.SHUT_RDWR) }) // fails if closed
 }
@@ -374,15 +383,18 @@ func cutAll(conns []*Conn) {
 }
 
 func (c *Conn) cut() {
-	c.mu.Lock()
-	wake := c.wake
-	c.wake = nil
-	c.mu.Unlock()
 	c.hangup()
 	c.abort()
-	if wake != nil {
-		wake()
+	if c.unparked() {
+		c.call()
 	}
+}
+
+// call is for who has taken the connection out of its parking.
+func (c *Conn) call() {
+	wake := c.wake
+	c.wake = nil
+	wake()
 }
 
 // LingerOnClose makes Close send what is written and read off what the peer

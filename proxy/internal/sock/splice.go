@@ -2,6 +2,7 @@ package sock
 
 import (
 	"io"
+	"net"
 	"time"
 )
 
@@ -9,23 +10,37 @@ import (
 // fails when up sends nothing for silence (0 = no limit) or this peer takes none of
 // them for its stall time. It is worth its system calls for large bodies only.
 func (c *Conn) Splice(up *Conn, n int64, silence time.Duration) (moved int64, err error) {
+	to, end, err := c.native()
+	if err != nil {
+		return 0, err
+	}
+	defer end()
+	from, end, err := up.native()
+	if err != nil {
+		return 0, err
+	}
+	defer end()
+	return c.splice(to, from, n, silence)
+}
+
+func (c *Conn) splice(to, from *net.TCPConn, n int64, silence time.Duration) (moved int64, err error) {
 	for moved < n && err == nil {
 		piece := min(n-moved, splicePiece)
 		now := time.Now()
 		if silence > 0 {
-			up.SetReadDeadline(now.Add(silence))
+			from.SetReadDeadline(now.Add(silence))
 		}
 		if c.stall > 0 {
-			c.SetWriteDeadline(now.Add(c.stall))
+			to.SetWriteDeadline(now.Add(c.stall))
 		}
 		var m int64
-		m, err = c.TCPConn.ReadFrom(&io.LimitedReader{R: up.TCPConn, N: piece})
+		m, err = to.ReadFrom(&io.LimitedReader{R: from, N: piece})
 		if moved += m; err == nil && m < piece {
 			err = io.ErrUnexpectedEOF
 		}
 	}
 	if c.stall > 0 {
-		c.SetWriteDeadline(time.Time{})
+		to.SetWriteDeadline(time.Time{})
 	}
 	return moved, err
 }

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"os"
 	"syscall"
-	"time"
 )
 
 // Several reads or writes in one stay with the runtime's poller.
@@ -27,18 +26,22 @@ var ErrNotQuiet = errors.New("connection is not quiet")
 // returns false. It is one stay with the poller, and no buffer is held while it
 // waits. A read that did not fill its buffer has taken all there was, so the next
 // one waits at once; an end that came together with data is told by the watch.
+//
+// While the connection is bound to a client, take may be called by a loop instead of
+// this goroutine, which saves waking it for each read. It must not wait then for
+// anything but that client: what the client does not take at once, this goroutine
+// writes. An error of that wraps ErrBound.
 func (c *Conn) Pump(take func(p []byte) (more bool)) error {
 	if c.tls != nil {
 		return c.pumpTLS(take)
 	}
 	for {
 		c.pump = take
-		c.pumping.Store(true)
-		err := c.raw.Read(c.pumpFn)
-		c.pumping.Store(false)
+		err := c.carried()
 		c.pump = nil
-		if errors.Is(err, os.ErrDeadlineExceeded) && c.woken() {
-			continue
+		if errors.Is(err, ErrBound) {
+			c.rd = ioState{}
+			return err
 		}
 		if _, err = c.result(err); err == nil || err == errTaken {
 			return nil
@@ -49,16 +52,23 @@ func (c *Conn) Pump(take func(p []byte) (more bool)) error {
 	}
 }
 
-// woken says that a deadline was the watch's, and sets the right one again.
-func (c *Conn) woken() bool {
-	if !c.gone.Load() || c.told {
-		return false
-	}
-	c.told = true
-	return c.TCPConn.SetReadDeadline(c.armed) == nil
+// ErrBound says that the client of a pump could not be written to.
+var ErrBound = errors.New("write to the bound client")
+
+// flow is what the loop that carries a pump tells the goroutine that waits.
+type flow struct {
+	over  bool // as far as reading goes: what it ended with is in rd
+	panic any  // of take
+	stack []byte
 }
 
-var longAgo = time.Unix(1, 0)
+// flushHeld writes what a loop could not.
+func (c *Conn) flushHeld() error {
+	p := c.held
+	c.held = nil
+	_, err := c.writePlain(p)
+	return err
+}
 
 // errTaken ends a pump that take has ended.
 var errTaken = errors.New("taken")

@@ -125,6 +125,8 @@ func (c *Conn) pumpTLS(take func(p []byte) (more bool)) error {
 	}
 }
 
+var longAgo = time.Unix(1, 0)
+
 // quietTLS says that nothing was decrypted and not read: a read that may not wait
 // finds nothing. The deadline stays what it was.
 func (c *Conn) quietTLS() bool {

@@ -4,204 +4,252 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"sync"
+	"sync/atomic"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-// Watch hears of peers that close or reset their connection, whether or not
-// anybody reads from it: one edge-triggered epoll set that waits for EPOLLRDHUP,
-// served by one goroutine that parks in the runtime's poller. A client that only
-// closes its sending side counts as gone, as it does for uvicorn.
+// watchHears says that a peer's end is told even when it came together with bytes.
+const watchHears = true
+
+// Watch hears of everything that happens to connections: what they wait for, and
+// peers that close or reset, whether or not anybody reads. A client that only closes
+// its sending side counts as gone, as it does for uvicorn. It has as many loops as
+// the program may use processors; a connection stays with one.
 type Watch struct {
+	loops []*loop
+	next  atomic.Uint32
+}
+
+// NewWatch starts the loops; Close ends them.
+func NewWatch() (*Watch, error) {
+	w := &Watch{}
+	for range runtime.GOMAXPROCS(0) {
+		l, err := newLoop()
+		if err != nil {
+			w.Close()
+			return nil, fmt.Errorf("epoll: %w", err)
+		}
+		w.loops = append(w.loops, l)
+	}
+	return w, nil
+}
+
+// Close stops the loops and waits for their goroutines. Connections stay open; what
+// waits, and whoever wants to wait, is told that they are closed.
+func (w *Watch) Close() error {
+	var errs []error
+	for _, l := range w.loops {
+		errs = append(errs, l.close())
+	}
+	return errors.Join(errs...)
+}
+
+func (w *Watch) add(s *polled) error {
+	return w.loops[int(w.next.Add(1))%len(w.loops)].add(s)
+}
+
+// remove must come before the descriptor is closed; closing takes it out of the
+// epoll set.
+func (w *Watch) remove(c *Conn) {
+	s := c.TCPConn.(*polled)
+	if s.loop != nil {
+		s.loop.remove(s)
+	}
+}
+
+// CloseAll closes every connection that is watched.
+func (w *Watch) CloseAll() {
+	var conns []*Conn
+	for _, l := range w.loops {
+		conns = append(conns, l.list()...)
+	}
+	cutAll(conns)
+}
+
+// loop is one edge-triggered epoll set and the goroutine that serves it. The
+// goroutine parks in the runtime's poller, on the descriptor of the set, so that no
+// thread blocks and the scheduler stays in charge.
+type loop struct {
 	file *os.File
 	raw  syscall.RawConn
 	done chan struct{}
 
-	mu    sync.Mutex
-	conns map[int32]*Conn // by descriptor
-	gen   uint32
+	mu      sync.Mutex
+	sockets map[int32]*polled // by descriptor
+	gen     uint32
 }
 
-// watchHears says that a peer's end is told even when it came together with bytes.
-const watchHears = true
-
-// watchSlot finds a connection again and tells it from an earlier one with the
-// same descriptor.
-type watchSlot struct {
-	fd  int32
-	gen uint32
-}
-
-// NewWatch starts the watch; Close ends it.
-func NewWatch() (*Watch, error) {
+func newLoop() (*loop, error) {
 	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
-		return nil, fmt.Errorf("epoll: %w", err)
+		return nil, err
 	}
 	if err := unix.SetNonblock(fd, true); err != nil {
 		unix.Close(fd)
-		return nil, fmt.Errorf("epoll: %w", err)
+		return nil, err
 	}
-	f := os.NewFile(uintptr(fd), "client watch")
+	f := os.NewFile(uintptr(fd), "loop")
 	raw, err := f.SyscallConn()
 	if err != nil {
 		f.Close()
-		return nil, fmt.Errorf("epoll: %w", err)
+		return nil, err
 	}
-	w := &Watch{file: f, raw: raw, done: make(chan struct{}), conns: map[int32]*Conn{}}
-	go w.run()
-	return w, nil
+	l := &loop{file: f, raw: raw, done: make(chan struct{}), sockets: map[int32]*polled{}}
+	go l.run()
+	return l, nil
 }
 
-// Close stops the watch and waits for its goroutine. Connections stay open.
-func (w *Watch) Close() error {
-	err := w.file.Close()
-	<-w.done
+func (l *loop) close() error {
+	err := l.file.Close()
+	<-l.done
 	return err
 }
 
-func (w *Watch) run() {
-	defer close(w.done)
-	events := make([]unix.EpollEvent, 128)
+// batch is how many events are taken at once.
+const batch = 128
+
+func (l *loop) run() {
+	defer close(l.done)
+	defer l.deafen()
+	var (
+		events  [batch]unix.EpollEvent
+		sockets [batch]*polled
+		n       int
+	)
+	buf := new(Buf)
+	look := func(fd uintptr) bool {
+		n = epollNow(fd, events[:])
+		return n != 0
+	}
 	for {
-		n := 0
-		err := w.raw.Read(func(fd uintptr) bool {
-			n = epollNow(int(fd), events)
-			return n != 0
-		})
-		if err != nil || n < 0 {
+		if err := l.raw.Read(look); err != nil || n < 0 {
 			return // closed
 		}
-		for i := range events[:n] {
-			if c := w.find(&events[i]); c != nil {
-				c.happened(events[i].Events)
+		l.find(events[:n], &sockets)
+		others := false
+		for i, s := range sockets[:n] {
+			if s != nil && s.happened(events[i].Events, buf.B[:]) {
+				others = true
 			}
+		}
+		if others {
+			// They come first; with one processor they would else wait until nothing
+			// more happens.
+			runtime.Gosched()
 		}
 	}
 }
 
 // epollNow does not wait; it returns -1 when the set cannot be read.
-func epollNow(fd int, events []unix.EpollEvent) int {
+func epollNow(fd uintptr, events []unix.EpollEvent) int {
 	for {
-		n, err := unix.EpollWait(fd, events, 0)
-		switch err {
-		case nil:
-			return n
-		case unix.EINTR:
+		n, _, errno := syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT, fd, uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), 0, 0, 0)
+		switch errno {
+		case 0:
+			return int(n)
+		case syscall.EINTR:
 		default:
 			return -1
 		}
 	}
 }
 
-func (w *Watch) find(ev *unix.EpollEvent) *Conn {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if c := w.conns[ev.Fd]; c != nil && c.slot.gen == uint32(ev.Pad) {
-		return c
+// deafen lets nobody wait for a loop that has ended.
+func (l *loop) deafen() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, s := range l.sockets {
+		s.rd.end(gateDeaf)
+		s.wr.end(gateDeaf)
 	}
-	return nil
+}
+
+// find looks up whom events are about: nil for those that are closed already.
+func (l *loop) find(events []unix.EpollEvent, found *[batch]*polled) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i := range events {
+		s := l.sockets[events[i].Fd]
+		if s != nil && s.gen != uint32(events[i].Pad) {
+			s = nil
+		}
+		found[i] = s
+	}
 }
 
 // add holds the lock over both steps: find waits for it, so an event that comes
-// at once finds the connection.
-func (w *Watch) add(c *Conn) error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	var setErr, addErr error
-	err := c.raw.Control(func(fd uintptr) {
-		setErr = w.raw.Control(func(ep uintptr) { addErr = w.enter(int(ep), int(fd), c) })
+// at once finds the socket.
+func (l *loop) add(s *polled) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.gen++
+	s.loop, s.gen = l, l.gen
+	var addErr error
+	err := l.raw.Control(func(ep uintptr) {
+		ev := unix.EpollEvent{
+			Events: unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET,
+			Fd:     int32(s.fd), Pad: int32(s.gen),
+		}
+		addErr = unix.EpollCtl(int(ep), unix.EPOLL_CTL_ADD, s.fd, &ev)
 	})
-	for _, e := range []error{err, setErr, addErr} {
+	for _, e := range []error{err, addErr} {
 		if e != nil {
 			return fmt.Errorf("epoll: %w", e)
 		}
 	}
+	l.sockets[int32(s.fd)] = s
 	return nil
 }
 
-func (w *Watch) enter(ep, fd int, c *Conn) error {
-	w.gen++
-	c.slot = watchSlot{fd: int32(fd), gen: w.gen}
-	ev := unix.EpollEvent{Events: unix.EPOLLRDHUP | unix.EPOLLET, Fd: c.slot.fd, Pad: int32(w.gen)}
-	if err := unix.EpollCtl(ep, unix.EPOLL_CTL_ADD, fd, &ev); err != nil {
-		return err
+func (l *loop) remove(s *polled) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.sockets[int32(s.fd)] == s {
+		delete(l.sockets, int32(s.fd))
 	}
-	w.conns[c.slot.fd] = c
-	return nil
+}
+
+func (l *loop) list() (conns []*Conn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, s := range l.sockets {
+		conns = append(conns, s.conn)
+	}
+	return conns
 }
 
 // AwaitReadable calls wake, once, when there is something to read: bytes, an end or
-// an error. Until then the connection needs no goroutine. wake is called by the
-// watch's own goroutine and must not block. It returns false, and will not call,
+// an error. Until then the connection needs no goroutine. wake is called by a loop,
+// or by AwaitReadable itself, and must not block. It returns false, and will not call,
 // when this connection cannot be waited for in this way.
 func (c *Conn) AwaitReadable(wake func()) bool {
-	if c.watch == nil {
+	s, ok := c.TCPConn.(*polled)
+	if !ok || !s.use() {
 		return false
 	}
-	c.mu.Lock()
+	defer s.unuse()
+	g := &s.rd
 	c.wake = wake
-	c.mu.Unlock()
-	if c.listen(unix.EPOLLRDHUP|unix.EPOLLIN|unix.EPOLLET) == nil {
-		return true
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	called := c.wake == nil
-	c.wake = nil
-	return called
-}
-
-// listen says what the watch is to hear of. What has happened already is told at
-// once, edge-triggered or not (ep_modify in fs/eventpoll.c polls the file).
-func (c *Conn) listen(events uint32) error {
-	var setErr, modErr error
-	err := c.raw.Control(func(fd uintptr) {
-		setErr = c.watch.raw.Control(func(ep uintptr) {
-			ev := unix.EpollEvent{Events: events, Fd: c.slot.fd, Pad: int32(c.slot.gen)}
-			modErr = unix.EpollCtl(int(ep), unix.EPOLL_CTL_MOD, int(fd), &ev)
-		})
-	})
-	return errors.Join(err, setErr, modErr)
-}
-
-// happened takes an event. A connection that is read from again is not to be heard
-// of for each packet, so the watch goes back to departures first.
-func (c *Conn) happened(events uint32) {
-	c.mu.Lock()
-	wake := c.wake
-	c.wake = nil
-	c.mu.Unlock()
-	if wake != nil && events&unix.EPOLLIN != 0 {
-		c.listen(unix.EPOLLRDHUP | unix.EPOLLET) // fails on a closed connection only
-	}
-	if events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
-		c.hangup()
-	}
-	if wake != nil {
-		wake()
+	for {
+		g.state.Store(gateIdle)
+		if !rawQuiet(uintptr(s.fd)) || g.hopeless() {
+			c.wake = nil
+			wake()
+			return true
+		}
+		if g.state.CompareAndSwap(gateIdle, gateParked) {
+			return true
+		}
 	}
 }
 
-// remove must come before the descriptor is closed; closing takes it out of the
-// epoll set.
-func (w *Watch) remove(c *Conn) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.conns[c.slot.fd] == c {
-		delete(w.conns, c.slot.fd)
-	}
-}
-
-// CloseAll closes every connection that is watched.
-func (w *Watch) CloseAll() {
-	w.mu.Lock()
-	conns := make([]*Conn, 0, len(w.conns))
-	for _, c := range w.conns {
-		conns = append(conns, c)
-	}
-	w.mu.Unlock()
-	cutAll(conns)
+// unparked takes the connection out of its parking.
+func (c *Conn) unparked() bool {
+	s, ok := c.TCPConn.(*polled)
+	return ok && s.rd.state.CompareAndSwap(gateParked, gateIdle)
 }

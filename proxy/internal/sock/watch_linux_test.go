@@ -170,10 +170,10 @@ func TestReusedDescriptors(t *testing.T) {
 		wg.Go(func() {
 			for turn := range turns {
 				old, browser := pair(t, ln)
-				fd := old.slot.fd
+				fd := polledOf(old).fd
 				end(old, browser, turn)
 				c, browser := pair(t, ln)
-				if c.slot.fd == fd {
+				if polledOf(c).fd == fd {
 					reused.Add(1)
 				}
 				// A round trip leaves a late event time to come.
@@ -237,20 +237,34 @@ func end(c *Conn, browser *net.TCPConn, how int) {
 func TestLateEvent(t *testing.T) {
 	w := newWatch(t)
 	old, _ := accepted(t, w, 0)
-	late := unix.EpollEvent{Fd: old.slot.fd, Pad: int32(old.slot.gen)}
-	if w.find(&late) != old {
+	s := polledOf(old)
+	late := []unix.EpollEvent{{Fd: int32(s.fd), Pad: int32(s.gen)}}
+	find := func() *polled {
+		var found [batch]*polled
+		s.loop.find(late, &found)
+		return found[0]
+	}
+	if find() != s {
 		t.Fatal("an event in time does not find its connection")
 	}
 	old.Close()
-	if w.find(&late) != nil {
+	if find() != nil {
 		t.Error("an event finds a closed connection")
 	}
-	c, _ := accepted(t, w, 0)
-	late.Fd = c.slot.fd
-	if w.find(&late) != nil {
-		t.Error("an event of an earlier connection finds a later one")
+	for { // the loops take turns
+		c, _ := accepted(t, w, 0)
+		if polledOf(c).loop != s.loop {
+			continue
+		}
+		late[0].Fd = int32(polledOf(c).fd)
+		if find() != nil {
+			t.Error("an event of an earlier connection finds a later one")
+		}
+		return
 	}
 }
+
+func polledOf(c *Conn) *polled { return c.TCPConn.(*polled) }
 
 func TestCloseAll(t *testing.T) {
 	setLingerTime(t, time.Hour)
@@ -274,10 +288,10 @@ func TestCloseAll(t *testing.T) {
 			t.Errorf("write error %v; want ErrClosed", err)
 		}
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if len(w.conns) != 0 {
-		t.Errorf("%d connections are still watched", len(w.conns))
+	for _, l := range w.loops {
+		if n := len(l.list()); n != 0 {
+			t.Errorf("%d connections are still watched", n)
+		}
 	}
 }
 
@@ -313,10 +327,12 @@ func TestWatchClose(t *testing.T) {
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	select {
-	case <-w.done:
-	default:
-		t.Error("Close did not wait for the goroutine")
+	for _, l := range w.loops {
+		select {
+		case <-l.done:
+		default:
+			t.Error("Close did not wait for the goroutine")
+		}
 	}
 	send(t, peer, "x")
 	recv(t, c, "x")

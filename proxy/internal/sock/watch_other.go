@@ -4,6 +4,7 @@ package sock
 
 import (
 	"maps"
+	"net"
 	"slices"
 	"sync"
 )
@@ -18,19 +19,19 @@ type Watch struct {
 // watchHears says that nobody is told of an end that came together with bytes.
 const watchHears = false
 
-type watchSlot struct{}
-
 // NewWatch returns a watch that never hears anything.
 func NewWatch() (*Watch, error) { return &Watch{conns: map[*Conn]struct{}{}}, nil }
 
 // Close does nothing.
 func (w *Watch) Close() error { return nil }
 
-func (w *Watch) add(c *Conn) error {
+// adopt leaves the socket with the runtime's poller.
+func (w *Watch) adopt(c *Conn, tc *net.TCPConn) (err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.conns[c] = struct{}{}
-	return nil
+	c.raw, err = tc.SyscallConn()
+	return err
 }
 
 func (w *Watch) remove(c *Conn) {
@@ -49,6 +50,17 @@ func (w *Watch) CloseAll() {
 
 // Arrived cannot be known on this system, so it is assumed.
 func (c *Conn) Arrived(int64) bool { return true }
+
+func (c *Conn) native() (*net.TCPConn, func(), error) {
+	return c.TCPConn.(*net.TCPConn), func() {}, nil
+}
+
+func (c *Conn) unparked() bool { return false }
+
+func (c *Conn) carried() error { return c.raw.Read(c.pumpFn) }
+
+// writeOrHold is for loops, which there are none of.
+func (c *Conn) writeOrHold([]byte) (int, error) { panic("BUG: a loop without loops") }
 
 // AwaitReadable cannot be had on this system.
 func (c *Conn) AwaitReadable(func()) bool { return false }

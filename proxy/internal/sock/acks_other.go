@@ -1,0 +1,6 @@
+//go:build !linux
+
+package sock
+
+// DelayAcks cannot be had on this system.
+func (c *Conn) DelayAcks(bool) {}

@@ -1,0 +1,292 @@
+package sock
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// bound returns a connection to a replica that carries a client's request.
+func bound(t testing.TB, stall time.Duration) (up *Conn, replica *net.TCPConn, client *Conn, browser *net.TCPConn) {
+	t.Helper()
+	w := newWatch(t)
+	up, replica = dialled(t, w)
+	client, browser = accepted(t, w, stall)
+	if !client.Bind(up) {
+		t.Fatal("the client has left")
+	}
+	return up, replica, client, browser
+}
+
+// waitsForLoop waits until a pump has left its work to the loop.
+func waitsForLoop(t testing.TB, c *Conn) {
+	t.Helper()
+	eventually(t, "the pump waits", func() bool { return polledOf(c).rd.state.Load() == gatePumped })
+}
+
+// All bytes pass in order, by loop and goroutine in turn: small reads and such as fill
+// the buffer, a client that stops for a while and one that does not.
+func TestLoopCarriesBytes(t *testing.T) {
+	up, replica, client, browser := bound(t, patience)
+	client.SetWriteBuffer(8 << 10)
+	browser.SetReadBuffer(8 << 10)
+	var want bytes.Buffer
+	rng := rand.New(rand.NewPCG(3, 4))
+	const total = 4 << 20
+	got := make(chan []byte, 1)
+	go func() {
+		b := make([]byte, total)
+		for n := 0; n < total; {
+			m, err := browser.Read(b[n:min(n+32<<10, total)])
+			if n += m; err != nil {
+				break
+			}
+			if n%7 == 0 {
+				time.Sleep(time.Millisecond)
+			}
+		}
+		got <- b
+	}()
+	go func() {
+		for want.Len() < total {
+			p := make([]byte, min(1+rng.IntN(400), total-want.Len()))
+			if rng.IntN(200) == 0 {
+				p = make([]byte, min(3*BufSize, total-want.Len()))
+			}
+			for i := range p {
+				p[i] = byte(rng.Uint32())
+			}
+			want.Write(p)
+			replica.Write(p)
+			if rng.IntN(50) == 0 {
+				time.Sleep(100 * time.Microsecond)
+			}
+		}
+	}()
+	var looped, own, n int
+	err := up.Pump(func(p []byte) bool {
+		if client.holds {
+			looped++
+		} else {
+			own++
+		}
+		n += len(p)
+		// In pieces, as framing makes them: none may overtake one that is held.
+		half := len(p) / 2
+		for _, p := range [][]byte{p[:half], p[half:]} {
+			if m, err := client.Write(p); m != len(p) || err != nil {
+				t.Errorf("Write = %d, %v; want %d", m, err, len(p))
+			}
+		}
+		return n < total
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(<-got, want.Bytes()) {
+		t.Error("other bytes than those sent")
+	}
+	if looped == 0 || own == 0 {
+		t.Errorf("%d reads by the loop, %d by the goroutine: one way was not tried", looped, own)
+	}
+	if w := client.Written(); w != total {
+		t.Errorf("written %d; want %d", w, total)
+	}
+}
+
+func TestLoopClientTakesNothing(t *testing.T) {
+	up, replica, client, _ := bound(t, 30*time.Millisecond)
+	client.SetWriteBuffer(4 << 10)
+	go func() {
+		for {
+			if _, err := replica.Write(make([]byte, 1000)); err != nil {
+				return
+			}
+			time.Sleep(10 * time.Microsecond)
+		}
+	}()
+	err := up.Pump(func(p []byte) bool { _, err := client.Write(p); return err == nil })
+	// The goroutine's own part writes as ever: then the error is the client's Write's.
+	if err != nil && !(errors.Is(err, ErrBound) && errors.Is(err, ErrStalled)) {
+		t.Errorf("%v; want %v", err, ErrStalled)
+	}
+	replica.Close()
+}
+
+func TestLoopHeldBytesFail(t *testing.T) {
+	up, replica, client, browser := bound(t, patience)
+	done := make(chan error, 1)
+	go func() {
+		done <- up.Pump(func([]byte) bool {
+			client.held = []byte("what the client did not take")
+			reset(browser)
+			eventually(t, "the reset", client.Gone)
+			return true
+		})
+	}()
+	waitsForLoop(t, up)
+	send(t, replica, "x")
+	if err := <-done; !errors.Is(err, ErrBound) {
+		t.Errorf("%v; want %v", err, ErrBound)
+	}
+}
+
+func TestLoopEnds(t *testing.T) {
+	for name, c := range map[string]struct {
+		end  func(up *Conn, replica, browser *net.TCPConn)
+		want error
+	}{
+		"FIN with data": {func(_ *Conn, replica, _ *net.TCPConn) { replica.Write([]byte("data")); replica.Close() }, io.EOF},
+		"FIN behind":    {func(_ *Conn, replica, _ *net.TCPConn) { replica.CloseWrite() }, io.EOF},
+		"RST":           {func(_ *Conn, replica, _ *net.TCPConn) { reset(replica) }, syscall.ECONNRESET},
+		"Close":         {func(up *Conn, _, _ *net.TCPConn) { up.Close() }, net.ErrClosed},
+		"deadline":      {func(up *Conn, _, _ *net.TCPConn) { up.SetReadDeadline(time.Now().Add(time.Millisecond)) }, os.ErrDeadlineExceeded},
+		"past":          {func(up *Conn, _, _ *net.TCPConn) { up.SetReadDeadline(longAgo) }, os.ErrDeadlineExceeded},
+		"client leaves": {func(_ *Conn, _, browser *net.TCPConn) { reset(browser) }, io.EOF},
+		"client closes": {func(_ *Conn, _, browser *net.TCPConn) { browser.CloseWrite() }, io.EOF},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for range 20 {
+				up, replica, client, browser := bound(t, patience)
+				done := make(chan error, 1)
+				go func() {
+					done <- up.Pump(func(p []byte) bool { client.Write(p); return true })
+				}()
+				waitsForLoop(t, up)
+				c.end(up, replica, browser)
+				if err := <-done; !errors.Is(err, c.want) {
+					t.Fatalf("%v; want %v", err, c.want)
+				}
+				up.Close()
+				client.Close()
+			}
+		})
+	}
+}
+
+// A panic is the goroutine's, whose handler knows what to do about it.
+func TestLoopPanics(t *testing.T) {
+	up, replica, _, _ := bound(t, patience)
+	done := make(chan any, 1)
+	go func() {
+		defer func() { done <- recover() }()
+		up.Pump(func([]byte) bool { panic("taken ill") })
+	}()
+	waitsForLoop(t, up)
+	send(t, replica, "x")
+	got, _ := (<-done).(string)
+	if !strings.Contains(got, "taken ill") || !strings.Contains(got, "TestLoopPanics") {
+		t.Errorf("recovered %q; want the panic and where it was", got)
+	}
+	// The loop lives on.
+	c, peer := dialled(t, up.watch)
+	go func() { time.Sleep(time.Millisecond); peer.Write([]byte("y")) }()
+	recv(t, c, "y")
+}
+
+// A loop that has ended lets nobody wait for it.
+func TestWatchCloseEndsWaiting(t *testing.T) {
+	w, err := NewWatch()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, _ := accepted(t, w, 0)
+	read := make(chan error, 1)
+	for i := range 2 {
+		go func() { _, err := c.Read(make([]byte, 1)); read <- err }()
+		if i == 0 {
+			eventually(t, "the wait", func() bool { return polledOf(c).rd.state.Load() == gateWaiting })
+			w.Close()
+		}
+		if err := <-read; !errors.Is(err, net.ErrClosed) {
+			t.Errorf("%v; want %v", err, net.ErrClosed)
+		}
+	}
+	c.Close()
+}
+
+// What is told, ended and waited for at once wakes each wait once and loses none.
+func TestGateRaces(t *testing.T) {
+	var g gate
+	var turns atomic.Int64
+	stop := make(chan struct{})
+	done := make(chan struct{}, 2)
+	go func() { // the loop
+		for {
+			select {
+			case <-stop:
+				done <- struct{}{}
+				return
+			default:
+			}
+			if g.tell() == carry {
+				g.carried(turns.Load()%2 == 0)
+			}
+			turns.Add(1)
+		}
+	}()
+	go func() { // deadlines
+		for {
+			select {
+			case <-stop:
+				done <- struct{}{}
+				return
+			default:
+			}
+			g.setDeadline(longAgo)
+			g.setDeadline(time.Time{})
+			g.setDeadline(time.Now().Add(50 * time.Microsecond))
+		}
+	}()
+	for i := range 5000 {
+		if err := g.begin(); err != nil {
+			continue
+		}
+		as := gateWaiting
+		if i%2 == 0 {
+			as = gatePumped
+		}
+		if err := g.wait(as); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatal(err)
+		}
+		if s := g.state.Load(); s != gateIdle && s != gateReady {
+			t.Fatalf("state %d behind a wait", s)
+		}
+	}
+	close(stop)
+	<-done
+	<-done
+	g.end(gateClosed)
+	if len(g.wake) != 0 {
+		t.Error("somebody was woken who did not wait")
+	}
+	if err := g.wait(gateWaiting); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("%v; want %v", err, net.ErrClosed)
+	}
+	if err := g.setDeadline(time.Time{}); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("%v; want %v", err, net.ErrClosed)
+	}
+}
+
+// A timer that fires for a deadline which was moved meanwhile ends nothing.
+func TestGateStaleTimer(t *testing.T) {
+	var g gate
+	g.setDeadline(time.Now().Add(time.Hour))
+	g.expire()
+	if err := g.err(); err != nil {
+		t.Error(err)
+	}
+	g.setDeadline(time.Time{})
+	g.expire()
+	if err := g.err(); err != nil {
+		t.Error(err)
+	}
+}
