@@ -14,7 +14,7 @@
 //	go run ./bench/replay/placement -data DIR -tune                          # the settings of rivals, on the tuning cells
 //	go run ./bench/replay/placement -write                                   # only write the table from what is there
 //
-// The most telling runs come first: one seed of everything, then all seeds of what came within a fifth of the best of its
+// The most telling runs come first: one seed of everything, then all seeds of what came within a tenth of the best of its
 // cell, their latencies, and then the rest.
 //
 // # Statistics

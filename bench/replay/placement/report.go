@@ -321,7 +321,7 @@ func (g grid) done(b *strings.Builder) {
 			missing = append(missing, "- "+c.title()+": "+strings.Join(none, ", "))
 		}
 	}
-	fmt.Fprintf(b, "## What has been run\n\n%d of %d searches (%d cells, %d rules, %d seeds). Rules that came within a fifth of the best of a cell with the first seed\n"+
+	fmt.Fprintf(b, "## What has been run\n\n%d of %d searches (%d cells, %d rules, %d seeds). Rules that came within a tenth of the best of a cell with the first seed\n"+
 		"get their further ones first. The same command runs the rest.\n\n", have, len(cells)*len(all)*seeds, len(cells), len(all), seeds)
 	if len(missing) > 0 {
 		b.WriteString("Not run at all in a cell:\n\n" + strings.Join(missing, "\n") + "\n")

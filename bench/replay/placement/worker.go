@@ -32,7 +32,7 @@ const reference = "lmetric"
 var shares = []float64{1, .8}
 
 // nearby is the share of the best capacity of a cell from which on a rule is worth its further seeds first.
-const nearby = .8
+const nearby = .9
 
 // task is a job with what it needs.
 type task struct {
@@ -43,7 +43,7 @@ type task struct {
 }
 
 // fill does the most telling tasks first, so that a grid cut short has whole comparisons: the reference; in the main cells
-// one seed of everything, then all seeds of what came within a fifth of the best; one seed of such rules in all cells; then
+// one seed of everything, then all seeds of what came within a tenth of the best; one seed of such rules in all cells; then
 // latencies, further seeds, and the rest.
 func (w *worker) fill() error {
 	if w.tune {
