@@ -46,19 +46,45 @@ func stableString(seed uint64, s string) uint64 {
 	return stable(seed, []byte(s))
 }
 
-// distance is the weighted rendezvous rank of a replica for a session, the smaller the closer: an exponential variable of rate
-// weight, so that each replica is the closest one to its share of the sessions (Schindelhauer and Schomaker 2005).
-func distance(session uint64, r *balancer.Replica) float64 {
-	u := (float64(fold(session^mark(r), prime1)>>11) + 0.5) / (1 << 53) // within (0, 1)
-	return -math.Log(u) / float64(r.Weight)
+// A field is the candidates of a snapshot beside what every look at them needs.
+type field struct {
+	replicas []*balancer.Replica
+	marks    []uint64
+	even     bool // all have the same weight
+}
+
+func newField(candidates []*balancer.Replica) *field {
+	f := &field{replicas: candidates, marks: make([]uint64, len(candidates)), even: true}
+	for i, r := range candidates {
+		f.marks[i] = mark(r)
+		f.even = f.even && r.Weight == candidates[0].Weight
+	}
+	return f
+}
+
+// is says whether f is of these candidates. A slice of candidates is never written to, and f keeps it from being made anew in
+// the same place.
+func (f *field) is(candidates []*balancer.Replica) bool {
+	return f != nil && len(f.replicas) == len(candidates) && &f.replicas[0] == &candidates[0]
+}
+
+// distance is the weighted rendezvous rank of the i-th replica for a session, the smaller the closer: an exponential variable
+// of rate weight, so that each replica is the closest one to its share of the sessions (Schindelhauer and Schomaker 2005). Of
+// even weights the order is that of the hash.
+func (f *field) distance(session uint64, i int) float64 {
+	u := (float64(fold(session^f.marks[i], prime1)>>11) + 0.5) / (1 << 53) // within (0, 1)
+	if f.even {
+		return -u
+	}
+	return -math.Log(u) / float64(f.replicas[i].Weight)
 }
 
 // closest returns the two closest candidates; second is -1 if there is one only.
-func closest(session uint64, candidates []*balancer.Replica) (first, second int) {
+func (f *field) closest(session uint64) (first, second int) {
 	first, second = -1, -1
 	var d1, d2 float64
-	for i, r := range candidates {
-		switch d := distance(session, r); {
+	for i := range f.marks {
+		switch d := f.distance(session, i); {
 		case first < 0 || d < d1:
 			second, d2 = first, d1
 			first, d1 = i, d

@@ -125,7 +125,7 @@ func (h *Homes) Session(model, client string, name []byte) uint64 {
 
 func (h *Homes) private(s string) uint64 { return maphash.String(h.seed, s) }
 
-// fewRequests is a load that saturates nobody: vLLM's decode step for 8 requests takes 3 % longer than for one (7.1 ms + 23 µs
+// fewRequests is a load that saturates nobody: vLLM's decode step for 8 requests takes 2 % longer than for one (7.1 ms + 23 µs
 // each, Llama-3-8B on one H100, LambdaLabs' vllm-benchmark), while a prompt of 8,000 tokens that is computed again elsewhere costs
 // 200 ms.
 const fewRequests = 8

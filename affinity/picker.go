@@ -1,6 +1,7 @@
 package affinity
 
 import (
+	"slices"
 	"sync/atomic"
 
 	"lbd/balancer"
@@ -11,7 +12,7 @@ type picker struct {
 	homes *Homes
 	inner balancer.Picker
 	place balancer.Placer // inner, where it reserves more than a count
-	met   atomic.Pointer[*balancer.Replica]
+	field atomic.Pointer[field]
 }
 
 var (
@@ -32,7 +33,7 @@ func (p *picker) Pick(q *balancer.Request, candidates []*balancer.Replica) *bala
 	if q.Session == 0 || len(candidates) < 2 {
 		return p.inner.Pick(q, candidates)
 	}
-	if i, _ := p.homes.look(q, candidates, false); i >= 0 {
+	if i, _ := p.homes.look(q, p.look(q, candidates), false); i >= 0 {
 		return candidates[i]
 	}
 	return p.inner.Pick(q, candidates)
@@ -43,10 +44,9 @@ func (p *picker) Place(q *balancer.Request, candidates []*balancer.Replica) bala
 	if q.Session == 0 || len(candidates) == 0 {
 		return p.reserve(q, candidates)
 	}
-	i, found := p.homes.look(q, candidates, true)
+	i, found := p.homes.look(q, p.look(q, candidates), true)
 	p.homes.count(Session, found)
 	if i >= 0 {
-		p.meet(q, candidates)
 		candidates = candidates[i : i+1]
 	}
 	v := p.reserve(q, candidates)
@@ -67,7 +67,7 @@ var _ Preferrer = (*picker)(nil)
 // Prefers implements Preferrer.
 func (p *picker) Prefers(q *balancer.Request, candidates []*balancer.Replica) *balancer.Replica {
 	if q.Session != 0 && len(candidates) > 0 {
-		if i, _ := p.homes.look(q, candidates, false); i >= 0 {
+		if i, _ := p.homes.look(q, p.look(q, candidates), false); i >= 0 {
 			return candidates[i]
 		}
 	}
@@ -89,22 +89,26 @@ func (p *picker) reserve(q *balancer.Request, candidates []*balancer.Replica) ba
 	return r.Reserve()
 }
 
-// meet shows a strategy that keeps something of each replica all the candidates of a snapshot before the first narrow choice
-// among them: what it keeps may be relative to the others.
-func (p *picker) meet(q *balancer.Request, candidates []*balancer.Replica) {
-	if p.place == nil || len(candidates) < 2 {
-		return
+// look returns what is kept of the candidates. Only the first look at those of a snapshot allocates, and a retry. A strategy
+// that keeps something of each replica is shown all of them then, before the first narrow choice: what it keeps may be relative
+// to the others.
+func (p *picker) look(q *balancer.Request, candidates []*balancer.Replica) *field {
+	f := p.field.Load()
+	if f.is(candidates) {
+		return f
 	}
-	if first := &candidates[0]; p.met.Load() != first {
-		p.met.Store(first)
+	f = newField(candidates)
+	p.field.Store(f)
+	if p.place != nil && len(candidates) > 1 {
 		p.inner.Pick(q, candidates)
 	}
+	return f
 }
 
 // look finds the home of a session among the candidates. i is -1 where the strategy is to choose.
-func (h *Homes) look(q *balancer.Request, candidates []*balancer.Replica, use bool) (i int, found Result) {
+func (h *Homes) look(q *balancer.Request, f *field, use bool) (i int, found Result) {
 	if h.cfg.Load().Home == ByHash {
-		return h.lookByHash(q, candidates)
+		return h.lookByHash(q, f)
 	}
 	find := h.sessions.peek
 	if use {
@@ -114,26 +118,24 @@ func (h *Homes) look(q *balancer.Request, candidates []*balancer.Replica, use bo
 	if !known {
 		return -1, Miss
 	}
-	for i, r := range candidates {
-		if mark(r) != at.replica {
-			continue
-		}
-		if h.saturated(r, candidates) {
-			return -1, Saturated
-		}
-		return i, Hit
+	i = slices.Index(f.marks, at.replica)
+	switch {
+	case i < 0:
+		return -1, h.absence(at.replica)
+	case h.saturated(f.replicas[i], f.replicas):
+		return -1, Saturated
 	}
-	return -1, h.absence(at.replica)
+	return i, Hit
 }
 
 // lookByHash tries the two closest. What neither can take is the strategy's: a session that wanders through the whole fleet
 // finds its prefix nowhere.
-func (h *Homes) lookByHash(q *balancer.Request, candidates []*balancer.Replica) (i int, found Result) {
-	first, second := closest(q.Session, candidates)
+func (h *Homes) lookByHash(q *balancer.Request, f *field) (i int, found Result) {
+	first, second := f.closest(q.Session)
 	switch {
-	case !h.saturated(candidates[first], candidates):
+	case !h.saturated(f.replicas[first], f.replicas):
 		return first, Hit
-	case second >= 0 && !h.saturated(candidates[second], candidates):
+	case second >= 0 && !h.saturated(f.replicas[second], f.replicas):
 		return second, Saturated
 	}
 	return -1, Saturated
@@ -158,27 +160,31 @@ func (p *picker) Explain(q *balancer.Request, candidates []*balancer.Replica) []
 	if e, ok := p.inner.(balancer.Explainer); ok {
 		terms = e.Explain(q, candidates)
 	}
-	if q.Session == 0 {
+	if q.Session == 0 || len(candidates) == 0 {
 		return terms
 	}
 	if terms == nil {
 		terms = make([][]balancer.Term, len(candidates))
 	}
-	isHome := p.homes.isHome(q, candidates)
+	home := p.homes.home(q, p.look(q, candidates))
 	for i, r := range candidates {
-		terms[i] = append(terms[i], balancer.Term{Name: termHome, Value: yes(isHome(i))},
+		terms[i] = append(terms[i], balancer.Term{Name: termHome, Value: yes(i == home)},
 			balancer.Term{Name: termFull, Value: yes(p.homes.saturated(r, candidates))})
 	}
 	return terms
 }
 
-func (h *Homes) isHome(q *balancer.Request, candidates []*balancer.Replica) func(i int) bool {
+// home is where a session is at home among the candidates, whether or not it yields; -1 if it is not.
+func (h *Homes) home(q *balancer.Request, f *field) int {
 	if h.cfg.Load().Home == ByHash {
-		first, _ := closest(q.Session, candidates)
-		return func(i int) bool { return i == first }
+		first, _ := f.closest(q.Session)
+		return first
 	}
 	at, known := h.sessions.peek(q.Session, q.Now)
-	return func(i int) bool { return known && mark(candidates[i]) == at.replica }
+	if !known {
+		return -1
+	}
+	return slices.Index(f.marks, at.replica)
 }
 
 func yes(b bool) balancer.Metric {

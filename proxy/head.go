@@ -21,6 +21,7 @@ const requestIDHeader = "X-Request-Id"
 type requestHead struct {
 	method, target []byte
 	fields         []relay.Field
+	had            int    // fields that the client sent
 	host           []byte // that the client asked for, with its port
 	id             []byte // X-Request-Id, the client's or made here
 	ownID          bool
@@ -33,6 +34,7 @@ type requestHead struct {
 func (h *requestHead) read(req *inbound.Request) *apiError {
 	h.method, h.target = req.Method, originForm(req.Target)
 	h.fields, h.id, h.host, h.websocket = append(h.fields[:0], req.Fields...), nil, nil, false
+	h.had = len(h.fields)
 	for _, f := range h.fields {
 		switch len(f.Name) {
 		case len(requestIDHeader):
@@ -61,7 +63,15 @@ func (h *requestHead) read(req *inbound.Request) *apiError {
 
 // clear lets go of the request's bytes.
 func (h *requestHead) clear() {
-	h.method, h.target, h.fields, h.host, h.id = nil, nil, h.fields[:0], nil, nil
+	h.clearFields()
+	h.method, h.target, h.host, h.id = nil, nil, nil, nil
+}
+
+// clearFields also lets go of the fields that were dropped: they stand behind those that
+// were kept.
+func (h *requestHead) clearFields() {
+	clear(h.fields[:h.had])
+	h.fields, h.had = h.fields[:0], 0
 }
 
 // hopByHop are the fields that concern one connection only (RFC 9110 section

@@ -119,9 +119,16 @@ func (x *exchange) stage(length int64, chunked bool) {
 }
 
 // sendReply has the client's connection write what is staged, which is all of the
-// answer.
+// answer. It is written when the exchange is over and counted, together with waiting for
+// the next request, so this is the last moment to see that nobody is there to take it.
 func (x *exchange) sendReply() {
 	x.begun = true
+	if x.client.Gone() {
+		x.left, x.keep = true, false
+		inbound.PutOut(x.reply)
+		x.reply = nil
+		return
+	}
 	x.client.Reply(x.reply)
 	x.reply = nil
 }
@@ -348,8 +355,7 @@ func (x *exchange) drop() {
 	b = append(b, x.head.id...)
 	x.kept = b
 	x.head.method, x.head.target, x.head.id = b[:method], b[method:path], b[path:]
-	clear(x.head.fields)
-	x.head.fields = x.head.fields[:0]
+	x.head.clearFields()
 	x.body, x.req.Prompt, x.req.Preamble, x.stored.id = nil, nil, nil, nil
 	if cap(x.out) > streamKeeps {
 		x.out = nil

@@ -270,6 +270,14 @@ func (x *Index) dispensable(w uint64, own bool) int64 {
 	return 1 + int64(age)
 }
 
+// Clear gives the table's memory back, and with it everything that was known, for when
+// nobody asks any more. The next Insert makes another one.
+func (x *Index) Clear() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.table.Store(nil)
+}
+
 // made is the table. Whoever comes while it is made waits: each making its own and
 // all but one giving it up again cost a busy start 64 MiB a request.
 func (x *Index) made() []line {

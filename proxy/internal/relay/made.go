@@ -8,7 +8,7 @@ import "bytes"
 func (s *Sniffer) headMade(p []byte) {
 	s.fed += len(p)
 	if s.fed == len(p) {
-		s.lookMade(p, len(p) >= tailSize)
+		s.lookMade(p[:min(len(p), tailSize)], len(p) >= tailSize)
 	} else if s.fed == len(s.line) { // nothing was dropped from its start
 		s.lookMade(s.line, len(s.line) >= tailSize)
 	} else {

@@ -25,6 +25,17 @@ func (d *Daemon) Reload() error {
 	return nil
 }
 
+// dropPrefixes gives up the index of prompt prefixes, 64 MiB, when no model's strategy
+// looks into it any more. One that still runs requests out may make it once more.
+func (d *Daemon) dropPrefixes() {
+	for _, m := range d.fleet.Snapshot().Models {
+		if m.Strategy == "least-cost" {
+			return
+		}
+	}
+	d.prefixes.Clear()
+}
+
 func (d *Daemon) tryReload() error {
 	if d.opt.Load == nil {
 		return errors.New("this lbd was started without a source to reload from")
@@ -45,6 +56,7 @@ func (d *Daemon) tryReload() error {
 	if err := d.fleet.Configure(fleetConfig(next)); err != nil {
 		return err
 	}
+	d.dropPrefixes()
 	d.affinity.SetConfig(affinityConfig(next))
 	d.proxy.SetConfig(d.proxyConfig(next, a))
 	d.health.SetConfig(healthConfig(next))
