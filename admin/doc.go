@@ -36,6 +36,10 @@
 //	models[]             sorted by name
 //	  name, aliases[], strategy
 //	  replicas[], available[]              ids
+//	  held.waiting, .clients, .bytes       requests that wait here for a replica to have room
+//	  held.oldest_seconds                  how long the one that waits longest has waited
+//	  held.tokens, .tokens_per_second      their work, prompt tokens and twice the output
+//	                                       tokens, and the pace at which it is taken up
 //
 // # POST /pick
 //

@@ -49,15 +49,50 @@ type polledView struct {
 }
 
 type modelView struct {
-	Name      string   `json:"name"`
-	Aliases   []string `json:"aliases"`
-	Strategy  string   `json:"strategy"`
-	Replicas  []string `json:"replicas"`
-	Available []string `json:"available"`
+	Name      string    `json:"name"`
+	Aliases   []string  `json:"aliases"`
+	Strategy  string    `json:"strategy"`
+	Replicas  []string  `json:"replicas"`
+	Available []string  `json:"available"`
+	Held      *heldView `json:"held"`
+}
+
+// Held is the queue in front of a model.
+type Held struct {
+	Waiting, Clients int
+	Bytes            int64
+	Oldest           time.Duration
+	// Tokens is the work of those that wait, TokensPerSecond the pace at which it is
+	// taken up, 0 when unknown.
+	Tokens, TokensPerSecond float64
+}
+
+type heldView struct {
+	Waiting         int      `json:"waiting"`
+	Clients         int      `json:"clients"`
+	Bytes           int64    `json:"bytes"`
+	OldestSeconds   float64  `json:"oldest_seconds"`
+	Tokens          float64  `json:"tokens"`
+	TokensPerSecond *float64 `json:"tokens_per_second"`
+}
+
+func viewHeld(h Held) *heldView {
+	v := &heldView{
+		Waiting: h.Waiting, Clients: h.Clients, Bytes: h.Bytes, OldestSeconds: math.Round(h.Oldest.Seconds()*1000) / 1000, Tokens: math.Round(h.Tokens),
+	}
+	if h.TokensPerSecond > 0 {
+		v.TokensPerSecond = new(math.Round(h.TokensPerSecond))
+	}
+	return v
 }
 
 func (s *Server) fleetPage(w http.ResponseWriter, r *http.Request) {
 	v := viewFleet(s.opt.Fleet.Snapshot(), time.Now())
+	for i := range v.Models {
+		if m := &v.Models[i]; s.opt.Held != nil {
+			m.Held = viewHeld(s.opt.Held(m.Name))
+		}
+	}
 	switch format := r.URL.Query().Get("format"); {
 	case format == "table", format == "" && prefersText(r.Header.Get("Accept")):
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")

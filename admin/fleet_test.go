@@ -81,7 +81,8 @@ const golden = `{
       "replicas": [
         "a:8000"
       ],
-      "available": []
+      "available": [],
+      "held": null
     }
   ]
 }`
@@ -130,6 +131,21 @@ func TestFleetPage(t *testing.T) {
 		t.Errorf("HEAD: %d %q", a.status, a.body)
 	}
 	wantContains(t, wantError(t, s.get("/fleet?format=xml"), 400, "unknown_format"), `"xml"`, "json or table")
+}
+
+func TestFleetHeld(t *testing.T) {
+	s := start(t, Options{Fleet: twoReplicas(t, time.Now()), Held: func(model string) Held {
+		if model != "m" {
+			t.Errorf("asked for %q", model)
+		}
+		return Held{Waiting: 37, Clients: 2, Bytes: 999, Oldest: 1500 * time.Millisecond, Tokens: 5000.4}
+	}})
+	got, err := json.Marshal(decode[fleetView](t, s.get("/fleet").body).Models[0].Held)
+	want := `{"waiting":37,"clients":2,"bytes":999,"oldest_seconds":1.5,"tokens":5000,"tokens_per_second":null}`
+	if err != nil || string(got) != want {
+		t.Errorf("held is %s, %v; want %s", got, err, want)
+	}
+	wantContains(t, s.get("/fleet?format=table").body, "HELD", "37")
 }
 
 func TestFleetTable(t *testing.T) {

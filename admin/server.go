@@ -32,6 +32,8 @@ type Options struct {
 	// Status() int is answered with it, and with its Code() and Type() string and,
 	// where it has one, Param() string.
 	Explain func(head http.Header, body []byte) (balancer.Decision, error)
+	// Held tells of the requests that are held back in front of a model.
+	Held func(model string) Held
 	// Config returns what marshals to the configuration in effect, redacted.
 	Config func() any
 	// Reload returns why the new configuration was refused.

@@ -20,11 +20,18 @@ func (v *fleetView) writeTable(w io.Writer) {
 		v.Replicas[i].writeRow(t)
 	}
 	row(t)
-	row(t, "MODEL", "STRATEGY", "AVAILABLE", "ALIASES")
+	row(t, "MODEL", "STRATEGY", "AVAILABLE", "HELD", "ALIASES")
 	for _, m := range v.Models {
-		row(t, m.Name, m.Strategy, fmt.Sprintf("%d/%d", len(m.Available), len(m.Replicas)), strings.Join(m.Aliases, ","))
+		row(t, m.Name, m.Strategy, fmt.Sprintf("%d/%d", len(m.Available), len(m.Replicas)), m.held(), strings.Join(m.Aliases, ","))
 	}
 	t.Flush()
+}
+
+func (m *modelView) held() string {
+	if m.Held == nil {
+		return ""
+	}
+	return strconv.Itoa(m.Held.Waiting)
 }
 
 func (r *replicaView) writeRow(w io.Writer) {

@@ -204,6 +204,17 @@ func TestAdmissionRefuses(t *testing.T) {
 	p.waits(1)
 	hog = append(hog, p.sendNamed("h2", "X-Client: hog"))
 	p.waits(2)
+	var fleet struct {
+		Models []struct {
+			Held struct{ Waiting, Clients, Bytes, Tokens int }
+		}
+	}
+	if page := p.onAdmin("GET", "/fleet", ""); json.Unmarshal([]byte(page.body), &fleet) != nil || len(fleet.Models) != 1 {
+		t.Fatalf("/fleet: %s", page.body)
+	}
+	if h := fleet.Models[0].Held; h.Waiting != 2 || h.Clients != 1 || h.Bytes != 2*len(named("h1")) || h.Tokens < 2*2*10 {
+		t.Errorf("/fleet shows %+v; want the two of one client", h)
+	}
 	full := p.sendNamed("h3", "X-Client: hog").answer("POST")
 	overloadedAnswer(t, full)
 	if full.Close {

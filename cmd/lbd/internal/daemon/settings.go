@@ -3,6 +3,7 @@ package daemon
 import (
 	"strings"
 
+	"lbd/admin"
 	"lbd/admission"
 	"lbd/balancer/fleet"
 	"lbd/balancer/health"
@@ -42,6 +43,12 @@ func (d *Daemon) pollConfig(c *config.Config, a *access) poll.Config {
 		Interval: c.MetricsPollInterval, Timeout: c.MetricsPollTimeout, ModelsInterval: c.ModelsPollInterval,
 		APIKey: key, APIKeys: byID, KeyOnMetrics: d.outward.Replaces(),
 	}
+}
+
+// held is what the admin listener shows of a model's queue.
+func (d *Daemon) held(model string) admin.Held {
+	s := d.proxy.AdmissionStats(model)
+	return admin.Held{Waiting: s.Waiting, Clients: s.Clients, Bytes: s.Bytes, Oldest: s.Oldest, Tokens: s.Tokens, TokensPerSecond: s.PerSecond}
 }
 
 func admissionConfig(c *config.Config) proxy.Admission {
