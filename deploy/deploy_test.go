@@ -138,16 +138,37 @@ const exposed = "20"
 
 func TestSystemdUnit(t *testing.T) {
 	analyze := tool(t, "systemd-analyze")
-	// verify looks for the program, which is not installed here.
-	unit := filepath.Join(t.TempDir(), "lbd.service")
-	text := strings.ReplaceAll(read(t, "systemd/lbd.service"), "/usr/local/bin/lbd --", "/bin/true --")
-	if err := os.WriteFile(unit, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
+	dir := t.TempDir()
+	for _, name := range []string{"lbd.service", "lbd.socket", "lbd-admin.socket"} {
+		// verify looks for the program, which is not installed here.
+		text := strings.ReplaceAll(read(t, "systemd/"+name), "/usr/local/bin/lbd --", "/bin/true --")
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if out, err := output(t, "", analyze, "verify", "--man=no", unit); err != nil || out != "" {
-		t.Errorf("systemd-analyze verify: %v\n%s", err, out)
+	unit := filepath.Join(dir, "lbd.service")
+	for _, name := range []string{"lbd.service", "lbd.socket", "lbd-admin.socket"} {
+		if out, err := output(t, "", analyze, "verify", "--man=no", filepath.Join(dir, name)); err != nil || out != "" {
+			t.Errorf("systemd-analyze verify %s: %v\n%s", name, err, out)
+		}
 	}
 	if out, err := output(t, "", analyze, "security", "--offline=true", "--no-pager", "--threshold="+exposed, unit); err != nil {
 		t.Errorf("systemd-analyze security: %v\n%s", err, out)
+	}
+}
+
+// The sockets carry the names that lbd knows them by, for the service that takes them.
+func TestSystemdSockets(t *testing.T) {
+	for file, wants := range map[string][]string{
+		"lbd.socket":       {"ListenStream=8080", "FileDescriptorName=" + "listen", "Service=lbd.service", "Accept=no"},
+		"lbd-admin.socket": {"ListenStream=127.0.0.1:9901", "FileDescriptorName=" + "admin_listen", "Service=lbd.service", "Accept=no"},
+		"lbd.service":      {"Type=notify", "NotifyAccess=main", "KillMode=control-group"},
+	} {
+		text := read(t, "systemd/"+file)
+		for _, want := range wants {
+			if !strings.Contains(text, "\n"+want+"\n") {
+				t.Errorf("%s lacks %s", file, want)
+			}
+		}
 	}
 }

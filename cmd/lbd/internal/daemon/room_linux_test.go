@@ -1,6 +1,7 @@
 package daemon_test
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -49,7 +50,7 @@ func (p *proxied) refused(ip, want string) {
 	c := p.from(ip)
 	resp, err := (&http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
-		Dial:              func(string, string) (net.Conn, error) { return c, nil },
+		DialContext:       func(context.Context, string, string) (net.Conn, error) { return c, nil },
 	}}).Post(p.url+"/v1/chat/completions", "application/json", strings.NewReader(chat(llama, true, 10)))
 	if err != nil {
 		p.t.Errorf("no answer: %v", err)
