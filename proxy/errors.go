@@ -151,6 +151,11 @@ func readError(err error, cfg *Config) *apiError {
 		return clientError(431, "request_head_too_large", "the request head is larger than %d bytes", cfg.MaxHeader)
 	case errors.Is(err, inbound.ErrBodySize):
 		return clientError(413, "request_too_large", "the request body is larger than %d bytes", cfg.MaxBody)
+	case errors.Is(err, inbound.ErrMemory):
+		return &apiError{
+			status: 503, kind: "overloaded", code: "overloaded", retryAfter: retryAfterSeconds,
+			message: "the load balancer has no memory left for the body of this request",
+		}
 	case errors.Is(err, inbound.ErrSlow):
 		return clientError(408, "request_timeout", "the request came too slowly: its head must come within %s and its body at %d bytes per second",
 			inbound.SlowTime, inbound.SlowRate)

@@ -54,6 +54,7 @@ type Conn struct {
 	chunks   relay.Body
 	pace     pace         // at which the request comes
 	blanks   int          // empty lines since the last request
+	held     int          // bytes of the server's larder
 	out      *Out         // an answer to be written
 	waitFn   func() error // wait, made once
 	begun    atomic.Bool  // a request has come
@@ -335,6 +336,7 @@ func (c *Conn) give() {
 func (c *Conn) Release() {
 	putContent(c.body)
 	c.body = nil
+	c.letGo()
 	if len(c.chunks.Trailer()) > keepTrailer {
 		c.chunks = relay.Body{}
 	}

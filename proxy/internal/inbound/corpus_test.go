@@ -87,7 +87,7 @@ func kind(err error) string {
 	case errors.As(err, &bad):
 		return "bad"
 	}
-	for e, name := range map[error]string{ErrVersion: "version", ErrHeadSize: "head", ErrBodySize: "body", ErrCut: "cut", ErrTimeout: "late", ErrSlow: "slow"} {
+	for e, name := range map[error]string{ErrVersion: "version", ErrHeadSize: "head", ErrBodySize: "body", ErrCut: "cut", ErrTimeout: "late", ErrSlow: "slow", ErrMemory: "memory"} {
 		if errors.Is(err, e) {
 			return name
 		}

@@ -167,9 +167,16 @@ func (c *Conn) bodyApart(n int, lim *Limits) error {
 	c.body = getContent(n)
 	b := append(c.body.b, c.bytes()[c.from:c.to]...)
 	c.from = c.to
+	if err := c.hold(min(n, cap(b))); err != nil {
+		return err
+	}
 	for len(b) < n {
 		if len(b) == cap(b) {
-			b = append(make([]byte, 0, min(n, 2*cap(b))), b...)
+			size := min(n, 2*cap(b))
+			if err := c.hold(size); err != nil {
+				return err
+			}
+			b = append(make([]byte, 0, size), b...)
 		}
 		m, err := c.readBody(b[len(b):min(n, cap(b))], lim)
 		if b = b[:len(b)+m]; err != nil {
@@ -220,6 +227,11 @@ func (c *Conn) decode(lim *Limits) error {
 		}
 		c.body.b = append(c.body.b, payload...)
 		c.from += n
+		if len(c.body.b) > firstContent {
+			if err := c.hold(cap(c.body.b)); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }

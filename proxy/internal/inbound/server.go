@@ -37,6 +37,7 @@ type Server struct {
 
 	handler  Handler
 	limits   atomic.Pointer[Limits]
+	larder   larder
 	clock    atomic.Int64 // Unix ns, to the tick
 	stopping atomic.Bool
 	grace    atomic.Int64 // ns, see SetGrace
@@ -63,6 +64,7 @@ func NewServer(h Handler, lim Limits) *Server {
 		stop: make(chan struct{}), done: make(chan struct{}),
 	}
 	s.limits.Store(&lim)
+	s.larder.limit = bodyMemory()
 	s.clock.Store(time.Now().UnixNano())
 	go s.run()
 	return s
