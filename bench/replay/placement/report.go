@@ -111,7 +111,7 @@ func (g grid) contest(b *strings.Builder) {
 		if rival == "" {
 			continue
 		}
-		own, theirs := g.capacity[c.name][ours], g.capacity[c.name][rival]
+		own, theirs := common(g.capacity[c.name][ours], g.capacity[c.name][rival])
 		second, _ := g.best(c.name, true, false)
 		fmt.Fprintf(rows, "| %s | %s | %d | %.4g %s | %s | %.4g | %s | %s | %s |\n", c.title(), mark(c.heavy), r.n, own.mean(), c.unit,
 			rival, theirs.mean(), r, g.named(c.name, second), g.named(c.name, "oracle"))
@@ -197,9 +197,9 @@ func (g grid) latency(b *strings.Builder) {
 			if rival == "" {
 				continue
 			}
+			own, theirs := common(at.capacity[c.name][ours], at.capacity[c.name][rival])
 			second, _ := at.best(c.name, true, true)
-			fmt.Fprintf(b, "| %s | %.0f %% | %d | %.0f | %s | %.0f | %s | %s |\n", c.title(), 100*share, r.n, at.capacity[c.name][ours].mean(),
-				rival, at.capacity[c.name][rival].mean(), r, at.named(c.name, second))
+			fmt.Fprintf(b, "| %s | %.0f %% | %d | %.0f | %s | %.0f | %s | %s |\n", c.title(), 100*share, r.n, own.mean(), rival, theirs.mean(), r, at.named(c.name, second))
 		}
 	}
 	b.WriteString("\n")

@@ -36,6 +36,17 @@ func (s sample) seeds() []uint64 {
 	return seeds
 }
 
+// common keeps the seeds both have.
+func common(a, b sample) (inA, inB sample) {
+	inA, inB = sample{}, sample{}
+	for seed, x := range a {
+		if y, ok := b[seed]; ok {
+			inA[seed], inB[seed] = x, y
+		}
+	}
+	return inA, inB
+}
+
 // ratio compares two policies on the seeds both have.
 type ratio struct {
 	n               int
