@@ -241,6 +241,34 @@ func TestAdmissionRefuses(t *testing.T) {
 	}
 }
 
+// With a limit, a request whose first token least-cost predicts for later is refused
+// before any replica has seen it. Strategies that do not predict refuse nobody so.
+func TestAdmissionPredictedTTFT(t *testing.T) {
+	for strategy, want := range map[string]int{"least-cost": 429, "cycle": 200} {
+		t.Run(strategy, func(t *testing.T) {
+			r := replica(t, sim.Config{})
+			p := lbd(t, []string{r.URL()}, "strategy", strategy, "admission-max-ttft", "500ms")
+			w := p.dial()
+			w.sendPost("/v1/chat/completions", chat(llama, false, 1))
+			if a := w.answer("POST"); a.StatusCode != 200 {
+				t.Fatalf("a short prompt: %s %s", a.Status, a.body)
+			}
+			long := strings.Replace(chat(llama, false, 1), "Hello", strings.Repeat("many words ", 20000), 1)
+			w.sendPost("/v1/chat/completions", long)
+			a := w.answer("POST")
+			if a.StatusCode != want {
+				t.Fatalf("a prompt of 220 KB: %s %.200s; want %d", a.Status, a.body, want)
+			}
+			if want == 429 {
+				overloadedAnswer(t, a)
+				if got := p.rejected("predicted_ttft"); got != "1" {
+					t.Errorf("%s refused for it; want 1", got)
+				}
+			}
+		})
+	}
+}
+
 // A client that leaves while it waits is out at once; its place in line goes on.
 func TestAdmissionClientLeaves(t *testing.T) {
 	for _, l := range leavings {
