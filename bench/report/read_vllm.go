@@ -193,10 +193,8 @@ func (v *vllmResult) totals() Totals {
 	if requests := v.requests(); requests != nil {
 		// Percentiles that were not asked for are in the records.
 		for q, s := range totals(requests, 0).Summaries {
-			if own := t.Summaries[q]; own.Quantiles != nil {
-				maps.Copy(s.Quantiles, own.Quantiles)
-			}
-			if s.Count > 0 {
+			if s.Count > 0 { // else it has no map to copy to
+				maps.Copy(s.Quantiles, t.Summaries[q].Quantiles)
 				t.Summaries[q] = s
 			}
 		}
