@@ -10,12 +10,13 @@ import (
 
 // client is all connections of the load's client half.
 type client struct {
-	l       *loop
-	port    int
-	request []byte
-	reply   int64 // bytes an answer must have; -1: chunks
-	again   bool  // send the next request when an answer is complete
-	conns   map[*cconn]struct{}
+	l        *loop
+	port     int
+	requests [][]byte // connections take turns to take one
+	opened   int
+	reply    int64 // bytes an answer must have; -1: chunks
+	again    bool  // send the next request when an answer is complete
+	conns    map[*cconn]struct{}
 
 	answers int64 // complete ones
 	events  int64
@@ -47,7 +48,8 @@ func (k *client) open() *cconn {
 		k.fault("connect: " + err.Error())
 		return nil
 	}
-	c := &cconn{k: k, fd: fd, connecting: true, sent: nanos()}
+	c := &cconn{k: k, fd: fd, connecting: true, sent: nanos(), request: k.requests[k.opened%len(k.requests)]}
+	k.opened++
 	k.conns[c] = struct{}{}
 	k.waiting++
 	c.waiting = true
@@ -63,6 +65,7 @@ func (k *client) open() *cconn {
 type cconn struct {
 	k          *client
 	fd         int
+	request    []byte
 	connecting bool
 	waiting    bool // for its first byte ever
 	busy       bool // an answer is on its way
@@ -118,7 +121,7 @@ func (c *cconn) send() {
 	if !c.waiting {
 		c.sent = nanos()
 	}
-	c.out = c.k.request
+	c.out = c.request
 	c.flush()
 }
 

@@ -35,9 +35,12 @@ func sized(format string, n int) []byte {
 	return fmt.Appendf(nil, format, fill(max(n-fixed, 1)))
 }
 
+// clientKey is what requests show as their API key.
+const clientKey = "sk-0123456789abcdef0123456789abcdef"
+
 // request is a chat completion as OpenAI's Python client sends it: the model
-// after the messages, a handful of headers.
-func request(body int, stream bool) []byte {
+// after the messages, a handful of headers. more are further lines of the head.
+func request(body int, stream bool, more string) []byte {
 	accept := "application/json"
 	tail := `"model":"` + model + `","stream":false}`
 	if stream {
@@ -46,7 +49,7 @@ func request(body int, stream bool) []byte {
 	b := sized(`{"messages":[{"role":"user","content":"%s"}],`+tail, body)
 	head := fmt.Sprintf("POST /v1/chat/completions HTTP/1.1\r\nHost: lbd.example.org\r\nAccept-Encoding: gzip, deflate\r\n"+
 		"Connection: keep-alive\r\nAccept: %s\r\nContent-Type: application/json\r\nUser-Agent: OpenAI/Python 1.99.1\r\n"+
-		"Authorization: Bearer sk-0123456789abcdef0123456789abcdef\r\nContent-Length: %d\r\n\r\n", accept, len(b))
+		"Authorization: Bearer "+clientKey+"\r\n%sContent-Length: %d\r\n\r\n", accept, more, len(b))
 	return append([]byte(head), b...)
 }
 

@@ -16,7 +16,7 @@ import (
 func TestRequestsAndAnswers(t *testing.T) {
 	for _, n := range []int{200, 300, 10_000, 100_000} {
 		for _, streamed := range []bool{false, true} {
-			r, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(request(n, streamed))))
+			r, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(request(n, streamed, ""))))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -16,8 +16,9 @@ import (
 // task is one run of the load process, sent to it as a line of JSON.
 type task struct {
 	Cell   cell
-	Port   int // where the client connects
-	Proxy  int // process to account for; 0 = none, the client talks to a replica
+	Port   int    // where the client connects
+	Proxy  int    // process to account for; 0 = none, the client talks to a replica
+	Head   string // further lines of each request's head
 	Warm   float64
 	Window float64 // seconds
 }
@@ -62,9 +63,14 @@ type load struct {
 	out     *json.Encoder
 }
 
-// loadMain is the load process: it serves two replicas on the given ports and
-// does the tasks that come on standard input until that ends.
+// loadMain is the load process: it serves two replicas on the first two ports, speaks
+// TLS to the fourth for who comes to the third, and does the tasks that come on standard
+// input until that ends.
 func loadMain(ports []int) error {
+	if err := wrap(ports[2], ports[3]); err != nil {
+		return err
+	}
+	ports = ports[:2]
 	runtime.LockOSThread()
 	// Steady state allocates nothing; a collection in the window would be seen as
 	// latency of the proxy. It is collected between the runs.
@@ -165,7 +171,12 @@ func (g *load) prepare(t task) {
 	r.manner = map[kind]manner{posts: whole, bulks: bulk, streams: stream, idles: whole}[c.Kind]
 	r.late.reset()
 	k.port = t.Port
-	k.request = request(c.Ask, c.Kind == streams || c.Kind == leaves)
+	k.requests = k.requests[:0]
+	for n := range sessions {
+		if head := strings.ReplaceAll(t.Head, "$n", fmt.Sprintf("%02d", n)); n == 0 || head != t.Head {
+			k.requests = append(k.requests, request(c.Ask, c.Kind == streams || c.Kind == leaves, head))
+		}
+	}
 	k.again = c.Kind != idles && c.Kind != leaves
 	k.perEnd, k.reply = c.Events, c.Reply
 	if c.Kind == streams || c.Kind == leaves {
@@ -174,6 +185,9 @@ func (g *load) prepare(t task) {
 	k.errors = map[string]int{}
 	k.clear()
 }
+
+// sessions is how many different requests there are where connections send their own.
+const sessions = 64
 
 // finish closes what is open and collects garbage.
 func (g *load) finish(o *outcome) {

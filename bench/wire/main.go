@@ -23,6 +23,7 @@ type options struct {
 	seconds  float64
 	warm     float64
 	out      string // folder of the results; empty: none are written
+	name     string // of their files, without the extension
 	port     int
 	loadCPU  int
 	proxyCPU int
@@ -95,7 +96,7 @@ func parse(ctx context.Context, args []string, dir string) (options, error) {
 	fs.IntVar(&o.rounds, "rounds", 5, "rounds; each has every peer once, shuffled")
 	fs.Float64Var(&o.seconds, "seconds", 2, "measured seconds of each run")
 	fs.Float64Var(&o.warm, "warm", 0.5, "seconds before them")
-	fs.StringVar(&o.out, "o", "", "folder to write wire.md, wire.json and wire.svg to, beside the cells an earlier run left there; empty: none")
+	fs.StringVar(&o.out, "o", "", "folder to write wire.md, wire.json and wire.svg (or features.*) to, beside the cells an earlier run left there; empty: none")
 	fs.IntVar(&o.port, "port", 21000, "ports to use: a free block of 20 from here on; below the kernel's range for outgoing connections")
 	fs.IntVar(&o.loadCPU, "load-cpu", 0, "CPU of the load")
 	fs.IntVar(&o.proxyCPU, "proxy-cpu", 1, "CPU of the proxy")
@@ -105,7 +106,7 @@ func parse(ctx context.Context, args []string, dir string) (options, error) {
 	fs.StringVar(&o.profile, "pprof", "", "write a CPU profile of each lbd's last run to this file (with cell and name put before the extension)")
 	fs.Uint64Var(&o.seed, "seed", 1, "of the shuffle")
 	fs.Float64Var(&o.quiet, "quiet", 0.05, "share of the machine others may use before a run waits or is repeated")
-	costs := fs.Bool("features", false, "what lbd's optional features cost: lbd and its variants instead of its rivals, cells post and sse256 unless told")
+	costs := fs.Bool("features", false, "what lbd's optional features cost: lbd and its variants instead of its rivals, cells "+featureCells+" unless told, into features.md, .json and .svg")
 	quick := fs.Bool("quick", false, "one round of half a second: does it run at all")
 	if err := fs.Parse(args); err != nil {
 		return o, err
@@ -116,11 +117,13 @@ func parse(ctx context.Context, args []string, dir string) (options, error) {
 	if *quick {
 		o.rounds, o.seconds, o.warm = 1, 0.5, 0.2
 	}
+	o.name = "wire"
 	if *costs {
+		o.name = "features"
 		for _, f := range features {
 			variants = append(variants, f.Name+"="+strings.Join(f.Args, " "))
 		}
-		*names = cmp.Or(told(fs, "cells"), "post,sse256")
+		*names = cmp.Or(told(fs, "cells"), featureCells)
 		*peers = cmp.Or(told(fs, "peers"), "lbd")
 	}
 	var err error
@@ -130,6 +133,11 @@ func parse(ctx context.Context, args []string, dir string) (options, error) {
 	all, err := lbds(ctx, builds, variants, strings.Fields(*common), dir)
 	if err != nil {
 		return o, err
+	}
+	for i := range all {
+		if at := slices.IndexFunc(features, func(f variant) bool { return f.Name == all[i].name }); at >= 0 && *costs {
+			all[i].head, all[i].tls = features[at].Head, features[at].TLS
+		}
 	}
 	all = append(all, rivals...)
 	o.peers, err = choosePeers(*peers, all)

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -120,7 +121,7 @@ func TestPeerFails(t *testing.T) {
 
 func TestMissingPeerIsNamed(t *testing.T) {
 	dir := t.TempDir()
-	o := options{peers: []peer{{name: "absent", binary: "no-such-proxy-here"}}, rounds: 1, port: 21500, out: dir}
+	o := options{peers: []peer{{name: "absent", binary: "no-such-proxy-here"}}, rounds: 1, port: 21500, out: dir, name: "wire"}
 	if err := measure(t.Context(), o, dir); err != nil {
 		t.Fatal(err)
 	}
@@ -152,8 +153,16 @@ func TestFlags(t *testing.T) {
 	if got := names(parsed("-lbd", "/bin/a", "-variant", "quiet=--log-level=error", "-peers", "nginx,quiet")); got != "nginx quiet" {
 		t.Errorf("a variant: %q", got)
 	}
-	if o := parsed("-lbd", "/bin/a", "-features"); len(o.peers) != 1+len(features) || len(o.cells) != 2 {
+	if o := parsed("-lbd", "/bin/a", "-features"); len(o.peers) != 1+len(features) || len(o.cells) != 4 || o.name != "features" {
 		t.Errorf("-features: peers %q, %d cells", names(o), len(o.cells))
+	}
+	for _, p := range parsed("-lbd", "/bin/a", "-features").peers {
+		if secure := p.name == "lbd+tls"; p.tls != secure || strings.Contains(p.name, "sessions") != (p.head != "") {
+			t.Errorf("%s: TLS %t, head %q", p.name, p.tls, p.head)
+		}
+	}
+	if o := parsed("-lbd", "/bin/a"); slices.ContainsFunc(o.cells, func(c cell) bool { return c.Extra }) || o.name != "wire" {
+		t.Errorf("all cells are %v", o.cells)
 	}
 	if o := parsed("-lbd", "/bin/a", "-features", "-cells", "post1"); len(o.cells) != 1 || o.cells[0].Name != "post1" {
 		t.Errorf("-features -cells post1: %v", o.cells)
@@ -199,5 +208,41 @@ func TestConfigurationsAreValid(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// What features need is there: a run through each kind of them, TLS, an API key and sessions.
+func TestFeaturesRun(t *testing.T) {
+	dir := t.TempDir()
+	out := filepath.Join(dir, "out")
+	o, err := parse(t.Context(), []string{"-features", "-cells", "post", "-peers", "lbd+tls,lbd+keys,lbd+sessions", "-rounds", "1",
+		"-seconds", "0.2", "-warm", "0.1", "-quiet", "100", "-port", "21500", "-o", out, "-proxy-cpu", "0"}, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range o.cells {
+		o.cells[i].Conns = 8
+	}
+	if err := measure(t.Context(), o, dir); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(filepath.Join(out, "features.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var rep report
+	if err := json.Unmarshal(b, &rep); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"lbd+tls", "lbd+keys", "lbd+sessions"} {
+		at := slices.IndexFunc(rep.Samples, func(s sample) bool { return s.Peer == name })
+		if at < 0 {
+			t.Errorf("%s was not measured", name)
+			continue
+		}
+		s := rep.Samples[at]
+		if s.Outcome == nil || s.Outcome.Answers == 0 || s.Outcome.CPU == 0 || len(s.Outcome.Errors) > 0 {
+			t.Errorf("%s: %q %+v", name, s.Failed, s.Outcome)
+		}
 	}
 }

@@ -73,6 +73,11 @@ func measure(ctx context.Context, o options, dir string) error {
 		g.paths[p.name], rep.Versions[p.name] = path, version
 		rep.Peers = append(rep.Peers, party{p.name, p.lbd})
 	}
+	if o.name == "features" {
+		if err := prepareFeatures(dir); err != nil {
+			return err
+		}
+	}
 	if err := g.startLoad(); err != nil {
 		return err
 	}
@@ -85,11 +90,11 @@ func measure(ctx context.Context, o options, dir string) error {
 		m := rep.add(c, o, command, tree)
 		if err := g.cell(ctx, c, rng, rep); err != nil {
 			// What was measured before an interrupt is kept.
-			return errors.Join(err, rep.write(o.out))
+			return errors.Join(err, rep.write(o.out, o.name))
 		}
 		rep.print(os.Stdout, m)
 	}
-	return rep.write(o.out)
+	return rep.write(o.out, o.name)
 }
 
 // cell runs the rounds of one cell.
@@ -203,10 +208,13 @@ func (g *rig) once(ctx context.Context, c cell, p peer) (*outcome, error) {
 		return nil, err
 	}
 	defer proxy.stop()
-	if err := proxy.ready(where.port, request(300, false)); err != nil {
+	t.Port, t.Proxy, t.Head = where.port, proxy.cmd.Process.Pid, p.head
+	if p.tls {
+		t.Port = g.wrapper()
+	}
+	if err := proxy.ready(t.Port, request(300, false, "")); err != nil {
 		return nil, err
 	}
-	t.Port, t.Proxy = where.port, proxy.cmd.Process.Pid
 	profiled := make(chan error, 1)
 	if g.o.profile != "" && p.lbd {
 		go func() { profiled <- g.takeProfile(ctx, where.admin, c, p) }()
@@ -241,6 +249,9 @@ func (g *rig) takeProfile(ctx context.Context, admin int, c cell, p peer) error 
 	return os.WriteFile(path, b, 0o644)
 }
 
+// wrapper is where the load process takes plain connections and speaks TLS to the proxy.
+func (g *rig) wrapper() int { return g.o.port + 12 }
+
 func (g *rig) replicas() []int { return []int{g.o.port, g.o.port + 1} }
 
 // errLoad says that the load process is gone: nothing can be measured any more.
@@ -263,6 +274,7 @@ func (g *rig) startLoad() error {
 	for _, r := range g.replicas() {
 		argv = append(argv, strconv.Itoa(r))
 	}
+	argv = append(argv, strconv.Itoa(g.wrapper()), strconv.Itoa(g.o.port+10))
 	if g.load, err = start("load", strconv.Itoa(g.o.loadCPU), g.dir, inR, outW, argv...); err != nil {
 		return err
 	}

@@ -29,6 +29,8 @@ type peer struct {
 	command func(p place) ([]string, error)
 	version []string // arguments that print it
 	lbd     bool
+	head    string // as in variant
+	tls     bool
 }
 
 // direct is the client talking to a replica: what latency is added to.
@@ -56,8 +58,15 @@ func lbdPeer(name, binary string, args []string) peer {
 			"--admin-listen", fmt.Sprintf("127.0.0.1:%d", p.admin),
 			"--endpoints", strings.Join(urls, ","),
 			"--strategy", "least-waiting",
-		}, args...), nil
+		}, inDir(args, p.dir)...), nil
 	}}
+}
+
+func inDir(args []string, dir string) (out []string) {
+	for _, a := range args {
+		out = append(out, strings.ReplaceAll(a, "$dir", dir))
+	}
+	return out
 }
 
 // servers repeats a line for each replica.

@@ -160,7 +160,7 @@ func try(port int, ask []byte) error {
 func freePorts(first int) (int, error) {
 	const step, blocks = 20, 20
 	for base := first; base < first+step*blocks; base += step {
-		if free(base, base+1, base+10, base+11) {
+		if free(base, base+1, base+10, base+11, base+12) {
 			return base, nil
 		}
 	}

@@ -249,11 +249,11 @@ func number(v float64) string {
 
 // write puts the results into a folder, beside the cells of an earlier run that
 // are there.
-func (r *report) write(dir string) error {
+func (r *report) write(dir, name string) error {
 	if dir == "" {
 		return nil
 	}
-	if err := r.keepIn(dir); err != nil {
+	if err := r.keepIn(dir, name); err != nil {
 		return err
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -266,16 +266,16 @@ func (r *report) write(dir string) error {
 	for _, f := range []struct {
 		name string
 		text []byte
-	}{{"wire.json", append(b, '\n')}, {"wire.md", []byte(r.markdown())}, {"wire.svg", []byte(r.picture())}} {
-		if err := os.WriteFile(filepath.Join(dir, f.name), f.text, 0o644); err != nil {
+	}{{".json", append(b, '\n')}, {".md", []byte(r.markdown(name))}, {".svg", []byte(r.picture())}} {
+		if err := os.WriteFile(filepath.Join(dir, name+f.name), f.text, 0o644); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (r *report) keepIn(dir string) error {
-	path := filepath.Join(dir, "wire.json")
+func (r *report) keepIn(dir, name string) error {
+	path := filepath.Join(dir, name+".json")
 	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

@@ -54,7 +54,7 @@ func TestKeep(t *testing.T) {
 	if err := fresh.keep(old); err != nil {
 		t.Fatal(err)
 	}
-	text := fresh.markdown()
+	text := fresh.markdown("wire")
 	for _, want := range []string{"| lbd | 15 | 10..30 | 1 | 500 |", "before the first byte | ≤ 5 | 7 | 7..7 | not met |"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the report lacks %q:\n%s", want, text)
@@ -93,7 +93,7 @@ func sampled(t *testing.T) *report {
 
 func TestReport(t *testing.T) {
 	r := sampled(t)
-	got := r.markdown()
+	got := r.markdown("wire")
 	for _, want := range []string{
 		"- **skipped**: haproxy (haproxy: not found)",
 		"| peer | CPU µs/req | min..max | / nginx | req/s |",

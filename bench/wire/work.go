@@ -34,6 +34,7 @@ type cell struct {
 	Cores    int           // of the proxy
 	Seconds  float64       // measured; 0 = as the flag says
 	Probes   bool          // while all streams run, open further ones for their first byte
+	Extra    bool          // measured only when it is named
 }
 
 // cells is the work, in the order it is done and shown. A vLLM replica writes to
@@ -43,6 +44,7 @@ type cell struct {
 var cells = []cell{
 	{Name: "post", What: "JSON POST, 300 B in, 300 B out, 64 keep-alive connections", Kind: posts, Conns: 64, Ask: 300, Reply: 300, Cores: 1},
 	{Name: "post1", What: "JSON POST, 200 B in, 300 B out, one connection", Kind: posts, Conns: 1, Ask: 200, Reply: 300, Cores: 1},
+	{Name: "post2k", What: "JSON POST, 2 KB in, 300 B out, 64 keep-alive connections", Kind: posts, Conns: 64, Ask: 2000, Reply: 300, Cores: 1, Extra: true},
 	{Name: "post10k", What: "JSON POST, 10 KB in, 300 B out, 64 keep-alive connections", Kind: posts, Conns: 64, Ask: 10_000, Reply: 300, Cores: 1},
 	{Name: "post100k", What: "JSON POST, 100 KB in, 300 B out, 16 keep-alive connections", Kind: posts, Conns: 16, Ask: 100_000, Reply: 300, Cores: 1},
 	{Name: "sse256", What: "256 SSE streams, an event per 20 ms each", Kind: streams, Conns: 256, Ask: 300, Interval: 20 * time.Millisecond, Grid: time.Millisecond, Cores: 1},
@@ -61,21 +63,33 @@ var cells = []cell{
 // variant is lbd with something optional: what a feature costs.
 type variant struct {
 	Name, What string
-	Args       []string
+	Args       []string // $dir is a folder with what prepareFeatures writes
+	Head       string   // further lines of each request's head; $n is a number of the connection
+	TLS        bool     // clients speak it
 }
 
 // features are the variants of the flag -features, beside lbd as it is.
 var features = []variant{
-	{"lbd+log", "access log, every request", []string{"--access-log"}},
-	{"lbd+log100", "access log, one request in 100", []string{"--access-log", "--access-log-sample=100"}},
-	{"lbd-headers", "no X-Lbd-Replica, X-Lbd-Strategy", []string{"--response-headers=false"}},
-	{"lbd-cycle", "strategy cycle", []string{"--strategy=cycle"}},
+	{Name: "lbd-tokens", What: "answers not read for tokens and usage", Args: []string{"--token-metrics=false"}},
+	{Name: "lbd-headers", What: "no X-Lbd-Replica, X-Lbd-Strategy", Args: []string{"--response-headers=false"}},
+	{Name: "lbd-cycle", What: "strategy cycle", Args: []string{"--strategy=cycle"}},
+	{Name: "lbd+cost", What: "strategy least-cost: prompts hashed and looked up, answers learned from", Args: []string{"--strategy=least-cost"}},
+	{Name: "lbd+log", What: "access log, every request", Args: []string{"--access-log"}},
+	{Name: "lbd+log100", What: "access log, one request in 100", Args: []string{"--access-log", "--access-log-sample=100"}},
+	{Name: "lbd+log+hash", What: "access log with the hashes of prompts", Args: []string{"--access-log", "--access-log-prefixes"}},
+	{Name: "lbd+keys", What: "an API key asked for, its tokens and requests counted", Args: []string{"--api-keys-file=$dir/keys.txt"}},
+	{Name: "lbd+sessions", What: "64 sessions by header", Args: []string{"--affinity-headers=X-Session-ID"}, Head: "X-Session-ID: session-$n\r\n"},
+	{Name: "lbd+sessions-hash", What: "64 sessions by header, at home by hash", Args: []string{"--affinity-headers=X-Session-ID", "--affinity-home=hash"}, Head: "X-Session-ID: session-$n\r\n"},
+	{Name: "lbd+tls", What: "clients speak TLS 1.3; only CPU compares, for the load has a hop more", Args: []string{"--tls-cert-file=$dir/cert.pem", "--tls-key-file=$dir/key.pem"}, TLS: true},
 }
+
+// featureCells are those in which features show: a request without a prompt to speak of, prompts of 2 KB and 100 KB, events.
+const featureCells = "post,post2k,post100k,sse256"
 
 // chosen returns the cells a flag names, in the order of the table.
 func chosen(names string) ([]cell, error) {
 	if names == "all" {
-		return slices.Clone(cells), nil
+		return slices.DeleteFunc(slices.Clone(cells), func(c cell) bool { return c.Extra }), nil
 	}
 	var out []cell
 	want := strings.Split(names, ",")
