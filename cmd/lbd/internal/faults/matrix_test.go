@@ -14,6 +14,9 @@ var lost = []string{cut, "status 502 replica_error"}
 // late is what a request is answered with that a replica kept for too long.
 var late = []string{cut, "status 504 timeout"}
 
+// many is no bound: the row's check has one.
+const many = 1 << 20
+
 // matrix is all faults. README.md has the same rows.
 var matrix = []row{
 	{
@@ -28,7 +31,7 @@ var matrix = []row{
 				t.pause(100, 200)
 			})
 		},
-		failed: clients, unread: 2, causes: lost,
+		failed: clients, unread: clients / 2, causes: lost,
 	},
 	{
 		name:    "flapping",
@@ -42,7 +45,7 @@ var matrix = []row{
 				t.pause(20, 120)
 			})
 		},
-		failed: clients, unread: 2, causes: lost,
+		failed: clients, unread: clients / 2, causes: lost,
 	},
 	{
 		name:     "refusing",
@@ -80,7 +83,7 @@ var matrix = []row{
 		disturb: func(t *trial) {
 			t.each(1, func() {
 				s := t.one()
-				t.fault(s, sim.Faults{HangStream: &sim.Fault{Events: 2}})
+				t.fault(s, sim.Faults{HangStream: &sim.Fault{Events: 1}})
 				t.lbd.out(s.Addr())
 				t.pause(600, 800)
 			})
@@ -93,8 +96,10 @@ var matrix = []row{
 		promise: "no request fails, and strategies that look send less there",
 		disturb: func(t *trial) {
 			t.each(1, func() {
-				t.fault(t.sims[0], sim.Faults{Slow: &sim.Fault{Factor: 60}})
-				t.pause(1500, 1600)
+				t.fault(t.sims[0], sim.Faults{Slow: &sim.Fault{Factor: 200}})
+				for range 6 { // each waits for answers, so that they are most of all
+					t.pause(250, 300)
+				}
 			})
 		},
 		strategy: "least-waiting",
@@ -169,8 +174,14 @@ var matrix = []row{
 			})
 		},
 		strategy: "least-waiting",
-		failed:   60, causes: []string{"status 503 503", "status 503 <nil>"},
-		check: func(t *trial, _ []outcome) { t.share(0, 0, 0.5) },
+		failed:   many, causes: []string{"status 503 503", "status 503 <nil>"},
+		check: func(t *trial, all []outcome) {
+			t.share(0, 0, 0.5)
+			failed := len(all) - t.load.answers()
+			if failed > len(all)/4 {
+				t.Errorf("%d of %d failed; want a quarter at most", failed, len(all))
+			}
+		},
 	},
 	{
 		name:    "loading behind something that answers 503",
@@ -187,7 +198,7 @@ var matrix = []row{
 				t.pause(100, 200)
 			})
 		},
-		failed: clients, unread: 2, causes: lost,
+		failed: clients, unread: clients / 2, causes: lost,
 	},
 	{
 		name:    "restarts with another model",
@@ -206,7 +217,7 @@ var matrix = []row{
 				t.pause(200, 400)
 			})
 		},
-		failed: clients, unread: 2, causes: lost,
+		failed: clients, unread: clients / 2, causes: lost,
 	},
 	{
 		name:    "all replicas of a model gone and back",
@@ -329,7 +340,7 @@ var matrix = []row{
 		everywhere: true, ill: true,
 		config:  func(_ int, c *sim.Config) { c.KeepAlive = 40 * time.Millisecond },
 		disturb: func(t *trial) { t.each(12, func() { t.anything() }) },
-		failed:  clients, unread: 2, causes: slices.Concat(lost, late, []string{"status 500 500", "status 500 <nil>"}),
+		failed:  clients, unread: clients / 2, causes: slices.Concat(lost, late, []string{"status 500 500", "status 500 <nil>"}),
 	},
 }
 
