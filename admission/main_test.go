@@ -2,6 +2,7 @@ package admission
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -37,7 +38,7 @@ func newRig(t testing.TB, c Config, replicas int) *rig {
 	t.Helper()
 	r := &rig{t: t, model: &balancer.Model{Name: "m", Picker: least{}}}
 	for i := range replicas {
-		e, err := balancer.ParseEndpoint("http://replica-" + string(rune('a'+i)) + ":8000")
+		e, err := balancer.ParseEndpoint(fmt.Sprintf("http://replica-%d:8000", i))
 		if err != nil {
 			t.Fatal(err)
 		}
