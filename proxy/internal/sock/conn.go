@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -94,20 +95,30 @@ type ioState struct {
 
 // newConn takes tc over unless it fails.
 func newConn(tc *net.TCPConn, w *Watch, stall time.Duration) (*Conn, error) {
-	c := &Conn{TCPConn: tc, watch: w, stall: stall}
-	c.readFn, c.writeFn, c.borrowFn, c.peekFn = c.readReady, c.writeReady, c.borrowReady, c.peekNow
-	c.askFn, c.pumpFn = c.askReady, c.pumpReady
+	c := bare(w, stall)
 	if w != nil {
 		return c, w.adopt(c, tc)
 	}
 	var err error
+	c.TCPConn = tc
 	c.raw, err = tc.SyscallConn()
 	return c, err
+}
+
+// bare returns a connection that has no socket yet.
+func bare(w *Watch, stall time.Duration) *Conn {
+	c := &Conn{watch: w, stall: stall}
+	c.readFn, c.writeFn, c.borrowFn, c.peekFn = c.readReady, c.writeReady, c.borrowReady, c.peekNow
+	c.askFn, c.pumpFn = c.askReady, c.pumpReady
+	return c
 }
 
 // Dial connects to a replica within timeout. Writes fail when it takes nothing
 // for stall (0 = never).
 func Dial(ctx context.Context, addr string, timeout, stall time.Duration, w *Watch) (*Conn, error) {
+	if to, err := netip.ParseAddrPort(addr); err == nil && watchHears && w != nil && ctx.Done() == nil && to.Addr().Zone() == "" {
+		return dialAddr(to, timeout, stall, w)
+	}
 	d := net.Dialer{Timeout: timeout}
 	nc, err := d.DialContext(ctx, "tcp", addr)
 	if err != nil {
