@@ -48,8 +48,8 @@ func samples(s *store, share float64, of func(*outcome) float64) grid {
 // maxSeeds is more than anybody runs.
 const maxSeeds = 100
 
-// best is the rival, or the strategy of lbd's own, that is best beside ours, seed by seed, among those with most seeds in
-// common with it. Better is a higher value, or a lower one for latencies.
+// best is the rival, or the strategy of lbd's own, that is best beside ours, seed by seed, among those with enough seeds in
+// common with it for an interval, or else with most. Better is a higher value, or a lower one for latencies.
 func (g grid) best(cell string, own, lower bool) (name string, r ratio) {
 	for _, p := range allPolicies() {
 		theirs, ok := g.capacity[cell][p.Name]
@@ -61,7 +61,7 @@ func (g grid) best(cell string, own, lower bool) (name string, r ratio) {
 		if lower {
 			better = to.mean > r.mean
 		}
-		if to.n > r.n || to.n == r.n && to.n > 0 && better {
+		if n, most := min(to.n, enoughSeeds), min(r.n, enoughSeeds); n > most || n == most && n > 0 && better {
 			name, r = p.Name, to
 		}
 	}

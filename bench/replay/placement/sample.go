@@ -77,11 +77,14 @@ func average(v []float64) float64 {
 	return sum / float64(len(v))
 }
 
-const resamples = 2000
+const (
+	resamples   = 2000
+	enoughSeeds = 3 // for an interval
+)
 
 // bootstrap is the 95 % interval of the mean, NaN with fewer than three values.
 func bootstrap(v []float64) (low, high float64) {
-	if len(v) < 3 {
+	if len(v) < enoughSeeds {
 		return math.NaN(), math.NaN()
 	}
 	rng := rand.New(rand.NewPCG(1, 1))
