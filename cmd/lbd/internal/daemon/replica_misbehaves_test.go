@@ -265,14 +265,16 @@ func TestSimulatedFaults(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
+			// So many that a replica which falls behind, and sends several in one event, still sends more than three.
+			const tokens = 100
 			r := replica(t, sim.Config{})
 			p := lbd(t, []string{r.URL()}, append([]string{"first-byte-timeout", "500ms", "stream-idle-timeout", "300ms"}, quiet...)...)
 			fault(t, r, test.faults)
-			a := p.post("/v1/chat/completions", chat(llama, test.stream, 20))
+			a := p.post("/v1/chat/completions", chat(llama, test.stream, tokens))
 			if a.status != test.status || (a.err != nil) != test.cut {
 				t.Errorf("%d %v; want %d, cut %t\n%s", a.status, a.err, test.status, test.cut, a.body)
 			}
-			if a := p.post("/v1/chat/completions", chat(llama, test.stream, 20)); a.status != http.StatusOK || a.err != nil {
+			if a := p.post("/v1/chat/completions", chat(llama, test.stream, tokens)); a.status != http.StatusOK || a.err != nil {
 				t.Errorf("the next request: %d %v %s", a.status, a.err, a.body)
 			}
 		})
