@@ -224,7 +224,13 @@ func (g grid) survival(b *strings.Builder) {
 	b.WriteString("\n")
 }
 
-// standing is a rule's mean capacity in a cell.
+// relative is a rule's capacity beside that of the reference, over the seeds both have: rules with fewer seeds than others
+// would else be compared on other draws. It is 0 where there are none.
+func (g grid) relative(cell, name string) float64 {
+	return compare(g.capacity[cell][name], g.capacity[cell][reference]).mean
+}
+
+// standing is a rule's capacity in a cell.
 type standing struct {
 	name     string
 	capacity float64
@@ -233,9 +239,9 @@ type standing struct {
 // both is the rules run in two cells, in equal order.
 func (g grid) both(a, b string) (inA, inB []standing) {
 	for _, p := range allPolicies() {
-		x, y := g.capacity[a][p.Name], g.capacity[b][p.Name]
-		if len(x) > 0 && len(y) > 0 && !notRival(p.Name) {
-			inA, inB = append(inA, standing{p.Name, x.mean()}), append(inB, standing{p.Name, y.mean()})
+		x, y := g.relative(a, p.Name), g.relative(b, p.Name)
+		if x > 0 && y > 0 && !notRival(p.Name) {
+			inA, inB = append(inA, standing{p.Name, x}), append(inB, standing{p.Name, y})
 		}
 	}
 	return inA, inB
@@ -262,7 +268,7 @@ func (g grid) table(b *strings.Builder, title string, which func(*cell) bool) {
 	if len(shown) == 0 {
 		return
 	}
-	fmt.Fprintf(b, "## All of them, %s\n\nCapacity in per cent of the best of the cell, and in brackets the number of seeds where there are fewer than five.\n\n| strategy |", title)
+	fmt.Fprintf(b, "## All of them, %s\n\nCapacity in per cent of the best of the cell, each beside that of "+reference+" on the same seeds, and in brackets the number of seeds where there are fewer than five.\n\n| strategy |", title)
 	for _, c := range shown {
 		fmt.Fprintf(b, " %s |", c.title())
 	}
@@ -270,13 +276,13 @@ func (g grid) table(b *strings.Builder, title string, which func(*cell) bool) {
 	for _, p := range allPolicies() {
 		row, any := "", false
 		for _, c := range shown {
-			s, ok := g.capacity[c.name][p.Name]
-			if !ok {
+			relative := g.relative(c.name, p.Name)
+			if relative == 0 {
 				row += " |"
 				continue
 			}
 			any = true
-			row += fmt.Sprintf(" %.0f%s |", 100*s.mean()/g.top(c.name), few(len(s)))
+			row += fmt.Sprintf(" %.0f%s |", 100*relative/g.top(c.name), few(len(g.capacity[c.name][p.Name])))
 		}
 		if any {
 			fmt.Fprintf(b, "| %s |%s\n", p.Name, row)
@@ -293,8 +299,8 @@ func few(seeds int) string {
 }
 
 func (g grid) top(cell string) (top float64) {
-	for _, s := range g.capacity[cell] {
-		top = max(top, s.mean())
+	for name := range g.capacity[cell] {
+		top = max(top, g.relative(cell, name))
 	}
 	return top
 }
