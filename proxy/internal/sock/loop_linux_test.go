@@ -290,3 +290,43 @@ func TestGateStaleTimer(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// The last descriptor is enough for a connection to be let in.
+func TestAdoptWithoutDescriptors(t *testing.T) {
+	w := newWatch(t)
+	ln := listen(t, nil, 0)
+	peer, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer peer.Close()
+	tc, err := ln.AcceptTCP()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var old syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &old); err != nil {
+		t.Fatal(err)
+	}
+	none := old
+	none.Cur = 0
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &none); err != nil {
+		t.Skipf("cannot lower the limit: %v", err)
+	}
+	c, err := newConn(tc, w, 0)
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &old); err != nil {
+		t.Fatal(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if polledOf(c).lent == nil {
+		t.Fatal("there was a descriptor: the test shows nothing")
+	}
+	send(t, c, "there")
+	recv(t, peer, "there")
+	send(t, peer, "back")
+	recv(t, c, "back")
+	c.Close()
+	recvEOF(t, peer)
+}

@@ -18,7 +18,8 @@ type polled struct {
 	fd   int
 	refs atomic.Int32 // users of fd, and polledClosed
 	loop *loop
-	gen  uint32 // tells it from an earlier socket with the same descriptor
+	gen  uint32       // tells it from an earlier socket with the same descriptor
+	lent *net.TCPConn // whose descriptor fd is; nil = fd is its own
 	conn *Conn
 
 	rd, wr        gate
@@ -43,8 +44,15 @@ func (s *polled) use() bool {
 
 func (s *polled) unuse() {
 	if s.refs.Add(-1) == polledClosed {
-		unix.Close(s.fd)
+		s.closeFD()
 	}
+}
+
+func (s *polled) closeFD() error {
+	if s.lent != nil {
+		return s.lent.Close()
+	}
+	return os.NewSyscallError("close", unix.Close(s.fd))
 }
 
 // Read calls fn, again and again whenever there may be something to read, until it
@@ -133,7 +141,7 @@ func (s *polled) Close() error {
 		s.rd.end(gateClosed)
 		s.wr.end(gateClosed)
 		if n == 0 {
-			return os.NewSyscallError("close", unix.Close(s.fd))
+			return s.closeFD()
 		}
 		return nil
 	}
@@ -167,20 +175,35 @@ func (s *polled) happened(events uint32, buf []byte) (others bool) {
 
 // adopt makes a connection wait through a loop of w. tc is closed, unless it fails: a
 // second descriptor of its socket takes its place, which the runtime's poller does not
-// know.
+// know. Without a free descriptor it stays known to both, which only costs time: the
+// last client that could be let in must not need two.
 func (w *Watch) adopt(c *Conn, tc *net.TCPConn) error {
-	fd, err := dup(tc)
-	if err != nil {
-		return err
+	s := &polled{conn: c, local: tc.LocalAddr(), remote: tc.RemoteAddr()}
+	var err error
+	if s.fd, err = dup(tc); err != nil {
+		s.lent = tc
+		if err := lend(tc, &s.fd); err != nil {
+			return err
+		}
 	}
-	s := &polled{fd: fd, conn: c, local: tc.LocalAddr(), remote: tc.RemoteAddr()}
 	c.TCPConn, c.raw = s, s
 	if err := w.add(s); err != nil {
 		s.Close()
 		return err
 	}
-	tc.Close()
+	if s.lent == nil {
+		tc.Close()
+	}
 	return nil
+}
+
+// lend tells a socket's descriptor to who keeps tc for as long as it uses that.
+func lend(tc *net.TCPConn, fd *int) error {
+	raw, err := tc.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return raw.Control(func(own uintptr) { *fd = int(own) })
 }
 
 func dup(c syscall.Conn) (int, error) {
