@@ -58,6 +58,7 @@ type Config struct {
 	// the larger of one second and MetricsPollInterval.
 	MetricsPollTimeout time.Duration
 	ModelsPollInterval time.Duration
+	DNSRefreshInterval time.Duration
 
 	MaxRequestBodySize   Size
 	MaxRequestHeaderSize Size

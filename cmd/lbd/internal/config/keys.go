@@ -350,6 +350,13 @@ var keys = []*key{
 		field: func(c *Config) any { return &c.MetricsPollTimeout },
 	},
 	{
+		name: "dns_refresh_interval", group: groupPoll, def: "5s",
+		help: "how often the host names of replicas are looked up",
+		more: "A look-up is also made when none of a name's addresses takes a connection; one that fails changes nothing.",
+		min:  50 * ms, max: hour,
+		field: func(c *Config) any { return &c.DNSRefreshInterval },
+	},
+	{
 		name: "models_poll_interval", group: groupPoll, def: "5s", reload: true,
 		help: "how often each replica's /v1/models is read",
 		more: "A replica that loads or unloads a LoRA adapter is noticed within this time.",
@@ -360,8 +367,9 @@ var keys = []*key{
 	{
 		name: "max_request_body_size", group: groupLimits, def: "64MiB",
 		help: "largest request body; a larger one is answered 413",
-		more: "A body is held in memory until the replica's answer begins, so that it can be sent again elsewhere.",
-		min:  1 << 10, max: 4 << 30, reload: true,
+		more: "A body is held in memory until the replica's answer begins, so that it can be sent again elsewhere. Bodies of more " +
+			"than 64 KiB together take at most half of GOMEMLIMIT, or of the container's or machine's memory; beyond it 503.",
+		min: 1 << 10, max: 4 << 30, reload: true,
 		field: func(c *Config) any { return &c.MaxRequestBodySize },
 	},
 	{
@@ -395,6 +403,7 @@ var keys = []*key{
 	{
 		name: "client_read_timeout", group: groupTimeouts, def: "5m",
 		help: "longest time to read one request, head and body",
+		more: "A head has a minute at most, and of a body 500 bytes per second must come over each minute.",
 		min:  ms, max: week,
 		field: func(c *Config) any { return &c.ClientReadTimeout },
 	},

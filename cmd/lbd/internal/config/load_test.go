@@ -69,7 +69,7 @@ func TestDefaults(t *testing.T) {
 
 		MetricsAccess: "open", ForwardedHeaders: "set",
 
-		MetricsPollInterval: time.Second, MetricsPollTimeout: time.Second, ModelsPollInterval: 5 * time.Second,
+		MetricsPollInterval: time.Second, MetricsPollTimeout: time.Second, ModelsPollInterval: 5 * time.Second, DNSRefreshInterval: 5 * time.Second,
 		MaxRequestBodySize: 64 << 20, MaxRequestHeaderSize: 32 << 10,
 
 		ClientIdleTimeout: 75 * time.Second, ClientReadTimeout: 5 * time.Minute, ClientWriteTimeout: 5 * time.Minute,

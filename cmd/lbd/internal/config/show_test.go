@@ -150,6 +150,7 @@ func TestChanged(t *testing.T) {
 		"tls_cert_file": true, "tls_key_file": true, "tls_client_ca_file": true,
 		"admin_tls_cert_file": true, "admin_tls_key_file": true, "admin_tls_client_ca_file": true,
 		"client_idle_timeout": true, "client_read_timeout": true, "client_write_timeout": true, "affinity_entries": true,
+		"dns_refresh_interval": true,
 	}
 	for _, k := range keys {
 		want := []string{k.name}

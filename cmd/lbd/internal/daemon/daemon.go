@@ -38,9 +38,6 @@ type Options struct {
 	// Load reads the configuration again for a reload; nil = reloads fail.
 	Load    func() (*config.Config, error)
 	Version string
-	// NameRefresh is the time between two look-ups of the host names of replicas; 0 =
-	// 5 s, as lbd/names says.
-	NameRefresh time.Duration
 	// Inherited are the sockets this process was given; nil = none.
 	Inherited *handover.Inherited
 }
@@ -95,7 +92,7 @@ func New(cfg *config.Config, o Options) (*Daemon, error) {
 	if err := d.fleet.Configure(fleetConfig(cfg)); err != nil {
 		return nil, err
 	}
-	d.names = names.New(names.Options{OnEvent: d.nameEvent, Refresh: o.NameRefresh})
+	d.names = names.New(names.Options{OnEvent: d.nameEvent, Refresh: cfg.DNSRefreshInterval})
 	d.health = health.New(healthConfig(cfg), d.fleet, health.Options{OnEvent: d.healthEvent, Dial: d.names.DialContext, DialTLS: d.dialTLS, Authorization: d.outward.Authorization})
 	d.poller = poll.New(d.pollConfig(cfg, a), d.fleet, poll.Options{OnEvent: d.pollEvent, Dial: d.names.DialContext, DialTLS: d.dialTLS})
 	d.registry.MustRegister(metrics.NewFleetCollector(d.fleet.Snapshot, func(id string) uint64 {

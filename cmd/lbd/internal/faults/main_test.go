@@ -1,7 +1,6 @@
 package faults
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"flag"
@@ -11,7 +10,6 @@ import (
 	"runtime"
 	"strconv"
 	"testing"
-	"time"
 
 	"github.com/spf13/pflag"
 	"go.uber.org/goleak"
@@ -26,7 +24,6 @@ import (
 const (
 	flagsVar    = "FAULTS_LBD_FLAGS" // a JSON list of flags and their values
 	resolverVar = "FAULTS_LBD_DNS"   // host:port of the DNS server to ask
-	refreshVar  = "FAULTS_LBD_NAMES" // time between two look-ups of a name
 )
 
 // atOnce is how many rows run at once: they mostly wait.
@@ -70,11 +67,7 @@ func serve(flags, resolver string) error {
 	if err != nil {
 		return err
 	}
-	refresh, err := time.ParseDuration(cmp.Or(os.Getenv(refreshVar), "0s"))
-	if err != nil {
-		return err
-	}
-	d, err := daemon.New(cfg, daemon.Options{Log: daemon.NewLogger(os.Stderr, cfg), Version: "test", Load: load, NameRefresh: refresh})
+	d, err := daemon.New(cfg, daemon.Options{Log: daemon.NewLogger(os.Stderr, cfg), Version: "test", Load: load})
 	if err != nil {
 		return err
 	}

@@ -162,7 +162,8 @@ func (t *trial) startLBD() {
 	flags := slices.Concat(quick, []string{"endpoints", strings.Join(urls, ","), "strategy", t.strategy}, t.row.settings)
 	var env []string
 	if t.zone != nil {
-		env = []string{resolverVar + "=" + t.zone.pc.LocalAddr().String(), refreshVar + "=" + cmp.Or(t.row.refresh, "200ms")}
+		env = []string{resolverVar + "=" + t.zone.pc.LocalAddr().String()}
+		flags = append(flags, "dns-refresh-interval", cmp.Or(t.row.refresh, "200ms"))
 	}
 	t.lbd = started(t.T, env, flags...)
 	t.load = &load{addr: func() string { return t.lbd.addr() }, models: t.models(), think: t.row.think, tokens: 24, stream: t.row.streams}
