@@ -2,7 +2,7 @@
 # and so a C compiler. Without one the tests run without it, which unit says.
 
 GO       ?= go
-FUZZTIME ?= 5s
+FUZZTIME ?= 3s
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 LDFLAGS  := -s -w -X main.version=$(VERSION)
 ARGS     ?=
@@ -12,10 +12,10 @@ RACE     ?= $(if $(filter 1,$(shell $(GO) env CGO_ENABLED)),-race)
 WIRE     ?=
 SOAK     ?=
 
-.PHONY: help build run demo test vet lint unit fuzz bench gobench soak compare cover docker release clean
+.PHONY: help build run demo test vet lint unit fuzz fuzz-hour faults bench gobench soak compare cover docker release clean
 
 help: ## list the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build the static binary ./lbd
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o lbd ./cmd/lbd
@@ -40,10 +40,16 @@ unit: ## all tests, with the race detector; those that count allocations again w
 	$(GO) test $(RACE) -timeout 10m ./...
 	$(GO) test -run 'Alloc' ./...
 
-fuzz: ## FUZZTIME (5s) of each fuzz target
+fuzz: ## FUZZTIME (3s) of each fuzz target
 	@scripts/fuzz.sh $(FUZZTIME)
 
-bench: ## lbd beside nginx, HAProxy and Caddy, about half an hour; WIRE='-cells post,sse256'
+fuzz-hour: ## an hour over all fuzz targets, findings kept
+	@scripts/fuzz.sh total 1h
+
+faults: ## the fault matrix under every strategy, twenty rounds, about half an hour
+	FAULTS_ROUNDS=20 FAULTS_ALL=1 $(GO) test $(RACE) -timeout 1h ./cmd/lbd/internal/faults
+
+bench: ## lbd beside nginx, HAProxy and Caddy, about half an hour; WIRE='-cells post,sse256' or WIRE=-features
 	$(GO) run ./bench/wire -o bench/results $(WIRE)
 
 soak: ## streams, faults and reloads at once for ten minutes; SOAK='-duration 1h'

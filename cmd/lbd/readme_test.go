@@ -85,6 +85,8 @@ func exportedMetrics(t *testing.T) []string {
 	r.MustRegister(metrics.NewFleetCollector(func() *balancer.Snapshot { return balancer.NewSnapshot(0, nil, nil) },
 		func(string) uint64 { return 0 }))
 	r.MustRegister(metrics.NewKeyCollector(func() []metrics.KeyUsage { return nil }))
+	r.MustRegister(metrics.NewAffinityCollector(func() []metrics.AffinityUsage { return nil }))
+	r.MustRegister(metrics.NewConnectionCollector(func() metrics.Connections { return metrics.Connections{} }))
 	names := make([]string, 0, len(r))
 	for name := range r {
 		names = append(names, name)
