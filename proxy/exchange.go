@@ -127,11 +127,11 @@ func (x *exchange) prepare(req *inbound.Request) *apiError {
 	if x.head.websocket {
 		return clientError(501, "not_implemented", "WebSocket connections are not relayed")
 	}
-	w, err := x.understood(req)
-	if err = x.findResponse(&w, err); err != nil {
+	w := &x.want
+	if err := x.findResponse(w, x.understood(req)); err != nil {
 		return x.let(err)
 	}
-	x.want, x.req = w, w.request(x.body)
+	w.request(&x.req, x.body)
 	x.req.Now, x.promptBytes = x.start, len(x.req.Prompt)
 	x.req.Preamble, x.preamble = w.peek.Preamble(x.body, x.preamble)
 	if x.cfg.AccessLog && x.cfg.AccessLogPrefixes {

@@ -12,11 +12,12 @@ import (
 // Nothing is reserved or sent. The error is the answer the client would get; a model that is
 // known comes with it.
 func (s *Server) Explain(head http.Header, body []byte) (balancer.Decision, error) {
-	w, apiErr := understandBody([]byte(head.Get("Content-Type")), body, s.opt.Fleet.Snapshot())
-	if apiErr != nil {
-		return balancer.Decision{}, apiErr
+	var w want
+	if err := w.understandBody([]byte(head.Get("Content-Type")), body, s.opt.Fleet.Snapshot()); err != nil {
+		return balancer.Decision{}, err
 	}
-	req := w.request(body)
+	var req balancer.Request
+	w.request(&req, body)
 	req.Now = time.Now()
 	req.Preamble, _ = w.peek.Preamble(body, nil)
 	s.explained(&w, &req, head, body)

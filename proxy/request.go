@@ -18,15 +18,15 @@ type want struct {
 
 // understand finds the model of a request. Everything it refuses is refused
 // before a replica has seen anything.
-func understand(req *inbound.Request, snap *balancer.Snapshot) (want, *apiError) {
-	w, err := understandBody(req.ContentType, req.Body, snap)
+func (w *want) understand(req *inbound.Request, snap *balancer.Snapshot) *apiError {
+	err := w.understandBody(req.ContentType, req.Body, snap)
 	if err != nil && len(req.Body) == 0 && string(req.Method) == "OPTIONS" {
 		// A browser's preflight names no model; any replica can answer it.
-		if m := anyModel(snap); m != nil {
-			return want{model: m, peek: openai.Peek{MaxTokens: -1}}, nil
+		if w.model = anyModel(snap); w.model != nil {
+			return nil
 		}
 	}
-	return w, err
+	return err
 }
 
 func anyModel(snap *balancer.Snapshot) *balancer.Model {
@@ -38,47 +38,54 @@ func anyModel(snap *balancer.Snapshot) *balancer.Model {
 	return nil
 }
 
-func understandBody(contentType, body []byte, snap *balancer.Snapshot) (want, *apiError) {
-	peek, err := peekBody(contentType, body)
-	if err != nil {
-		return want{}, err
+func (w *want) understandBody(contentType, body []byte, snap *balancer.Snapshot) *apiError {
+	w.model, w.alias = nil, false
+	if err := readBody(&w.peek, contentType, body); err != nil {
+		return invalid(err)
 	}
-	if !peek.HasModel {
-		if m := snap.OnlyModel(); m != nil {
-			return want{model: m, peek: peek}, nil
+	if !w.peek.HasModel {
+		if w.model = snap.OnlyModel(); w.model == nil {
+			return modelRequired(snap)
 		}
-		return want{}, modelRequired(snap)
+		return nil
 	}
-	name := peek.ModelBytes(body)
-	m := snap.Model(name)
-	if m == nil {
-		return want{}, modelNotFound(snap, name)
+	name := w.peek.ModelBytes(body)
+	if w.model = snap.Model(name); w.model == nil {
+		return modelNotFound(snap, name)
 	}
-	return want{model: m, peek: peek, alias: string(name) != m.Name}, nil
+	w.alias = string(name) != w.model.Name
+	return nil
 }
 
-// peekBody reads a form as a form and everything else as JSON: vLLM v0.6.4 does
+// readBody reads a form as a form and everything else as JSON: vLLM v0.6.4 does
 // not look at the content type, and curl -d says it is a form.
-func peekBody(contentType, body []byte) (openai.Peek, *apiError) {
-	if len(body) == 0 {
-		return openai.Peek{MaxTokens: -1}, nil
-	}
-	var peek openai.Peek
-	var err error
-	if isMultipart(contentType) {
-		peek, err = openai.PeekMultipart(contentType, body)
-	} else {
-		peek, err = openai.PeekJSON(body)
-	}
+func readBody(p *openai.Peek, contentType, body []byte) error {
 	switch {
-	case err == nil:
-		return peek, nil
-	case errors.Is(err, openai.ErrModelNotString), errors.Is(err, openai.ErrModelText):
+	case len(body) == 0:
+		*p = openai.Peek{MaxTokens: -1}
+		return nil
+	case isMultipart(contentType):
+		return readForm(p, contentType, body)
+	}
+	return p.ReadJSON(body)
+}
+
+// readForm is kept apart from readBody: forms are rare, and its stack is not for every request.
+//
+//go:noinline
+func readForm(p *openai.Peek, contentType, body []byte) (err error) {
+	*p, err = openai.PeekMultipart(contentType, body)
+	return err
+}
+
+// invalid is the answer to a body that cannot be read.
+func invalid(err error) *apiError {
+	if errors.Is(err, openai.ErrModelNotString) || errors.Is(err, openai.ErrModelText) {
 		e := badRequest("invalid_model", "%s", err)
 		e.param = "model"
-		return peek, e
+		return e
 	}
-	return peek, badRequest("invalid_body", "%s", err)
+	return badRequest("invalid_body", "%s", err)
 }
 
 func isMultipart(contentType []byte) bool {
@@ -87,8 +94,8 @@ func isMultipart(contentType []byte) bool {
 }
 
 // request turns what was understood into what a strategy may know.
-func (w *want) request(body []byte) balancer.Request {
-	return balancer.Request{
+func (w *want) request(r *balancer.Request, body []byte) {
+	*r = balancer.Request{
 		Model: w.model.Name, Stream: w.peek.Stream, MaxTokens: w.peek.MaxTokens,
 		Prompt: body[w.peek.PromptStart:w.peek.PromptEnd],
 	}

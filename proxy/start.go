@@ -16,16 +16,16 @@ const (
 	startLook = 10 * time.Millisecond
 )
 
-// understood is understand, but right after the start of lbd a request that nobody
+// understood reads what x is to want, but right after the start of lbd a request that nobody
 // seems to serve waits until all replicas were asked: clients of an lbd that was
 // restarted come back before it knows any, and what they would be told is not true.
-func (x *exchange) understood(req *inbound.Request) (want, *apiError) {
+func (x *exchange) understood(req *inbound.Request) *apiError {
 	for {
-		w, err := understand(req, x.s.opt.Fleet.Snapshot())
-		unserved := err == nil && len(w.model.Available) == 0 ||
+		err := x.want.understand(req, x.s.opt.Fleet.Snapshot())
+		unserved := err == nil && len(x.want.model.Available) == 0 ||
 			err != nil && (err.code == "model_not_found" || err.code == "model_required")
 		if !unserved || x.s.settled() || x.client.Gone() {
-			return w, err
+			return err
 		}
 		time.Sleep(startLook)
 	}

@@ -99,9 +99,9 @@ func TestNoAllocations(t *testing.T) {
 	}
 	for name, body := range bodies {
 		var model []byte
+		var p Peek
 		n := testing.AllocsPerRun(10, func() {
-			p, err := PeekJSON(body)
-			if err != nil {
+			if err := p.ReadJSON(body); err != nil {
 				t.Fatal(name, err)
 			}
 			model = p.ModelBytes(body)

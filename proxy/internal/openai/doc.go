@@ -9,7 +9,7 @@
 // two versions of those libraries read differently is refused instead of guessed, because a body whose model lbd and
 // vLLM disagree about is a way around every rule lbd holds per model.
 //
-//	p, err := openai.PeekJSON(body)
+//	err := p.ReadJSON(body) // p is an openai.Peek
 //	if err != nil {
 //		return err // "body is not JSON at byte 17: want a value"
 //	}

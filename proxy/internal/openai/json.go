@@ -5,25 +5,33 @@ import (
 	"math"
 )
 
-// PeekJSON reads a JSON body. It always reads to the end, because only the last of several equal keys counts and a body
-// that was cut short must not be sent; it allocates nothing unless it fails.
-func PeekJSON(body []byte) (Peek, error) {
+// PeekJSON is ReadJSON into a new Peek.
+func PeekJSON(body []byte) (p Peek, err error) {
+	err = p.ReadJSON(body)
+	return p, err
+}
+
+// ReadJSON reads a JSON body. It always reads to the end, because only the last of several equal keys counts and a body
+// that was cut short must not be sent; it allocates nothing unless it fails. What p held before is forgotten. It fills p in
+// place: a Peek that is handed up by value through five calls made the stack of every stream 4 KiB larger.
+func (p *Peek) ReadJSON(body []byte) error {
+	*p = Peek{MaxTokens: -1}
 	if len(body) == 0 {
-		return Peek{MaxTokens: -1}, ErrEmpty
+		return ErrEmpty
 	}
 	if !plainUTF8(body) {
-		return Peek{MaxTokens: -1}, ErrEncoding
+		return ErrEncoding
 	}
-	r := jsonReader{scanner: scanner{b: body}, limits: limits{-1, -1, -1}}
+	r := jsonReader{scanner: scanner{b: body}, peek: p, limits: limits{-1, -1, -1}}
 	r.space()
 	if r.i < len(body) && body[r.i] != '{' {
-		return Peek{MaxTokens: -1}, ErrNotObject
+		return ErrNotObject
 	}
 	if !r.object() {
-		return Peek{MaxTokens: -1}, r.err()
+		*p = Peek{MaxTokens: -1}
+		return r.err()
 	}
-	err := r.finish()
-	return r.peek, err
+	return r.finish()
 }
 
 // plainUTF8 reports whether body can be UTF-8 without a byte order mark: json.detect_encoding of Python's json package
@@ -54,7 +62,7 @@ type span struct{ start, end int }
 // jsonReader collects the members of the top-level object.
 type jsonReader struct {
 	scanner
-	peek    Peek
+	peek    *Peek
 	limits  limits
 	prompts [3]span // messages, prompt, input
 }
@@ -175,7 +183,7 @@ func (r *jsonReader) orNone(v span) span {
 
 // finish settles what only the end of the body can tell.
 func (r *jsonReader) finish() error {
-	p := &r.peek
+	p := r.peek
 	p.MaxTokens = r.limits.first()
 	for _, s := range r.prompts {
 		if s.end > 0 {

@@ -31,7 +31,7 @@ type Peek struct {
 
 // ModelBytes is the name of the model, nil if there is none. It is a part of body unless the JSON string has escapes;
 // only then does it allocate.
-func (p Peek) ModelBytes(body []byte) []byte {
+func (p *Peek) ModelBytes(body []byte) []byte {
 	switch {
 	case !p.HasModel:
 		return nil
