@@ -382,9 +382,13 @@ func (c *Conn) kill() {
 	c.raw.Control(func(fd uintptr) { syscall.Shutdown(int(fd), syscall.SHUT_RDWR) }) // fails if closed
 }
 
-// cutAll ends connections as if their peers had left. All of them are killed
-// first: one may be kept from closing by a relay to another.
+// cutAll ends connections as if their peers had left. All of them have left before the
+// first one ends, or a request that waits for the end of another would still be sent.
+// And all are killed before one is closed: a relay to another may keep it from closing.
 func cutAll(conns []*Conn) {
+	for _, c := range conns {
+		c.gone.Store(true)
+	}
 	for _, c := range conns {
 		c.kill()
 	}
