@@ -166,12 +166,23 @@ func (r *run) eachConn(fn func(*conn)) {
 	}
 }
 
+// acceptRetry is asyncio's ACCEPT_RETRY_DELAY (asyncio/constants.py), on whose event
+// loop uvicorn accepts: a server that lacks descriptors goes on when it has some.
+const acceptRetry = time.Second
+
 func (r *run) accept(ln net.Listener) {
 	defer r.wg.Done()
 	for {
 		nc, err := ln.Accept()
-		if err != nil {
+		switch {
+		case errors.Is(err, net.ErrClosed):
 			return
+		case err != nil: // no descriptor is free, or the client has left already
+			select {
+			case <-r.ctx.Done():
+			case <-time.After(acceptRetry):
+			}
+			continue
 		}
 		r.s.ledger.accepted.Add(1)
 		c := &conn{run: r, nc: nc, br: bufio.NewReaderSize(nc, 8<<10)}
