@@ -57,7 +57,10 @@ func replica(t *testing.T, c sim.Config) *sim.Server {
 	if err := s.Start("127.0.0.1:0"); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(s.Kill)
+	t.Cleanup(func() {
+		s.Kill()
+		s.Stop() // gives up the address, and its descriptor, that Kill keeps
+	})
 	return s
 }
 

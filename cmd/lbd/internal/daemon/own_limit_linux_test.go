@@ -1,34 +1,53 @@
 package daemon_test
 
 import (
-	"os"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"lbd/balancer"
 	"lbd/bench/sim"
 )
 
 // noDescriptors lets nobody in this process open another file until the test ends
-// or the result is called.
+// or the result is called. The limit is zero and not the lowest free descriptor: what
+// goes on in the background may give up a lower one.
 func noDescriptors(t *testing.T) (restore func()) {
 	t.Helper()
 	var old syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &old); err != nil {
 		t.Fatal(err)
 	}
-	f, err := os.Open(os.DevNull) // takes the lowest free descriptor
-	if err != nil {
+	restore = func() { syscall.Setrlimit(syscall.RLIMIT_NOFILE, &old) }
+	t.Cleanup(restore)
+	limitDescriptors(t, 0)
+	return restore
+}
+
+// oneDescriptor is for a process without any: from now on one can be opened.
+func oneDescriptor(t *testing.T) {
+	t.Helper()
+	free := uint64(0)
+	for {
+		if _, err := unix.FcntlInt(uintptr(free), unix.F_GETFD, 0); err == unix.EBADF {
+			break
+		}
+		free++
+	}
+	limitDescriptors(t, free+1)
+}
+
+func limitDescriptors(t *testing.T, n uint64) {
+	t.Helper()
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		t.Fatal(err)
 	}
-	limit := syscall.Rlimit{Cur: uint64(f.Fd()), Max: old.Max}
-	f.Close()
+	limit.Cur = n
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		t.Fatal(err)
 	}
-	restore = func() { syscall.Setrlimit(syscall.RLIMIT_NOFILE, &old) }
-	t.Cleanup(restore)
-	return restore
 }
 
 // When lbd runs out of descriptors it says so, and blames no replica for it.
