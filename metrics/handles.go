@@ -1,15 +1,15 @@
 package metrics
 
 import (
-	"maps"
+	"runtime"
 	"strconv"
-	"sync"
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Model is the set of instruments of one model.
+// Model is the set of instruments of one model. Whoever is to count holds it from
+// its beginning to its end: its series last as long as somebody does.
 type Model struct {
 	Duration, TTFT, ITL                          prometheus.Observer
 	Disconnects                                  prometheus.Counter
@@ -53,27 +53,27 @@ func (m *Model) Answered(code int) {
 		c := m.all.requests.WithLabelValues(m.name, strconv.Itoa(code))
 		p = &c
 		m.codes[code].Store(p)
-		m.all.Model(m.name) // Retain may have dropped m meanwhile and must know of the series
 	}
 	(*p).Inc()
+	runtime.KeepAlive(m) // until it has counted
 }
 
 // Rejected counts one request that admission has refused.
 func (m *Model) Rejected(reason string) {
 	m.all.admissionRejected.WithLabelValues(m.name, reason).Inc()
-	m.all.Model(m.name)
+	runtime.KeepAlive(m)
 }
 
 type pairKey struct{ model, replica, strategy string }
 
-// Pair is the set of instruments of a model on a replica.
+// Pair is the set of instruments of a model on a replica, held like a [Model].
 type Pair struct {
 	InFlight InFlight
 	Picks    prometheus.Counter
 }
 
 // InFlight counts the requests under way. It is exported as long as there are
-// any, also when the replica has left the fleet.
+// any, also when the replica has left the fleet: they hold the Pair.
 type InFlight struct{ n atomic.Int64 }
 
 // Inc counts a request that was sent.
@@ -87,48 +87,4 @@ func (m *Metrics) Pair(model, replica, strategy string) *Pair {
 	return m.pairs.get(pairKey{model, replica, strategy}, func() *Pair {
 		return &Pair{Picks: m.picks.WithLabelValues(model, replica, strategy)}
 	})
-}
-
-// handles is a map that is read without a lock and copied to be written: it
-// changes a few times in the life of a fleet and is read for every request.
-type handles[K comparable, V any] struct {
-	mu sync.Mutex
-	m  atomic.Pointer[map[K]*V]
-}
-
-func (h *handles[K, V]) get(k K, make func() *V) *V {
-	if m := h.m.Load(); m != nil {
-		if v := (*m)[k]; v != nil {
-			return v
-		}
-	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	next := h.copy()
-	v := next[k]
-	if v == nil {
-		v = make()
-		next[k] = v
-		h.m.Store(&next)
-	}
-	return v
-}
-
-func (h *handles[K, V]) retain(keep func(K, *V) bool) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	next := h.copy()
-	before := len(next)
-	maps.DeleteFunc(next, func(k K, v *V) bool { return !keep(k, v) })
-	if len(next) < before {
-		h.m.Store(&next)
-	}
-}
-
-func (h *handles[K, V]) copy() map[K]*V {
-	next := map[K]*V{}
-	if m := h.m.Load(); m != nil {
-		maps.Copy(next, *m)
-	}
-	return next
 }

@@ -44,7 +44,7 @@ type Metrics struct {
 
 	models   handles[string, Model]
 	pairs    handles[pairKey, Pair]
-	replicas handles[string, struct{}] // that have series of their own
+	replicas handles[string, replicaSeries]
 }
 
 // New registers the catalogue with r.
@@ -97,18 +97,21 @@ func New(r prometheus.Registerer, version string) *Metrics {
 
 // Ejected counts one ejection.
 func (m *Metrics) Ejected(replica, reason string) {
+	r := m.joined(replica)
 	m.ejections.WithLabelValues(replica, reason).Inc()
-	m.joined(replica) // afterwards: what Retain does not know of, it cannot end
+	runtime.KeepAlive(r) // until it has counted
 }
 
 // UpstreamError counts one failed attempt.
 func (m *Metrics) UpstreamError(replica, reason string) {
+	r := m.joined(replica)
 	m.upstreamErrors.WithLabelValues(replica, reason).Inc()
-	m.joined(replica)
+	runtime.KeepAlive(r)
 }
 
 // Retried counts one repeated attempt.
 func (m *Metrics) Retried(model, reason string) {
+	h := m.Model(model)
 	m.retries.WithLabelValues(model, reason).Inc()
-	m.Model(model)
+	runtime.KeepAlive(h)
 }

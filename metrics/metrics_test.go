@@ -4,7 +4,6 @@ import (
 	"slices"
 	"sort"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -246,78 +245,6 @@ func TestReasonsBeginAtZero(t *testing.T) {
 	}
 }
 
-func TestRetain(t *testing.T) {
-	m, reg := observed(t)
-	m.Model(Other).Answered(404)
-	m.Pair("gone", "b:80", "cycle").Picks.Inc()
-	m.Model("gone").Answered(200)
-	m.Retried("gone", "a reason of its own")
-	m.Ejected("b:80", "reset")
-	m.UpstreamError("b:80", "a reason of its own")
-	m.Retain(map[string]bool{"m": true}, map[string]bool{"a:80": true})
-	for _, label := range []string{"gone", "b:80"} {
-		if left := series(t, reg, label); len(left) > 0 {
-			t.Errorf("%q left the fleet but has series: %v", label, left)
-		}
-	}
-	if len(series(t, reg, Other)) == 0 {
-		t.Errorf("the series of %q are gone", Other)
-	}
-	if got := value(t, reg, "lbd_picks_total", "m", "a:80", "cycle"); got != 1 {
-		t.Errorf("picks of what stays are %v; want 1", got)
-	}
-}
-
-// A stream may end after its model has left; what it counts then ends as well.
-func TestRetainLateEnd(t *testing.T) {
-	m, reg := observed(t)
-	late := m.Model("gone")
-	m.Retain(map[string]bool{"m": true}, map[string]bool{"a:80": true})
-	late.Answered(499)
-	m.UpstreamError("b:80", "reset")
-	m.Retain(map[string]bool{"m": true}, map[string]bool{"a:80": true})
-	if left := append(series(t, reg, "gone"), series(t, reg, "b:80")...); len(left) > 0 {
-		t.Errorf("series of what is not in the fleet: %v", left)
-	}
-}
-
-// What left and came back begins anew, through handles that are in use again.
-func TestRetainComesBack(t *testing.T) {
-	m, reg := observed(t)
-	m.Retain(nil, nil)
-	m.Model("m").Answered(200)
-	m.Model("m").Answered(200)
-	m.Pair("m", "a:80", "cycle").Picks.Inc()
-	if got := value(t, reg, "lbd_requests_total", "200", "m"); got != 2 {
-		t.Errorf("requests after coming back: %v; want 2", got)
-	}
-	if got := value(t, reg, "lbd_picks_total", "m", "a:80", "cycle"); got != 1 {
-		t.Errorf("picks after coming back: %v; want 1", got)
-	}
-}
-
-// A replica that left with requests running shows them until they end, and the
-// count is exact if it comes back meanwhile.
-func TestInflightOutlivesReplica(t *testing.T) {
-	m, reg := observed(t)
-	p := m.Pair("m", "a:80", "cycle")
-	p.InFlight.Inc()
-	m.Retain(map[string]bool{"m": true}, nil)
-	if got := value(t, reg, "lbd_inflight_requests", "m", "a:80"); got != 1 {
-		t.Errorf("in flight on a replica that left: %v; want 1", got)
-	}
-	m.Pair("m", "a:80", "cycle").InFlight.Inc()
-	if got := value(t, reg, "lbd_inflight_requests", "m", "a:80"); got != 2 {
-		t.Errorf("in flight after it came back: %v; want 2", got)
-	}
-	p.InFlight.Dec()
-	p.InFlight.Dec()
-	m.Retain(map[string]bool{"m": true}, nil)
-	if left := series(t, reg, "a:80"); slices.Contains(left, "lbd_inflight_requests") || slices.Contains(left, "lbd_picks_total") {
-		t.Errorf("series of a replica that left idle: %v", left)
-	}
-}
-
 // After a change of strategy one model on one replica counts in two pairs but is
 // one series.
 func TestInflightOverStrategies(t *testing.T) {
@@ -326,43 +253,6 @@ func TestInflightOverStrategies(t *testing.T) {
 	m.Pair("m", "a:80", "random").InFlight.Inc()
 	if got := value(t, reg, "lbd_inflight_requests", "m", "a:80"); got != 2 {
 		t.Errorf("in flight under two strategies: %v; want 2", got)
-	}
-}
-
-func TestConcurrency(t *testing.T) {
-	m, reg := observed(t)
-	stay := map[string]bool{"m": true}
-	at := map[string]bool{"a:80": true}
-	var wg sync.WaitGroup
-	for range 4 {
-		wg.Go(func() {
-			for i := range 200 {
-				m.Model("m").Answered(200 + i%3)
-				p := m.Pair("m", "a:80", "cycle")
-				p.InFlight.Inc()
-				p.Picks.Inc()
-				m.Model("passing").Answered(200 + i)
-				m.Ejected("b:80", "reset")
-				p.InFlight.Dec()
-			}
-		})
-		wg.Go(func() {
-			for range 20 {
-				m.Retain(stay, at)
-				gather(t, reg)
-			}
-		})
-	}
-	wg.Wait()
-	m.Retain(stay, at)
-	if got := value(t, reg, "lbd_picks_total", "m", "a:80", "cycle"); got != 801 {
-		t.Errorf("picks: %v; want 801", got)
-	}
-	if got := value(t, reg, "lbd_inflight_requests", "m", "a:80"); got != 0 {
-		t.Errorf("in flight: %v; want 0", got)
-	}
-	if left := append(series(t, reg, "passing"), series(t, reg, "b:80")...); len(left) > 0 {
-		t.Errorf("series of what is not in the fleet: %v", left)
 	}
 }
 

@@ -18,22 +18,29 @@ var (
 	errorRate = "error_rate"
 )
 
-// joined makes the series that are labelled with the replica alone.
-func (m *Metrics) joined(replica string) {
-	m.replicas.get(replica, func() *struct{} {
+// replicaSeries stands for the series that are labelled with the replica alone. It
+// has a size, since pointers to what has none are all the same.
+type replicaSeries struct{ id string }
+
+// joined makes these series.
+func (m *Metrics) joined(replica string) *replicaSeries {
+	return m.replicas.get(replica, func() *replicaSeries {
 		for _, o := range failureReasons {
 			m.upstreamErrors.WithLabelValues(replica, o.String())
 			m.ejections.WithLabelValues(replica, o.String())
 		}
 		m.ejections.WithLabelValues(replica, errorRate)
-		return new(struct{})
+		return &replicaSeries{replica}
 	})
 }
 
 // Retain makes the labels those of the fleet: series of models and replicas that
-// joined begin, series of those that left end, so that labels stay bounded over
-// reloads and restarts. A request that still runs on a replica that left can bring
-// its series back, so it is called again and again.
+// joined begin, and series of those that left end once nobody holds their handles,
+// so that labels stay bounded over reloads and restarts. It is called again and
+// again, by one goroutine that reads the fleet anew for each call. What it read may
+// be old by the time of the call, and a request may have come and gone that saw a
+// newer one; so the first call that misses something only lets go of it, and its
+// series end in a later one that misses it too.
 func (m *Metrics) Retain(models, replicas map[string]bool) {
 	for name := range models {
 		m.Model(name)
@@ -41,29 +48,25 @@ func (m *Metrics) Retain(models, replicas map[string]bool) {
 	for id := range replicas {
 		m.joined(id)
 	}
-	m.models.retain(func(name string, _ *Model) bool {
-		return models[name] || name == Other || dropped(prometheus.Labels{"model": name}, m.modelVecs())
-	})
-	m.replicas.retain(func(id string, _ *struct{}) bool {
-		return replicas[id] || dropped(prometheus.Labels{"replica": id}, []partialDeleter{m.upstreamErrors, m.ejections})
-	})
-	m.pairs.retain(func(k pairKey, p *Pair) bool {
-		return models[k.model] && replicas[k.replica] || p.InFlight.n.Load() > 0 ||
-			dropped(prometheus.Labels{"model": k.model, "replica": k.replica}, []partialDeleter{m.picks})
-	})
+	m.models.retain(func(name string) bool { return models[name] || name == Other },
+		func(name string) { drop(prometheus.Labels{"model": name}, m.modelVecs()...) })
+	m.replicas.retain(func(id string) bool { return replicas[id] },
+		func(id string) { drop(prometheus.Labels{"replica": id}, m.upstreamErrors, m.ejections) })
+	m.pairs.retain(func(k pairKey) bool { return models[k.model] && replicas[k.replica] },
+		func(k pairKey) {
+			drop(prometheus.Labels{"model": k.model, "replica": k.replica, "strategy": k.strategy}, m.picks)
+		})
 }
 
 type partialDeleter interface {
 	DeletePartialMatch(prometheus.Labels) int
 }
 
-// dropped ends the series with these labels and returns false, as the answer to
-// whether to keep them.
-func dropped(l prometheus.Labels, vecs []partialDeleter) bool {
+// drop ends the series with these labels.
+func drop(l prometheus.Labels, vecs ...partialDeleter) {
 	for _, v := range vecs {
 		v.DeletePartialMatch(l)
 	}
-	return false
 }
 
 func (m *Metrics) modelVecs() []partialDeleter {
@@ -87,8 +90,13 @@ func (c inflightCollector) Describe(ch chan<- *prometheus.Desc) { ch <- descInfl
 func (c inflightCollector) Collect(ch chan<- prometheus.Metric) {
 	type key struct{ model, replica string }
 	sums := map[key]int64{}
-	for k, p := range c.m.pairs.copy() {
+	for k, p := range c.m.pairs.current() {
 		sums[key{k.model, k.replica}] += p.InFlight.n.Load()
+	}
+	for k, p := range c.m.pairs.stillHeld() {
+		if n := p.InFlight.n.Load(); n > 0 {
+			sums[key{k.model, k.replica}] += n
+		}
 	}
 	for k, n := range sums {
 		ch <- prometheus.MustNewConstMetric(descInflight, prometheus.GaugeValue, float64(n), k.model, k.replica)

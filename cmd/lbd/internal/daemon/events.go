@@ -80,8 +80,8 @@ func (d *Daemon) housekeeping() {
 	}
 }
 
-// forget keeps series and connections of what is in the fleet. A request that
-// ends late brings some back, so it runs whether or not the fleet has changed.
+// forget keeps series and connections of what is in the fleet. Requests that still
+// run hold some of what has left, so it runs whether or not the fleet has changed.
 func (d *Daemon) forget(s *balancer.Snapshot) {
 	models, replicas := map[string]bool{}, map[string]bool{}
 	for i := range s.Replicas {
