@@ -95,12 +95,14 @@ address() { grep '"message":"started"' "$1" | grep -o '"listen":"[^"]*"' | cut -
 # shellcheck disable=SC2317
 healthy() { "$lbd" health --url "http://$1/ready" >/dev/null; }
 
+# Round robin holds nothing back; what knows the queues may.
+declare -A admission=([baseline]=false [managed]=true)
 declare -A url
 for env in baseline managed; do
   background "$work/$env-sim.log" "$lbd" sim --layout seed --listen 127.0.0.1:0
   await 20 "lbd sim" six "$work/$env-sim.log" || die "the simulated replicas of $env did not start"
   background "$work/$env.log" "$lbd" --listen 127.0.0.1:0 --admin-listen off --log-format json \
-    --strategy "${strategy[$env]}" --endpoints "$(cut -d ' ' -f 1 "$work/$env-sim.log" | paste -sd, -)"
+    --strategy "${strategy[$env]}" --admission="${admission[$env]}" --endpoints "$(cut -d ' ' -f 1 "$work/$env-sim.log" | paste -sd, -)"
   await 20 lbd address "$work/$env.log" "$work/$env.addr" || die "the lbd of $env did not start"
   url[$env]=http://$(cat "$work/$env.addr")
   await 20 lbd healthy "$(cat "$work/$env.addr")" || die "the lbd of $env is not ready"

@@ -33,11 +33,12 @@ var replicaDifferences = map[string]difference{
 }
 
 var lbDifferences = map[string]difference{
-	"container_name":           {"baseline-lb", "managed-lb", "both names stand in the contract"},
-	"environment.LBD_STRATEGY": {"cycle", "least-cost", "compared"},
-	"environment.LBD_LISTEN":   {":8080", ":8081", "both ports stand in the contract"},
-	"ports.0.published":        {"8080", "8081", "both ports stand in the contract"},
-	"ports.0.target":           {"8080", "8081", "both ports stand in the contract"},
+	"container_name":            {"baseline-lb", "managed-lb", "both names stand in the contract"},
+	"environment.LBD_STRATEGY":  {"cycle", "least-cost", "compared"},
+	"environment.LBD_ADMISSION": {"false", "", "compared: round robin holds nothing back"},
+	"environment.LBD_LISTEN":    {":8080", ":8081", "both ports stand in the contract"},
+	"ports.0.published":         {"8080", "8081", "both ports stand in the contract"},
+	"ports.0.target":            {"8080", "8081", "both ports stand in the contract"},
 }
 
 // TestDifferences compares what the two files come to with what may differ.

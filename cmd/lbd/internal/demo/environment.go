@@ -111,6 +111,7 @@ func (e *environment) config(sp spec) (*config.Config, error) {
 	for flag, value := range map[string]string{
 		"listen": sp.listen, "admin-listen": "off", "strategy": sp.strategy, "endpoints": strings.Join(urls, ","),
 		"log-level": "warn", "drain-timeout": "1s", "drain-idle-timeout": "0",
+		"admission": "false", // it is strategies that are compared
 	} {
 		if err := fs.Set(flag, value); err != nil {
 			return nil, fmt.Errorf("--%s: %w", flag, err)
