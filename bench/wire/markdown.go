@@ -13,7 +13,9 @@ the rounds, ratios ("/ nginx") are medians of the ratios within the rounds. CPU 
 processes. The proxy has one core and the load, replica and client in one thread, another; where a cell gives the proxy both cores
 they share one. "+p50" is the latency beyond that of the same client talking to the replica directly. "full" is the first byte of
 further streams while all others run. "others" is the share of the machine that neither proxy nor load used, in percent, with one !
-for each run that stayed disturbed after two repeats. "never": not within a second.
+for each run that stayed disturbed after two repeats. "never": not within a second. "first byte" is counted while the connections open,
+a few at a time. lbd holds a head back until the first byte of its body has come, so that a replica that fails before it gives an error
+and not a broken success; the others send the head at once, the first event comes up to one interval, here 20 ms, later.
 
 lbd routes by model, reads load and usage, polls and counts; nginx, HAProxy and Caddy send to two replicas in turn. relay and
 haproxy-tcp carry bytes without looking at them: the floor.
