@@ -31,6 +31,7 @@ type leastCost struct {
 	outputs       [lengthBuckets]mean // tokens
 	promptMean    mean                // tokens
 	bytesPerToken mean
+	wholes        mean // logarithm of seen over predicted time of whole answers
 
 	mu     sync.Mutex // guards who is known
 	states map[string]*costState
@@ -124,6 +125,7 @@ type workspace struct {
 	matched bool
 	sights  []costSight
 	totals  []float64
+	lows    []float64 // totals, less what they may be off
 
 	asked asked
 	fleet fleetwide
@@ -224,8 +226,9 @@ type costSight struct {
 	devicePrefill, deviceRequests, deviceStep float64
 	full                                      bool // the pool it shares
 	rates
-	work float64 // the prefill above in ms, without trust
-	left float64 // the part of it that is still to be done
+	unsure float64
+	work   float64 // the prefill above in ms, without trust
+	left   float64 // the part of it that is still to be done
 	// Of the request: what is not cached there. And what a decode step takes.
 	uncached, cycle float64
 }
@@ -303,7 +306,7 @@ func (p *leastCost) see(s *costSight, st *costState, r *balancer.Replica, q *bal
 	c := &p.prior
 	s.overhead, s.token, s.pair = c.Overhead*st.prefill[0].load(), c.PerToken*st.prefill[1].load(), c.PerPair*st.prefill[2].load()
 	s.step, s.sequence, s.held = c.Step*st.decode[0].load(), c.PerSequence*st.decode[1].load(), c.PerResident*st.decode[2].load()
-	s.trust = st.trust.load()
+	s.trust, s.unsure = st.trust.load(), st.unsure.load()
 }
 
 // seePolled adds what others do there. What of theirs waits has its prefill before

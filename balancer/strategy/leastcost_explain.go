@@ -37,6 +37,7 @@ func (p *leastCost) terms(w *workspace, i int) []balancer.Term {
 		known("prefill", k.trust*c.prefill),
 		known("steps", c.steps*s.cycle),
 		known("kv_wait", c.wait),
+		known("overdue", c.overdue),
 		known("decode", c.own),
 		known("slowed", c.slowed),
 		known("stalls", c.stalls),
@@ -54,6 +55,7 @@ func (p *leastCost) terms(w *workspace, i int) []balancer.Term {
 		known("kv_used_tokens", s.occupied),
 		capacity, room,
 		known("trust", k.trust),
+		known("doubt", s.doubt(&c, f.w)),
 		known("us_per_prompt_token", 1000*k.token),
 		known("decode_step", s.cycle),
 	}

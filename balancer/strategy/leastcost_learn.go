@@ -83,11 +83,15 @@ func (g *regression) forget(now time.Time) {
 		keep = math.Exp(-max(now.Sub(g.at), 0).Seconds() / forgetAfter.Seconds())
 	}
 	g.at = now
+	g.keep(keep)
+}
+
+func (g *regression) keep(part float64) {
 	for k := range g.xx {
-		g.xx[k] *= keep
+		g.xx[k] *= part
 	}
 	for i := range g.xy {
-		g.xy[i] *= keep
+		g.xy[i] *= part
 	}
 }
 
@@ -154,6 +158,8 @@ func (l *regressions) learn(g *regression, to *[3]number, x vec, y float64, cent
 		return
 	}
 	defer l.mu.Unlock()
+	// What is beyond the range of ratios must not take longer to forget for that.
+	y = min(y, 2*limit*(x[0]*center[0]+x[1]*center[1]+x[2]*center[2]))
 	if g.add(x, y, load(to), now) {
 		store(to, g.solve(center, limit))
 	}
@@ -167,6 +173,25 @@ func (l *regressions) recenter(g *regression, to *[3]number, center vec, limit f
 	defer l.mu.Unlock()
 	g.forget(now)
 	store(to, g.solve(center, limit))
+}
+
+// age forgets all but a part of what was learned.
+func (l *regressions) age(keep float64) {
+	if !l.mu.TryLock() {
+		return
+	}
+	defer l.mu.Unlock()
+	l.prefills.keep(keep)
+	l.steps.keep(keep)
+}
+
+// samples is how many first tokens count, unless somebody learns at the moment.
+func (l *regressions) samples() (n float64, ok bool) {
+	if !l.mu.TryLock() {
+		return 0, false
+	}
+	defer l.mu.Unlock()
+	return l.prefills.samples(), true
 }
 
 // mean is a moving average that is the plain mean of the first samples.

@@ -129,3 +129,125 @@ func TestLearnsSpeeds(t *testing.T) {
 		t.Errorf("%d of 100 picks went to a fast replica", counts[true])
 	}
 }
+
+// A first token that does not come makes a replica dear before it comes, and one that comes ends that; a client that gives up
+// does not.
+func TestOverdue(t *testing.T) {
+	p, rs := costs(false), replicas(t, 1, 1)
+	at := func(ms float64) *balancer.Request {
+		return &balancer.Request{PromptTokens: 20, OutputTokens: 100, Stream: true, Now: msec(ms)}
+	}
+	p.Pick(at(0), rs) // or the second one would start slowly
+	hung, left := p.Place(at(0), rs[:1]), p.Place(at(0), rs[:1])
+	near(t, "overdue at first", term(t, p, at(0), rs, 0, "overdue"), 0, 0)
+	if late := term(t, p, at(500), rs, 0, "overdue"); late < 400 || late > 500 {
+		t.Errorf("%.0f ms overdue after 500", late)
+	}
+	left.End(balancer.Abandoned, msec(500))
+	if late := term(t, p, at(1000), rs, 0, "overdue"); late < 900 {
+		t.Errorf("%.0f ms overdue after 1,000: a client that leaves is no sign of life", late)
+	}
+	if p.Pick(at(1000), rs) != rs[1] {
+		t.Error("picked the replica that hangs")
+	}
+	hung.FirstToken(msec(1000))
+	near(t, "overdue after a first token", term(t, p, at(5000), rs, 0, "overdue"), 0, 0)
+	hung.End(balancer.Finished, msec(5000))
+	// What does not stream is late later.
+	q := at(6000)
+	q.Stream = false
+	whole := p.Place(q, rs[:1])
+	near(t, "overdue while an answer is made", term(t, p, at(6000+3*100*prior.Step), rs, 0, "overdue"), 0, 0)
+	if late := term(t, p, at(60_000), rs, 0, "overdue"); late < 40_000 {
+		t.Errorf("%.0f ms overdue after 54 s without an answer", late)
+	}
+	whole.End(balancer.Finished, msec(60_000))
+	near(t, "overdue after an answer", term(t, p, at(70_000), rs, 0, "overdue"), 0, 0)
+	for _, st := range p.states {
+		if st.firsts.asked.Load() != 0 || st.ends.asked.Load() != 0 {
+			t.Errorf("%s: %d first tokens and %d answers are waited for", st.id, st.firsts.asked.Load(), st.ends.asked.Load())
+		}
+	}
+}
+
+// How much slower a replica is than the others shows in whole answers too.
+func TestLearnsFromWholeAnswers(t *testing.T) {
+	p, rs := costs(true), replicas(t, 1, 1, 1)
+	for i := range 60 {
+		now := 1000 * float64(i)
+		for k, r := range rs {
+			res := p.Place(&balancer.Request{PromptTokens: 500, OutputTokens: 50, Now: msec(now)}, rs[k:k+1])
+			took := 400.0
+			if r == rs[1] {
+				took *= 6
+			}
+			res.Usage(balancer.Usage{Prompt: 500, Completion: 50, Cached: -1})
+			res.End(balancer.Finished, msec(now+took))
+		}
+	}
+	if slow, usual := p.states[rs[1].ID].trust.load(), p.states[rs[0].ID].trust.load(); slow < 2*usual {
+		t.Errorf("trust %.2f in the slow one and %.2f in a usual one", slow, usual)
+	}
+	for i := range 30 {
+		if p.Pick(&balancer.Request{PromptTokens: 500, Now: msec(70_000 + float64(i))}, rs) == rs[1] {
+			t.Fatal("picked the slow one")
+		}
+	}
+}
+
+// What is known of a replica that is not asked gets old, and what is beyond the range of ratios does so no later.
+func TestForgetsWhoIsNotAsked(t *testing.T) {
+	p, rs := costs(true), replicas(t, 1, 1)
+	ask := func(i int, now, took float64) {
+		res := p.Place(&balancer.Request{PromptTokens: 500, Stream: true, Now: msec(now)}, rs[i:i+1])
+		res.FirstToken(msec(now + took))
+		res.End(balancer.Finished, msec(now+took))
+	}
+	now := 0.0
+	for i := range 60 {
+		ask(0, now, 30)
+		if i < 20 {
+			ask(1, now, 30)
+		} else {
+			ask(1, now, 3000)
+		}
+		now += 200
+	}
+	q := &balancer.Request{PromptTokens: 500, Stream: true, Now: msec(now + 3000)}
+	if ratio := term(t, p, q, rs, 1, "first_token") / term(t, p, q, rs, 0, "first_token"); ratio < 2 {
+		t.Errorf("the slow one is taken to be %.1f times as slow", ratio)
+	}
+	for range 600 { // two minutes
+		now += 200
+		ask(0, now, 30)
+	}
+	q.Now = msec(now)
+	first := [2]float64{term(t, p, q, rs, 0, "first_token"), term(t, p, q, rs, 1, "first_token")}
+	if first[1]-first[0] > term(t, p, q, rs, 0, "doubt")+term(t, p, q, rs, 1, "doubt") {
+		t.Errorf("first token in %.1f and %.1f ms: the one that nobody has asked for two minutes is surely slow", first[0], first[1])
+	}
+}
+
+// Of replicas that may be equally fast the one with the fewest requests is picked, however they look.
+func TestDoubtIsATie(t *testing.T) {
+	p, rs := costs(true), replicas(t, 1, 1)
+	q := &balancer.Request{PromptTokens: 500, Stream: true, Now: msec(0)}
+	p.Pick(q, rs)
+	learned := load(&p.states[rs[0].ID].prefill)
+	p.states[rs[0].ID].learner.reset(scaled(learned, 0.9), vec{1, 1, 1})
+	busy := p.Place(q, rs[:1])
+	busy.FirstToken(msec(30))
+	for range 20 {
+		if p.Pick(q, rs) != rs[1] {
+			t.Fatal("picked the busy one for a tenth that may be chance")
+		}
+	}
+	p.states[rs[0].ID].learner.reset(scaled(learned, 0.3), vec{1, 1, 1})
+	for range 20 {
+		if p.Pick(q, rs) != rs[0] {
+			t.Fatal("did not pick the one that is much faster")
+		}
+	}
+	busy.Done()
+	wantIdle(t, rs)
+}

@@ -19,6 +19,7 @@ type cost struct {
 	slowed  float64 // what that adds to the steps of others
 	stalls  float64 // what its prefill holds others up
 	waste   float64 // prefill that it would not take where more is cached
+	overdue float64 // how long a first token, or an answer, has been due there
 	penalty float64
 	total   float64
 }
@@ -69,9 +70,11 @@ func (p *leastCost) survey(w *workspace) {
 func (p *leastCost) price(w *workspace) {
 	p.survey(w)
 	w.totals = slices.Grow(w.totals[:0], len(w.sights))[:len(w.sights)]
+	w.lows = slices.Grow(w.lows[:0], len(w.sights))[:len(w.sights)]
 	for i := range w.sights {
 		c := p.costOf(&w.sights[i], w)
 		w.totals[i] = c.total
+		w.lows[i] = c.total - w.sights[i].doubt(&c, w.fleet.w)
 	}
 }
 
@@ -99,12 +102,12 @@ func (p *leastCost) backlog(s *costSight, now int64) {
 //	queue  = the same of everything before it, also of neighbours on the device
 //	step   = t0 + tB·n + tK·K                        a decode step with n requests, K tokens of context
 //	wait   = what u + O tokens lack in the KV cache, over the rate at which it empties
-//	first  = overhead + trust·(queue + pre) + ceil((P + u)/budget)·step + wait
+//	first  = trust·(overhead + queue + pre) + ceil((P + u)/budget)·step + wait
 //	own    = O·(t0 + tB·(n+1) + tK·(K + L + O/2))    O output tokens
 //	slowed = n·O·(tB + tK·(L + O/2))                 longer steps of n others
 //	stalls = n·pre                                   which n others wait for
 //	waste  = n̄·(pre(u) − pre(u*))                    what u* tokens elsewhere would have done
-//	total  = first + max(w, g)·(own + slowed) + w·stalls + (1−w)·wasteWeight·waste + penalty
+//	total  = first + overdue + max(w, g)·(own + slowed) + w·stalls + (1−w)·wasteWeight·waste + penalty
 //
 // w grows with the load of the fleet, g = 1 − u*/L is how much of the prompt is
 // cached somewhere. README.md says why each term is there, and what was tried.
@@ -126,7 +129,7 @@ func (p *leastCost) costOf(s *costSight, w *workspace) (c cost) {
 			c.wait = over / s.freeRate(a.now, O*s.cycle)
 		}
 	}
-	c.first = k.overhead + k.trust*(c.queue+c.prefill) + c.steps*s.cycle + c.wait
+	c.first = k.trust*(k.overhead+c.queue+c.prefill) + c.steps*s.cycle + c.wait
 	added := k.sequence + k.held*(L+O/2)
 	c.own = O * (s.cycle + added)
 	c.slowed = s.requests * O * added
@@ -137,7 +140,8 @@ func (p *leastCost) costOf(s *costSight, w *workspace) (c cost) {
 	if s.full || s.st.dear.Load() {
 		c.penalty = s.penalty(a.now)
 	}
-	c.total = c.first + f.decoding*(c.own+c.slowed) + f.w*c.stalls + (1-f.w)*wasteWeight*c.waste + c.penalty
+	c.overdue = s.st.overdue(a.now, c.first, c.own)
+	c.total = c.first + c.overdue + f.decoding*(c.own+c.slowed) + f.w*c.stalls + (1-f.w)*wasteWeight*c.waste + c.penalty
 	return c
 }
 
@@ -168,7 +172,19 @@ func (s *costSight) penalty(now int64) float64 {
 // halved is 2^-x.
 func halved(x float64) float64 { return math.Exp2(-x) }
 
-// best is the index of the least cost, a random one of those that are as good.
+// doubts is how many standard errors the doubt is.
+const doubts = 1.5
+
+// doubt is how much dearer a cost may be than it looks, or cheaper, in ms: the error
+// of the learned speed. It fades as the fleet fills, for what is queued then decides.
+func (s *costSight) doubt(c *cost, w float64) float64 {
+	return max(evenMs, evenPart*c.first)/2 + doubts*max(1-w, 0)*s.unsure*c.first
+}
+
+// best is the index of the least cost. Of those that may be as good, given what is
+// sure, it is the one with the fewest requests, a random one if there are several:
+// one that seems a little faster by chance would get all requests otherwise, and the
+// others none to show that they are as fast.
 func (p *leastCost) best(w *workspace) int {
 	least, at := math.Inf(1), 0
 	for i, t := range w.totals {
@@ -176,11 +192,15 @@ func (p *leastCost) best(w *workspace) int {
 			least, at = t, i
 		}
 	}
-	c := p.costOf(&w.sights[at], w)
-	limit := least + max(evenMs, evenPart*c.first)
-	even := uint64(0)
-	for _, t := range w.totals {
-		if t <= limit {
+	limit := least + (w.totals[at] - w.lows[at])
+	fewest, even := math.Inf(1), uint64(0)
+	for i, t := range w.lows {
+		if !(t <= limit) {
+			continue
+		}
+		if n := w.sights[i].perWeight(); n < fewest {
+			fewest, even, at = n, 1, i
+		} else if n == fewest {
 			even++
 		}
 	}
@@ -188,16 +208,19 @@ func (p *leastCost) best(w *workspace) int {
 		return at
 	}
 	k := below(p.uint64(), even)
-	for i, t := range w.totals {
-		if t <= limit {
+	for i, t := range w.lows {
+		if t <= limit && w.sights[i].perWeight() == fewest {
 			if k == 0 {
 				return i
 			}
 			k--
 		}
 	}
-	return at // a cost that is no number: the least of those that are one
+	return at // costs that are no numbers
 }
+
+// perWeight is the requests for its weight, the one to place counted in.
+func (s *costSight) perWeight() float64 { return (s.requests + 1) / s.st.weight.load() }
 
 // reserve places the request on candidate i.
 func (p *leastCost) reserve(w *workspace, i int, q *balancer.Request, r *balancer.Replica) balancer.Reservation {
@@ -218,6 +241,7 @@ func (p *leastCost) reserve(w *workspace, i int, q *balancer.Request, r *balance
 	t.ahead = c.steps*s.cycle + c.wait + k.trust*s.devicePrefill
 	t.expected = c.prefill * k.trust
 	t.total = k.overhead + c.queue + c.prefill + c.steps*s.cycle + c.wait
+	t.step = s.cycle + k.sequence + k.held*(a.prompt+a.output/2)
 	if s.ownPrefill == 0 && a.now != 0 {
 		st.since.Store(a.now)
 	}
@@ -235,6 +259,8 @@ func (p *leastCost) reserve(w *workspace, i int, q *balancer.Request, r *balance
 	if !p.opt.LateCredit {
 		t.remember()
 	}
+	t.awaited = true
+	t.awaits().begin(a.now)
 	if !q.Stream && !q.Now.IsZero() {
 		t.expiry = a.now + int64(c.first*1e6)
 		st.unseen.add(t)

@@ -1,6 +1,7 @@
 package strategy
 
 import (
+	"math"
 	"math/bits"
 	"sync"
 	"sync/atomic"
@@ -26,6 +27,8 @@ type costTicket struct {
 	ahead       float64 // ms of the prediction that are not of the features
 	expected    float64 // ms of prefill, as predicted
 	total       float64 // ms to the first token, as predicted without trust
+	step        float64 // ms of a decode step, as predicted
+	awaited     bool    // the replica has not shown yet what awaits looks for
 
 	first     time.Time
 	generated int
@@ -49,6 +52,9 @@ func (t *costTicket) FirstToken(now time.Time) {
 	t.generated = 1
 	t.endPrefill(now)
 	t.st.unseen.drop(t)
+	if t.stream {
+		t.shows(now)
+	}
 	t.learnFirst(now)
 	t.done = t.st.done.load()
 	if n := t.st.slow.Load(); n > 0 && n < slowStartUntil {
@@ -93,14 +99,28 @@ func (t *costTicket) learnFirst(now time.Time) {
 	}
 	seen := milliseconds(now.Sub(t.sent))
 	t.st.correct(seen, t.total)
-	y := seen - t.ahead
-	if y <= 0 {
-		return
-	}
+	t.st.missed(seen, t.total)
+	t.st.sampled.Store(now.UnixNano())
+	// What decode steps and neighbours should have taken may be more than all of it.
+	y := max(seen-t.ahead, seen/10)
 	m, w := &t.p.model, t.st.weight.load()
 	center := scaled(load(&m.prefill), 1/w)
 	t.st.regressed.learn(&t.st.regressed.prefills, &t.st.prefill, t.features, y, center, replicaRange, now)
 	t.p.regressed.learn(&t.p.regressed.prefills, &m.prefill, t.features, y*w, vec{1, 1, 1}, modelRange, now)
+	t.p.recenter(now)
+}
+
+// learnWhole learns how much slower than the others a replica is from answers that do
+// not stream: nothing else of them shows it.
+func (t *costTicket) learnWhole(completion int, now time.Time) {
+	if t.stream || t.sent.IsZero() || now.IsZero() || t.p.opt.Frozen {
+		return
+	}
+	expected := t.total + float64(completion)*t.step
+	ratio := math.Log(max(milliseconds(now.Sub(t.sent)), 1e-3) / expected)
+	t.p.wholes.add(ratio)
+	t.st.correct(math.Exp(ratio-t.p.wholes.or(0)), 1)
+	t.st.sampled.Store(now.UnixNano())
 	t.p.recenter(now)
 }
 
@@ -121,17 +141,49 @@ func (p *leastCost) recenter(now time.Time) {
 	if v == nil || age < recenterEvery || !p.recentered.CompareAndSwap(last, now.UnixNano()) {
 		return
 	}
-	fade := 1.0
-	if last != 0 {
-		fade = halved(float64(age) / float64(trustHalfLife))
+	if last == 0 {
+		age = 0
 	}
+	fade := halved(float64(age) / float64(trustHalfLife))
 	prefill, decode := load(&p.model.prefill), load(&p.model.decode)
 	for _, st := range v.states {
 		w := st.weight.load()
+		keep := fade
+		if now.UnixNano()-st.sampled.Load() > int64(freshFor) {
+			keep = halved(float64(age) / float64(staleHalfLife))
+			st.regressed.age(keep)
+		}
 		st.regressed.recenter(&st.regressed.prefills, &st.prefill, scaled(prefill, 1/w), replicaRange, now)
 		st.regressed.recenter(&st.regressed.steps, &st.decode, scaled(decode, 1/w), replicaRange, now)
-		st.trust.store(1 + (st.trust.load()-1)*fade)
+		st.trust.store(1 + (st.trust.load()-1)*keep)
+		st.reckon()
 	}
+}
+
+// What is known of a replica that is not asked any more gets old fast: it may have
+// been slow for a while only, or unlucky at first, and would never be asked again to
+// show that it is not. One request every minute or so is what finding out costs.
+const (
+	freshFor      = 5 * time.Second
+	staleHalfLife = 10 * time.Second
+)
+
+// reckon says how sure the predicted first token is: a mean of so many samples, the
+// center counted as replicaRidge of them, times trust, whose variance is that of a
+// moving average.
+func (st *costState) reckon() {
+	if n, ok := st.regressed.samples(); ok {
+		st.unsure.store(st.off.load() * math.Sqrt(1/(replicaRidge+n)+trustStep/(2-trustStep)))
+	}
+}
+
+// usualError is taken for the relative error of a predicted first token before there
+// was one, offStep is the pace at which its mean follows.
+const usualError, offStep = 0.5, 0.05
+
+func (st *costState) missed(seen, total float64) {
+	off := min(math.Abs(seen/max(total, 1)-1), 1)
+	st.off.store(st.off.load() + offStep*(off-st.off.load()))
 }
 
 // The range and the pace of trust: a fiftieth per first token follows a replica that
@@ -188,6 +240,7 @@ func (t *costTicket) Done(e balancer.Ending, now time.Time) {
 		st.owner.Advance(max(t.Resident()-t.Work().Prompt, 0))
 	}
 	st.free(t.Resident()-t.predicted, now)
+	t.shows(time.Time{}) // unless it has: one that is given up is no sign of life
 	t.Placement.Done()
 	st.memory.shared.Add(-t.predicted)
 	if st.owner != nil {
@@ -198,13 +251,15 @@ func (t *costTicket) Done(e balancer.Ending, now time.Time) {
 
 func (t *costTicket) finished(now time.Time) {
 	t.endPrefill(now) // it ran, streamed or not
-	t.remember()      // vLLM's cache counts from when a block was last in use
+	t.shows(now)
+	t.remember() // vLLM's cache counts from when a block was last in use
 	t.st.forgive()
 	completion := t.generated
 	if t.usage.Completion > 0 {
 		t.Grow(int64(t.usage.Completion - completion))
 		completion = t.usage.Completion
 	}
+	t.learnWhole(completion, now)
 	if completion > 0 && !t.p.opt.Frozen {
 		t.p.outputs[t.bucket].add(float64(completion))
 	}

@@ -2,6 +2,7 @@ package strategy
 
 import (
 	"maps"
+	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -19,13 +20,16 @@ type costState struct {
 	// trust is observed over predicted time to first token, a fast correction
 	// beside the slow coefficients.
 	trust  number
-	weight number                          // relative to the mean of the model's
+	weight number // relative to the mean of the model's
+	// unsure is how far off, relative to it, a first token may be as predicted.
+	unsure number
 	owner  *prefix.Owner                   // nil when there are too many replicas
 	polled atomic.Pointer[balancer.Polled] // the last one that was looked at
 	// since is when the prefill under way began, Unix nanoseconds; 0 is unknown.
-	since  atomic.Int64
-	dear   atomic.Bool // there is a penalty, or a slow start
-	unseen expiries
+	since        atomic.Int64
+	dear         atomic.Bool // there is a penalty, or a slow start
+	firsts, ends silence
+	unseen       expiries
 
 	id string
 	// done is the prefill that own first tokens have ended, in ms: what decode
@@ -34,6 +38,10 @@ type costState struct {
 	// freed is tokens per ms that leave the KV cache, freedAt when it was counted.
 	freed   number
 	freedAt atomic.Int64
+
+	off number // mean error of a predicted first token, relative to it
+	// sampled is when it last showed how fast it is, Unix nanoseconds.
+	sampled atomic.Int64
 
 	penalty     number // ms, of failures; halves every penaltyHalfLife
 	penaltyAt   atomic.Int64
@@ -123,6 +131,8 @@ func (p *leastCost) newState(r *balancer.Replica) *costState {
 	st.incarnation.Store(r.Incarnation())
 	st.reset(load(&p.model.prefill), load(&p.model.decode))
 	st.trust.store(1)
+	st.off.store(usualError)
+	st.unsure.store(usualError / math.Sqrt(replicaRidge))
 	return st
 }
 

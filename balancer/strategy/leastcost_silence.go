@@ -1,0 +1,64 @@
+package strategy
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// silence is how long a replica has shown nothing of what it has been asked for. A
+// first token that is late says that a replica is slow before it comes, and one that
+// never comes says it too.
+type silence struct {
+	asked atomic.Int64 // requests
+	since atomic.Int64 // Unix nanoseconds; 0 is unknown
+}
+
+func (x *silence) begin(now int64) {
+	if x.asked.Add(1) == 1 {
+		x.since.Store(now)
+	}
+}
+
+func (x *silence) end(now time.Time) {
+	x.asked.Add(-1)
+	if !now.IsZero() {
+		x.since.Store(now.UnixNano())
+	}
+}
+
+// beyond is by how many ms it is longer than so many.
+func (x *silence) beyond(now int64, ms float64) float64 {
+	if x.asked.Load() == 0 {
+		return 0
+	}
+	since := x.since.Load()
+	if since == 0 || now == 0 {
+		return 0
+	}
+	return max(float64(now-since)/1e6-ms, 0)
+}
+
+// A first token is late after lateFirst times what one would take there, an answer
+// that does not stream after lateEnd times that: nobody knows how long it will be.
+const lateFirst, lateEnd = 2, 4
+
+// overdue is for how long something has been due, in ms.
+func (st *costState) overdue(now int64, first, own float64) float64 {
+	return max(st.firsts.beyond(now, lateFirst*first), st.ends.beyond(now, lateEnd*(first+own)))
+}
+
+// shows ends the wait for what the request shows first.
+func (t *costTicket) shows(now time.Time) {
+	if t.awaited {
+		t.awaited = false
+		t.awaits().end(now)
+	}
+}
+
+// awaits is the silence that the request ends.
+func (t *costTicket) awaits() *silence {
+	if t.stream {
+		return &t.st.firsts
+	}
+	return &t.st.ends
+}
