@@ -131,6 +131,34 @@ func TestTiesRotate(t *testing.T) {
 	})
 }
 
+// Requests that leave no choice, as those of a session do that has a home, do not decide where the next one goes that does:
+// new sessions spread, however many requests each has.
+func TestNoChoiceTakesNoTurn(t *testing.T) {
+	const fleet, sessions = 3, 300
+	for hits := range 2 * fleet {
+		forEach(t, func(t *testing.T, e Entry) {
+			rs := replicas(t, even(fleet)...)
+			p := e.New(seeded(1))
+			counts := map[*balancer.Replica]int{}
+			for range sessions {
+				res := place(p, &balancer.Request{}, rs)
+				home := res.Replica()
+				counts[home]++
+				res.Done()
+				for range hits {
+					res := place(p, &balancer.Request{}, []*balancer.Replica{home})
+					res.Done()
+				}
+			}
+			for i, r := range rs {
+				if n := counts[r]; n < sessions/fleet*3/5 {
+					t.Errorf("with %d more requests each, replica %d is home of %d of %d sessions; want a third", hits, i, n, sessions)
+				}
+			}
+		})
+	}
+}
+
 // The strategies that know the load find the idle replica, wherever it stands.
 func TestOrderMeansNothing(t *testing.T) {
 	for _, name := range []string{"least-inflight", "least-waiting"} {

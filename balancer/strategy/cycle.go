@@ -22,8 +22,11 @@ func newCycle(o Options) balancer.Picker {
 }
 
 func (c *cycle) Pick(_ *balancer.Request, candidates []*balancer.Replica) *balancer.Replica {
-	if len(candidates) == 0 {
+	switch len(candidates) {
+	case 0:
 		return nil
+	case 1: // no turn is taken where there is no choice: see rotation
+		return candidates[0]
 	}
 	n := c.n.Add(1)
 	total, even := weigh(candidates)

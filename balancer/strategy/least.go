@@ -17,6 +17,9 @@ func (a key) less(b key) bool {
 // rotation breaks ties: of equals, the first one behind the last winner wins. A counter that only counts picks would not
 // do: when ties and clear wins alternate, it shows the same parity at every tie. Its word is written by every pick; see
 // cycle for why one word per model is affordable.
+//
+// A pick from one candidate is no win. A request that is at home somewhere is placed so (package affinity), and would turn
+// the rotation to the same place each time: all new sessions of an idle fleet would have one home.
 type rotation struct {
 	_    [64]byte // a cache line of its own, as in cycle
 	next atomic.Uint64

@@ -12,8 +12,11 @@ func newLeastInflight(o Options) balancer.Picker {
 }
 
 func (p *leastInflight) Pick(_ *balancer.Request, candidates []*balancer.Replica) *balancer.Replica {
-	if len(candidates) == 0 {
+	switch len(candidates) {
+	case 0:
 		return nil
+	case 1: // no tie is broken: see rotation
+		return candidates[0]
 	}
 	start, word := p.rotation.start(len(candidates))
 	i := leastInflightFrom(candidates, start)

@@ -25,8 +25,12 @@ func newLeastWaiting(o Options) balancer.Picker {
 }
 
 func (p *leastWaiting) Pick(_ *balancer.Request, candidates []*balancer.Replica) *balancer.Replica {
-	if len(candidates) == 0 {
+	switch len(candidates) {
+	case 0:
 		return nil
+	case 1: // no tie is broken, see rotation, and this one's poll may not be the newest
+		p.sent.Add(1)
+		return candidates[0]
 	}
 	var room [roomFor]sight
 	sights := room[:0]
