@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
-	"sync"
 	"testing"
 
 	"lbd/bench/sim"
@@ -296,23 +295,25 @@ func TestHashesAgree(t *testing.T) {
 // One session of everybody does not drown its home: the rest goes where the strategy
 // says.
 func TestBusyHomeYields(t *testing.T) {
-	rs := []*sim.Server{replica(t, sim.Config{Speed: 1}), replica(t, sim.Config{Speed: 1})}
-	p := lbd(t, urls(rs...), "affinity-fields", "user", "strategy", "least-inflight")
-	var clients sync.WaitGroup
-	start := make(chan struct{})
-	for range 40 {
-		clients.Go(func() {
-			<-start
-			if a := p.post("/v1/chat/completions", chat(llama, true, 40, `"user":"everybody"`)); a.status != 200 {
-				t.Errorf("%d %s", a.status, a.body)
-			}
-		})
+	const requests = 40
+	a, b := newGate(t), newGate(t)
+	p := lbd(t, []string{a.url(), b.url()}, "affinity-fields", "user", "strategy", "least-inflight")
+	came := func(n int) func() bool { return func() bool { return a.count()+b.count() == n } }
+	clients := []*wire{p.sendNamed("everybody")}
+	p.until("a home", came(1))
+	for range requests - 1 {
+		clients = append(clients, p.sendNamed("everybody"))
 	}
-	close(start)
-	clients.Wait()
-	a, b := rs[0].Stats().Finished, rs[1].Stats().Finished
-	if a+b != 40 || min(a, b) < 8 {
-		t.Errorf("%d and %d requests; want 40 of which the busier one has at most three quarters or so", a, b)
+	p.until("all of them under way", came(requests))
+	if n, m := a.count(), b.count(); min(n, m) < requests/4 {
+		t.Errorf("%d and %d requests; want at most three quarters on one", n, m)
+	}
+	a.all()
+	b.all()
+	for _, w := range clients {
+		if got := w.answer("POST"); got.StatusCode != 200 || got.err != nil {
+			t.Errorf("%s %s %v", got.Status, got.body, got.err)
+		}
 	}
 	if n := p.metric(`lbd_affinity_picks_total{kind="session",result="saturated"}`); n == "0" || n == "" {
 		t.Errorf("%q yielded", n)
