@@ -399,7 +399,7 @@ func TestWithoutWatch(t *testing.T) {
 }
 
 func TestReadLimit(t *testing.T) {
-	r := start(t, newAnswerer(), Limits{Head: 1 << 10, Body: 1 << 20, Read: 20 * time.Millisecond, Idle: time.Hour})
+	r := start(t, newAnswerer(), plentiful)
 	for name, in := range map[string]string{
 		"head":        "GET / HT",
 		"body":        put("/", "ab")[:len(put("/", "ab"))-1],
@@ -409,7 +409,15 @@ func TestReadLimit(t *testing.T) {
 		"of a second": get("/") + "GET",
 	} {
 		t.Run(name, func(t *testing.T) {
+			// The first request must begin within the limit, too: a client that is slow to
+			// send it would be closed without a word.
+			r.SetLimits(plentiful)
 			c := r.dial(t)
+			send(t, c, get("/first"))
+			recv(t, c, answerTo("/first"))
+			lim := plentiful
+			lim.Read = 20 * time.Millisecond
+			r.SetLimits(lim)
 			send(t, c, in)
 			want := "refused: late"
 			if name == "of a second" {
@@ -656,7 +664,7 @@ func TestTooLarge(t *testing.T) {
 
 // A body that was slow leaves no deadline behind.
 func TestReadLimitIsOver(t *testing.T) {
-	const limit = 200 * time.Millisecond
+	const limit = 2 * time.Second // what a slow machine has for half a request
 	r := start(t, newAnswerer(), Limits{Head: 1 << 10, Body: 1 << 10, Read: limit, Idle: time.Hour})
 	peer := r.dial(t)
 	c := r.the(t)

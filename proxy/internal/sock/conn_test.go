@@ -193,6 +193,7 @@ func TestWriteDeadlineWithoutStall(t *testing.T) {
 // LingerOnClose: the client is still sending a large body when the answer comes.
 // Without it the unread bytes would make the kernel reset and drop the answer.
 func TestLingerDeliversAnswer(t *testing.T) {
+	setLingerTime(t, time.Minute) // the upload is as slow as the machine
 	const answer = "HTTP/1.1 413 Content Too Large\r\n\r\n"
 	c, peer := accepted(t, newWatch(t), 0)
 	sent := make(chan struct{})
