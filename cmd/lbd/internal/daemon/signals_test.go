@@ -102,6 +102,18 @@ func (p *process) signal(s syscall.Signal) {
 	}
 }
 
+// says waits for the one line with that message: what a process writes is read later
+// than what it does is seen.
+func (p *process) says(message string) map[string]any {
+	p.t.Helper()
+	until(p.t, message, func() bool { return len(p.err.logged(message)) > 0 })
+	lines := p.err.logged(message)
+	if len(lines) != 1 {
+		p.t.Fatalf("%d lines %q; want one", len(lines), message)
+	}
+	return lines[0]
+}
+
 // exits waits for the end of the process and holds its exit code.
 func (p *process) exits(want int) {
 	p.t.Helper()
@@ -161,11 +173,7 @@ func hangUp(t *testing.T, binary string) {
 	write(t, file, quick+"log_format: console\nstrategy: random\n"+endpoints(a, b))
 	p.signal(syscall.SIGHUP)
 	until(t, "second model", func() bool { _, body := p.get("/v1/models"); return strings.Contains(body, qwen) })
-	reloaded := p.err.logged("configuration reloaded")
-	if len(reloaded) != 1 {
-		t.Fatalf("%d lines for a reload", len(reloaded))
-	}
-	line, err := json.Marshal(reloaded[0])
+	line, err := json.Marshal(p.says("configuration reloaded"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -181,9 +189,9 @@ func hangUp(t *testing.T, binary string) {
 		_, body := p.get("/metrics")
 		return strings.Contains(body, "lbd_config_last_reload_successful 0\n")
 	})
-	refused := p.err.logged("configuration not reloaded, the old one stays")
-	if len(refused) != 1 || !strings.Contains(refused[0]["error"].(string), file+":6") {
-		t.Errorf("%v; want one line with %s:6", refused, file)
+	refused := p.says("configuration not reloaded, the old one stays")
+	if text, _ := refused["error"].(string); !strings.Contains(text, file+":6") {
+		t.Errorf("%v; want %s:6", refused, file)
 	}
 	if _, body := p.get("/v1/models"); !strings.Contains(body, qwen) {
 		t.Error("a refused file took a replica away")
