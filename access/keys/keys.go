@@ -16,7 +16,11 @@ type Keys struct {
 	began   time.Time // zero of the clock of buckets; monotonic
 	refused [reasons]atomic.Uint64
 
-	mu sync.Mutex // held by Set
+	mu sync.Mutex // held by Set and Off
+	// usages are of every client there ever was: one that leaves the file and comes
+	// back still owes what it used, and its requests may still run. The names are
+	// the operator's, so there are few.
+	usages map[string]*usage
 }
 
 // ring is immutable.
@@ -46,7 +50,7 @@ type Client struct {
 
 // New returns a set that lets everybody in until Set is called.
 func New() *Keys {
-	k := &Keys{began: time.Now()}
+	k := &Keys{began: time.Now(), usages: map[string]*usage{}}
 	k.ring.Store(&ring{})
 	return k
 }
@@ -59,19 +63,12 @@ func (k *Keys) Set(entries []Entry) error {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	known := map[string]*usage{}
-	for _, c := range k.ring.Load().clients {
-		known[c.Name] = c.usage
-	}
 	r := &ring{on: true, byHead: map[uint64][]*Key{}}
 	made := map[string]*Client{}
 	for _, e := range entries {
 		c := made[e.Name]
 		if c == nil {
-			c = &Client{Name: e.Name, Limits: e.Limits, keys: k, usage: known[e.Name]}
-			if c.usage == nil {
-				c.usage = new(usage)
-			}
+			c = &Client{Name: e.Name, Limits: e.Limits, keys: k, usage: k.usageOf(e.Name)}
 			made[e.Name] = c
 			r.clients = append(r.clients, c)
 		}
@@ -80,6 +77,16 @@ func (k *Keys) Set(entries []Entry) error {
 	}
 	k.ring.Store(r)
 	return nil
+}
+
+// usageOf is for the holder of k.mu.
+func (k *Keys) usageOf(name string) *usage {
+	u := k.usages[name]
+	if u == nil {
+		u = new(usage)
+		k.usages[name] = u
+	}
+	return u
 }
 
 // Off lets everybody in again.

@@ -261,3 +261,40 @@ func FuzzPresented(f *testing.F) {
 		}
 	})
 }
+
+// A client that leaves and comes back is the same client.
+func TestUsageOutlivesLeaving(t *testing.T) {
+	for name, leave := range map[string]func(k *Keys) error{
+		"no entry": func(k *Keys) error { return k.Set([]Entry{entry("bob", bobKey, Limits{})}) },
+		"off":      func(k *Keys) error { k.Off(); return nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			alice := entry("alice", aliceKey, Limits{MaxInFlight: 1})
+			k := set(t, alice)
+			key, _ := k.Identify(sent("X-Api-Key", aliceKey))
+			grant, refused := key.Begin(time.Now(), 10)
+			if !refused.OK() {
+				t.Fatal(refused.Reason)
+			}
+			if err := leave(k); err != nil {
+				t.Fatal(err)
+			}
+			if err := k.Set([]Entry{alice}); err != nil {
+				t.Fatal(err)
+			}
+			back, _ := k.Identify(sent("X-Api-Key", aliceKey))
+			if _, refused := back.Begin(time.Now(), 10); refused.OK() {
+				t.Error("a second request is let in while the first one runs")
+			}
+			grant.End(time.Now(), 100)
+			if next, refused := back.Begin(time.Now(), 10); !refused.OK() {
+				t.Errorf("refused when nothing runs: %v", refused.Reason)
+			} else {
+				next.End(time.Now(), 0)
+			}
+			if got := back.usage.spent.Load(); got != 100 {
+				t.Errorf("%d tokens charged, want 100", got)
+			}
+		})
+	}
+}
