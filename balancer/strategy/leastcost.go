@@ -27,6 +27,7 @@ type leastCost struct {
 
 	model         learner
 	recentered    atomic.Int64 // Unix nanoseconds
+	shown         atomic.Int64 // requests that have shown how fast their replica is
 	regressed     regressions
 	outputs       [lengthBuckets]mean // tokens
 	promptMean    mean                // tokens
@@ -213,6 +214,7 @@ const vllmBlock = 16
 type costSight struct {
 	st       *costState
 	told     bool
+	own      float64 // requests
 	requests float64 // own and foreign
 	// Prefill that no first token has ended, in tokens and pairs.
 	tokens, pairs float64
@@ -288,7 +290,8 @@ func (p *leastCost) see(s *costSight, st *costState, r *balancer.Replica, q *bal
 	}
 	s.st, s.told, s.full, s.capacity, s.foreign = st, false, false, 0, 0
 	s.ownPrefill = r.PrefillTokens()
-	s.requests, s.tokens, s.pairs, s.resident = float64(r.InFlight()), float64(s.ownPrefill), float64(r.PrefillPairs()), float64(r.Resident())
+	s.own = float64(r.InFlight())
+	s.requests, s.tokens, s.pairs, s.resident = s.own, float64(s.ownPrefill), float64(r.PrefillPairs()), float64(r.Resident())
 	if polled := r.Polled(); polled != nil {
 		if st.polled.Load() != polled {
 			p.observe(st, r, polled)

@@ -182,9 +182,9 @@ func (s *costSight) doubt(c *cost, w float64) float64 {
 }
 
 // best is the index of the least cost. Of those that may be as good, given what is
-// sure, it is the one with the fewest requests, a random one if there are several:
-// one that seems a little faster by chance would get all requests otherwise, and the
-// others none to show that they are as fast.
+// sure, it is the one with the fewest requests, a random one if there are
+// several: one that seems a little faster by chance would get all requests otherwise,
+// and the others none to show that they are as fast.
 func (p *leastCost) best(w *workspace) int {
 	least, at := math.Inf(1), 0
 	for i, t := range w.totals {
@@ -219,8 +219,16 @@ func (p *leastCost) best(w *workspace) int {
 	return at // costs that are no numbers
 }
 
-// perWeight is the requests for its weight, the one to place counted in.
-func (s *costSight) perWeight() float64 { return (s.requests + 1) / s.st.weight.load() }
+// perWeight is requests for its weight, the one to place counted in. Of others'
+// those count that are more than gaugeError: a gauge that is stuck at a few would keep
+// all of ours away from a replica in a calm fleet.
+func (s *costSight) perWeight() float64 {
+	return (s.own + max(s.requests-s.own-gaugeError, 0) + 1) / s.st.weight.load()
+}
+
+// gaugeError is requests: what comes and goes while a poll is under way looks like
+// another lbd's.
+const gaugeError = 4
 
 // reserve places the request on candidate i.
 func (p *leastCost) reserve(w *workspace, i int, q *balancer.Request, r *balancer.Replica) balancer.Reservation {

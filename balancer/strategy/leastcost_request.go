@@ -100,7 +100,7 @@ func (t *costTicket) learnFirst(now time.Time) {
 	seen := milliseconds(now.Sub(t.sent))
 	t.st.correct(seen, t.total)
 	t.st.missed(seen, t.total)
-	t.st.sampled.Store(now.UnixNano())
+	t.sampled(now)
 	// What decode steps and neighbours should have taken may be more than all of it.
 	y := max(seen-t.ahead, seen/10)
 	m, w := &t.p.model, t.st.weight.load()
@@ -120,7 +120,7 @@ func (t *costTicket) learnWhole(completion int, now time.Time) {
 	ratio := math.Log(max(milliseconds(now.Sub(t.sent)), 1e-3) / expected)
 	t.p.wholes.add(ratio)
 	t.st.correct(math.Exp(ratio-t.p.wholes.or(0)), 1)
-	t.st.sampled.Store(now.UnixNano())
+	t.sampled(now)
 	t.p.recenter(now)
 }
 
@@ -149,7 +149,7 @@ func (p *leastCost) recenter(now time.Time) {
 	for _, st := range v.states {
 		w := st.weight.load()
 		keep := fade
-		if now.UnixNano()-st.sampled.Load() > int64(freshFor) {
+		if st.stale(now, p.shown.Load(), int64(len(v.states))) {
 			keep = halved(float64(age) / float64(staleHalfLife))
 			st.regressed.age(keep)
 		}
@@ -163,10 +163,25 @@ func (p *leastCost) recenter(now time.Time) {
 // What is known of a replica that is not asked any more gets old fast: it may have
 // been slow for a while only, or unlucky at first, and would never be asked again to
 // show that it is not. One request every minute or so is what finding out costs.
+//
+// Not to be asked is to be asked for nothing in freshFor while freshTimes as many
+// requests as there are replicas went elsewhere: by chance that comes once in e^8
+// times.
 const (
 	freshFor      = 5 * time.Second
+	freshTimes    = 8
 	staleHalfLife = 10 * time.Second
 )
+
+func (t *costTicket) sampled(now time.Time) {
+	t.st.sampled.Store(now.UnixNano())
+	t.st.sampledAt.Store(t.p.shown.Add(1))
+}
+
+// stale says whether a replica is not asked any more, of so many.
+func (st *costState) stale(now time.Time, shown, replicas int64) bool {
+	return now.UnixNano()-st.sampled.Load() > int64(freshFor) && shown-st.sampledAt.Load() > freshTimes*replicas
+}
 
 // reckon says how sure the predicted first token is: a mean of so many samples, the
 // center counted as replicaRidge of them, times trust, whose variance is that of a

@@ -39,8 +39,10 @@ func (x *silence) beyond(now int64, ms float64) float64 {
 }
 
 // A first token is late after lateFirst times what one would take there, an answer
-// that does not stream after lateEnd times that: nobody knows how long it will be.
-const lateFirst, lateEnd = 2, 4
+// that does not stream after lateEnd times that: nobody knows how long it will be. Less
+// than four made several lbds, which do not see each other's queues, leave a busy
+// replica all at once.
+const lateFirst, lateEnd = 4, 8
 
 // overdue is for how long something has been due, in ms.
 func (st *costState) overdue(now int64, first, own float64) float64 {

@@ -40,8 +40,9 @@ type costState struct {
 	freedAt atomic.Int64
 
 	off number // mean error of a predicted first token, relative to it
-	// sampled is when it last showed how fast it is, Unix nanoseconds.
-	sampled atomic.Int64
+	// When it last showed how fast it is: in Unix nanoseconds, and as leastCost.shown
+	// counts.
+	sampled, sampledAt atomic.Int64
 
 	penalty     number // ms, of failures; halves every penaltyHalfLife
 	penaltyAt   atomic.Int64

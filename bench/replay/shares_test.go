@@ -11,11 +11,20 @@ import (
 	"lbd/bench/trace"
 )
 
-// sharing counts who gets the requests of each second. It stands before a router, from which it can keep the polls of one
-// replica, and to which it can tell first tokens late, as on a machine that is starved.
+// shown is what the first replica shows of itself.
+type shown string
+
+const (
+	honest shown = "honest"
+	none   shown = "none"
+	stuck  shown = "stuck" // at three requests
+)
+
+// sharing counts who gets the requests of each second. It stands before a router, to which it can tell first tokens late, as
+// on a machine that is starved.
 type sharing struct {
 	Router
-	mute  int // -1 is none
+	first shown
 	noise time.Duration
 	rng   *rand.Rand
 	by    [][]float64
@@ -31,9 +40,13 @@ func (s *sharing) Pick(now time.Duration, q *Query, candidates []int) int {
 }
 
 func (s *sharing) Poll(now time.Duration, replica int, sample *balancer.Sample) {
-	if replica != s.mute {
-		s.Router.Poll(now, replica, sample)
+	switch {
+	case replica == 0 && s.first == none:
+		return
+	case replica == 0 && s.first == stuck:
+		sample = &balancer.Sample{Running: balancer.Known(3), Waiting: balancer.Known(0)}
 	}
+	s.Router.Poll(now, replica, sample)
 }
 
 // FirstToken is late by an exponential time, one in ten by five times that.
@@ -61,13 +74,13 @@ func (s *sharing) between(from, to int) []float64 {
 }
 
 // shares runs traffic that shares nothing over three replicas.
-func shares(t *testing.T, c Config, strategy string, mute int, noise time.Duration, tr trace.Synthetic) *sharing {
+func shares(t *testing.T, c Config, strategy string, first shown, noise time.Duration, tr trace.Synthetic) *sharing {
 	t.Helper()
 	var made *sharing
 	p := shippedNamed(t, strategy)
 	c.Policy = p
 	c.Policy.New = func(s Setup) Router {
-		made = &sharing{Router: p.New(s), mute: mute, noise: noise, rng: rand.New(rand.NewPCG(c.Seed, 1)), by: [][]float64{make([]float64, len(s.Replicas))}}
+		made = &sharing{Router: p.New(s), first: first, noise: noise, rng: rand.New(rand.NewPCG(c.Seed, 1)), by: [][]float64{make([]float64, len(s.Replicas))}}
 		return made
 	}
 	w, err := tr.Trace()
@@ -98,14 +111,14 @@ func lightly(t *testing.T, test func(t *testing.T, c Config, noise time.Duration
 	}
 }
 
-// Replicas alike get the same when prompts share nothing, however light the load is, whatever the noise, and also one that
-// shows no gauges.
+// Replicas alike get the same when prompts share nothing, however light the load is, whatever the noise, and also one whose
+// gauges are missing or stuck.
 func TestLightLoadIsShared(t *testing.T) {
 	lightly(t, func(t *testing.T, c Config, noise time.Duration, tr trace.Synthetic) {
-		for _, mute := range []int{-1, 0} {
-			got := shares(t, c, "least-cost", mute, noise, tr).between(10, 150)
+		for _, first := range []shown{honest, none, stuck} {
+			got := shares(t, c, "least-cost", first, noise, tr).between(10, 150)
 			if slices.Min(got) < .22 || slices.Max(got) > .45 {
-				t.Errorf("shares %.2f with replica %d mute; want a third each", got, mute)
+				t.Errorf("shares %.2f with %s gauges at the first; want a third each", got, first)
 			}
 		}
 	})
@@ -118,7 +131,7 @@ func TestSlowReplica(t *testing.T) {
 		t.Run(strategy, func(t *testing.T) {
 			lightly(t, func(t *testing.T, c Config, noise time.Duration, tr trace.Synthetic) {
 				c.Faults = []Fault{{At: from * time.Second, For: (to - from) * time.Second, Factor: 60}}
-				s := shares(t, c, strategy, -1, noise, tr)
+				s := shares(t, c, strategy, honest, noise, tr)
 				meanwhile, after := s.between(from+10, to)[0], s.between(to+60, 150)[0]
 				t.Logf("%.3f before, %.3f in the first 10 s, %.3f then, %.3f in the first minute after, %.3f then", s.between(10, from)[0],
 					s.between(from, from+10)[0], meanwhile, s.between(to, to+60)[0], after)
