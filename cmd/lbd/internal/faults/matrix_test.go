@@ -102,8 +102,8 @@ var matrix = []row{
 				}
 			})
 		},
-		strategy: "least-waiting",
-		check:    func(t *trial, _ []outcome) { t.share(0, 0, 0.3) },
+		observant: true,
+		check:     func(t *trial, _ []outcome) { t.share(0, 0, 0.3) },
 	},
 	{
 		name:    "reads and resets",
@@ -241,11 +241,11 @@ var matrix = []row{
 		},
 	},
 	{
-		name:     "stuck gauges",
-		promise:  "no request fails, and no replica is left out or overrun for what its gauges say",
-		disturb:  func(t *trial) { t.each(1, func() { t.lie(sim.Faults{StuckGauges: &sim.Fault{}}) }) },
-		strategy: "least-waiting",
-		check:    func(t *trial, _ []outcome) { t.share(0, 0.15, 0.55) },
+		name:      "stuck gauges",
+		promise:   "no request fails, and no replica is left out or overrun for what its gauges say",
+		disturb:   func(t *trial) { t.each(1, func() { t.lie(sim.Faults{StuckGauges: &sim.Fault{}}) }) },
+		observant: true,
+		check:     func(t *trial, _ []outcome) { t.fair() },
 	},
 	{
 		name:    "missing gauges",
@@ -257,8 +257,8 @@ var matrix = []row{
 				t.lie(sim.Faults{NoLogStats: &sim.Fault{}})
 			})
 		},
-		strategy: "least-waiting",
-		check:    func(t *trial, _ []outcome) { t.share(0, 0.15, 0.55) },
+		observant: true,
+		check:     func(t *trial, _ []outcome) { t.fair() },
 	},
 	{
 		name:    "a name that moves, old server up",
@@ -386,6 +386,21 @@ func (t *trial) share(i int, least, most float64) {
 	t.Logf("shares of the picks: %.2f", by)
 	if by[i] < least || by[i] > most {
 		t.Errorf("replica %d got %.2f of the requests; want %.2f to %.2f", i, by[i], least, most)
+	}
+}
+
+// fair holds that the first of three replicas, whose gauges lie, is taken for a usual
+// one. What least-cost learns of speeds in a second on a machine that is starved is
+// chance to some degree, and it goes by that: here nobody may get nearly all. In virtual
+// time its shares are held to a third, see TestLightLoadIsShared of bench/replay.
+func (t *trial) fair() {
+	t.Helper()
+	if t.strategy != "least-cost" {
+		t.share(0, 0.15, 0.55)
+		return
+	}
+	for i := range t.servers {
+		t.share(i, 0, 0.8)
 	}
 }
 

@@ -33,6 +33,8 @@ type row struct {
 	refresh   string        // of names; "" = 200 ms
 	streams   bool          // clients ask for nothing else
 	strategy  string        // "" = one of strategies
+	// observant: under each of the strategies that look at replicas, always.
+	observant bool
 	// everywhere: under each of strategies, always.
 	everywhere bool
 	// disturb does the harm while clients ask.
@@ -477,6 +479,9 @@ func (t *trial) shares() []float64 {
 // and the one that knows most.
 var strategies = []string{"cycle", "least-waiting", "least-cost"}
 
+// observant are those of them that look at replicas.
+var observant = strategies[1:]
+
 // defaultSeed is the seed of CI.
 const defaultSeed = 20261122
 
@@ -488,6 +493,8 @@ func TestMatrix(t *testing.T) {
 		switch {
 		case r.strategy != "":
 			under = []string{r.strategy}
+		case r.observant:
+			under = observant
 		case r.everywhere || os.Getenv("FAULTS_ALL") != "":
 			under = strategies
 		}
