@@ -162,7 +162,7 @@ func (p *leastCost) recenter(now time.Time) {
 
 // What is known of a replica that is not asked any more gets old fast: it may have
 // been slow for a while only, or unlucky at first, and would never be asked again to
-// show that it is not. One request every minute or so is what finding out costs.
+// show that it is not. README.md says what finding out costs.
 //
 // Not to be asked is to be asked for nothing in freshFor while freshTimes as many
 // requests as there are replicas went elsewhere: by chance that comes once in e^8
