@@ -73,7 +73,7 @@ type Conn struct {
 	written atomic.Int64
 	hard    atomic.Bool // Close resets
 
-	wake func() // of a parked connection, called once when there is something to read
+	wake func() // of a parked connection, called once when there is something to read; under mu
 
 	gone   atomic.Bool
 	mu     sync.Mutex
@@ -405,11 +405,17 @@ func (c *Conn) cut() {
 	}
 }
 
-// call is for who has taken the connection out of its parking.
+// call is for who has taken the connection out of its parking. Between that and
+// this the connection may be read from by somebody who did not wait for the call, and
+// be parked anew: then the newer function is called early, or nobody is.
 func (c *Conn) call() {
+	c.mu.Lock()
 	wake := c.wake
 	c.wake = nil
-	wake()
+	c.mu.Unlock()
+	if wake != nil {
+		wake()
+	}
 }
 
 // LingerOnClose makes Close send what is written and read off what the peer

@@ -44,8 +44,10 @@ const (
 func (g *gate) set(flag uint32) { g.flags.Or(flag) }
 
 // err is why nothing may be tried any more.
-func (g *gate) err() error {
-	switch f := g.flags.Load(); {
+func (g *gate) err() error { return reason(g.flags.Load()) }
+
+func reason(f uint32) error {
+	switch {
 	case f&gateClosed != 0:
 		return net.ErrClosed
 	case f&gateExpired != 0:
@@ -84,14 +86,14 @@ func (g *gate) wait(as uint32) error {
 
 func (g *gate) hopeless() bool { return g.flags.Load() != 0 }
 
+// over is why there is nothing to wait for. The flags are looked at once: a deadline
+// that passes between two looks would be taken for an end.
 func (g *gate) over() error {
-	if err := g.err(); err != nil {
+	f := g.flags.Load()
+	if err := reason(f); err != nil || f == 0 {
 		return err
 	}
-	if g.hopeless() {
-		return net.ErrClosed
-	}
-	return nil
+	return net.ErrClosed
 }
 
 // told is what a gate wants the loop to do.

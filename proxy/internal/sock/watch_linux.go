@@ -225,8 +225,9 @@ func (l *loop) list() (conns []*Conn) {
 
 // AwaitReadable calls wake, once, when there is something to read: bytes, an end or
 // an error. Until then the connection needs no goroutine. wake is called by a loop,
-// or by AwaitReadable itself, and must not block. It returns false, and will not call,
-// when this connection cannot be waited for in this way.
+// or by AwaitReadable itself, and must not block. Who reads without having been called
+// forgoes the call; if he waits here again at once he may be called early. It returns
+// false, and will not call, when this connection cannot be waited for in this way.
 func (c *Conn) AwaitReadable(wake func()) bool {
 	s, ok := c.TCPConn.(*polled)
 	if !ok || !s.use() {
@@ -234,12 +235,14 @@ func (c *Conn) AwaitReadable(wake func()) bool {
 	}
 	defer s.unuse()
 	g := &s.rd
+	g.state.Store(gateIdle)
+	c.mu.Lock()
 	c.wake = wake
+	c.mu.Unlock()
 	for {
 		g.state.Store(gateIdle)
 		if !rawQuiet(uintptr(s.fd)) || g.hopeless() {
-			c.wake = nil
-			wake()
+			c.call()
 			return true
 		}
 		if g.state.CompareAndSwap(gateIdle, gateParked) {
