@@ -137,3 +137,26 @@ func TestPanicWithinAStream(t *testing.T) {
 		t.Errorf("done %t, left %t, counted %v", x.done, x.left, got)
 	}
 }
+
+func TestPanicsTellNoSecret(t *testing.T) {
+	var none map[string]int
+	runtimes := func() (r any) {
+		defer func() { r = recover() }()
+		none["sk-secret"]++
+		return nil
+	}()
+	for r, want := range map[any]string{
+		"BUG: no such state": "BUG: no such state", "the prompt": "string", [2]string{"Bearer", "sk-secret"}: "[2]string",
+		runtimes: "assignment to entry in nil map",
+	} {
+		if got := tellable(r); got != want {
+			t.Errorf("%v is told as %q, want %q", r, got, want)
+		}
+	}
+	m, log, _ := withMistake(t)
+	m.talk("POST /v1/completions HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer sk-secret\r\nContent-Length: 29\r\n\r\n{\"model\":\"m\",\"prompt\":\"psst\"}")
+	m.Stop(context.Background())
+	if got := log.String(); !strings.Contains(got, "BUG") || strings.Contains(got, "sk-secret") || strings.Contains(got, "psst") {
+		t.Errorf("no panic or a secret in the log: %s", got)
+	}
+}

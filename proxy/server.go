@@ -4,8 +4,11 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"net"
+	"runtime"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -217,7 +220,21 @@ var internalError = &apiError{status: 500, kind: "server_error", code: "internal
 
 // panicked is for the deferred call that has recovered r.
 func (s *Server) panicked(r any) {
-	s.opt.Log.Error().Interface("panic", r).Bytes("stack", debug.Stack()).Msg("BUG: request handler panicked")
+	s.opt.Log.Error().Str("panic", tellable(r)).Bytes("stack", debug.Stack()).Msg("BUG: request handler panicked")
+}
+
+// tellable is what a log may hold of a panic's value: what the runtime, or lbd of its
+// own mistakes, says. Another value may hold a request's bytes.
+func tellable(r any) string {
+	switch v := r.(type) {
+	case runtime.Error:
+		return v.Error()
+	case string:
+		if strings.HasPrefix(v, "BUG: ") {
+			return v
+		}
+	}
+	return fmt.Sprintf("%T", r)
 }
 
 // Refuse implements inbound.Handler.
