@@ -62,6 +62,18 @@ func TestLbIsConfined(t *testing.T) {
 	}
 }
 
+// The engine's default seccomp profile applies to all, and nobody is privileged.
+func TestNothingIsUnconfined(t *testing.T) {
+	for file := range lbs {
+		for name, s := range load(t, file, token).Services {
+			unconfined := slices.ContainsFunc(s.SecurityOpt, func(o string) bool { return strings.Contains(o, "unconfined") })
+			if unconfined || s.Privileged || !slices.Contains(s.SecurityOpt, "no-new-privileges:true") {
+				t.Errorf("%s: %s: privileged %t, security_opt %q", file, name, s.Privileged, s.SecurityOpt)
+			}
+		}
+	}
+}
+
 // One service builds the image for all of its file: two builds at once of one tag
 // leave it to chance which one runs where.
 func TestOneServiceBuilds(t *testing.T) {
