@@ -40,7 +40,7 @@ unit: ## all tests, with the race detector; those that count allocations again w
 	$(GO) test $(RACE) -timeout 10m ./...
 	$(GO) test -run 'Alloc' ./...
 
-fuzz: ## FUZZTIME (3s) of each fuzz target
+fuzz: ## FUZZTIME (3s) of each fuzz target; FUZZTIME=1h is an hour of each
 	@scripts/fuzz.sh $(FUZZTIME)
 
 fuzz-hour: ## an hour over all fuzz targets, findings kept

@@ -340,12 +340,16 @@ func TestForwardedHeaders(t *testing.T) {
 	} {
 		r := replica(t, sim.Config{})
 		p := lbd(t, urls(r), c.settings...)
-		p.post("/v1/chat/completions", chat(llama, false, 1), lie...)
+		if a := p.post("/v1/chat/completions", chat(llama, false, 1), lie...); a.status != 200 {
+			t.Errorf("%q: %d %s", c.settings, a.status, a.body)
+		}
+		arrived := 0
 		want := strings.Replace(c.want, "HOST", p.Addr().String(), 1)
 		for _, q := range r.Requests() {
 			if !strings.HasPrefix(q.Path, "/v1/chat") {
 				continue
 			}
+			arrived++
 			var got []string
 			for _, name := range []string{"X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "Forwarded", "X-Real-Ip"} {
 				v := strings.Join(q.Header.Values(name), "|")
@@ -357,6 +361,9 @@ func TestForwardedHeaders(t *testing.T) {
 			if g := strings.Join(got, " "); g != want {
 				t.Errorf("%q: %s; want %s", c.settings, g, want)
 			}
+		}
+		if arrived != 1 {
+			t.Errorf("%q: %d requests arrived", c.settings, arrived)
 		}
 	}
 }
