@@ -32,7 +32,9 @@ func (x *exchange) attempt() verdict {
 		return x.cannotConnect(err)
 	}
 	for {
-		x.up = up
+		if x.up = up; !up.Reused {
+			x.now = time.Now() // connecting does not count into the wait for the first byte
+		}
 		v, stale := x.exchange()
 		if !stale {
 			return v
@@ -237,6 +239,7 @@ func (x *exchange) readHead(b *sock.Buf, n int) (rest []byte, err error) {
 			return nil, err
 		}
 		n += m
+		x.now = time.Now()
 	}
 }
 

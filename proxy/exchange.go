@@ -242,6 +242,7 @@ func (x *exchange) release() {
 
 // fail answers with an error of lbd's own.
 func (x *exchange) fail(e *apiError) {
+	x.now = time.Now() // the request may have waited since, for admission or for a replica
 	x.status = e.status
 	if e.status == statusClientGone {
 		x.left, x.keep = true, false

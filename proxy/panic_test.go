@@ -115,6 +115,23 @@ func TestPanicOnAPage(t *testing.T) {
 	}
 }
 
+// A panic in a loop is told of with the loop's stack, and of its value no more than of others.
+func TestPanicInALoop(t *testing.T) {
+	s, log, _ := withMistake(t)
+	s.panicked(&sock.Panicked{Value: "BUG: taken ill", Stack: []byte("where the loop was")})
+	s.panicked(&sock.Panicked{Value: "the prompt", Stack: []byte("there")})
+	s.Stop(context.Background())
+	got := log.String()
+	for _, want := range []string{"BUG: taken ill", "where the loop was", `"panic":"string"`} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %q in the log: %s", want, got)
+		}
+	}
+	if strings.Contains(got, "the prompt") {
+		t.Errorf("the value in the log: %s", got)
+	}
+}
+
 // A panic within a stream is told of, ends the accounts and is nobody's leaving.
 func TestPanicWithinAStream(t *testing.T) {
 	s, log, reg := withMistake(t)

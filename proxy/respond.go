@@ -375,7 +375,6 @@ func (x *exchange) dropFirst() {
 // unfinished turns the failure of a response that the client has seen nothing of
 // into an answer. The request has run, so it is not retried.
 func (x *exchange) unfinished(err error) verdict {
-	x.now = time.Now()
 	o, left := x.blame(err)
 	if left {
 		return clientLeft

@@ -220,7 +220,11 @@ var internalError = &apiError{status: 500, kind: "server_error", code: "internal
 
 // panicked is for the deferred call that has recovered r.
 func (s *Server) panicked(r any) {
-	s.opt.Log.Error().Str("panic", tellable(r)).Bytes("stack", debug.Stack()).Msg("BUG: request handler panicked")
+	stack := debug.Stack()
+	if p, ok := r.(*sock.Panicked); ok {
+		r, stack = p.Value, p.Stack
+	}
+	s.opt.Log.Error().Str("panic", tellable(r)).Bytes("stack", stack).Msg("BUG: request handler panicked")
 }
 
 // tellable is what a log may hold of a panic's value: what the runtime, or lbd of its

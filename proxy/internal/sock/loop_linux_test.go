@@ -182,9 +182,9 @@ func TestLoopPanics(t *testing.T) {
 	}()
 	waitsForLoop(t, up)
 	send(t, replica, "x")
-	got, _ := (<-done).(string)
-	if !strings.Contains(got, "taken ill") || !strings.Contains(got, "TestLoopPanics") {
-		t.Errorf("recovered %q; want the panic and where it was", got)
+	got, ok := (<-done).(*Panicked)
+	if !ok || got.Value != "taken ill" || !strings.Contains(string(got.Stack), "TestLoopPanics") {
+		t.Errorf("recovered %v; want the panic and where it was", got)
 	}
 	// The loop lives on.
 	c, peer := dialled(t, up.watch)

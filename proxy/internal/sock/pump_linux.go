@@ -29,7 +29,7 @@ func (c *Conn) carried() error {
 		}
 		err := s.rd.wait(gatePumped)
 		if c.flow.panic != nil {
-			panic(fmt.Sprintf("%v\n\ntold by a loop:\n%s", c.flow.panic, c.flow.stack))
+			panic(&Panicked{Value: c.flow.panic, Stack: c.flow.stack})
 		}
 		if len(client.held) > 0 {
 			if err := client.flushHeld(); err != nil {

@@ -2,6 +2,7 @@ package sock
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"syscall"
 )
@@ -61,6 +62,16 @@ type flow struct {
 	panic any  // of take
 	stack []byte
 }
+
+// Panicked is what Pump panics with when its function has panicked in a loop: the
+// goroutine whose handler is to know of it is another one than the one that failed.
+type Panicked struct {
+	Value any    // of the panic
+	Stack []byte // of the loop, as debug.Stack prints it
+}
+
+// Error implements error.
+func (p *Panicked) Error() string { return fmt.Sprintf("%v\n\ntold by a loop:\n%s", p.Value, p.Stack) }
 
 // flushHeld writes what a loop could not.
 func (c *Conn) flushHeld() error {

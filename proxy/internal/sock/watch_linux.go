@@ -235,6 +235,8 @@ func (c *Conn) AwaitReadable(wake func()) bool {
 	}
 	defer s.unuse()
 	g := &s.rd
+	// First out of an older parking: a loop that takes that for this one would call
+	// the new function before the connection is parked.
 	g.state.Store(gateIdle)
 	c.mu.Lock()
 	c.wake = wake

@@ -232,6 +232,11 @@ func TestAdmissionRefuses(t *testing.T) {
 	if n := p.metric(`lbd_requests_total{code="429",model="` + llama + `"}`); n != "4" {
 		t.Errorf("%s answers 429 counted; want 4", n)
 	}
+	// What was held counts for as long as it was: one request for 300 ms, one for 50.
+	sum := p.metric(`lbd_request_duration_seconds_sum{model="` + llama + `"}`)
+	if took, err := strconv.ParseFloat(sum, 64); err != nil || took < 0.35 {
+		t.Errorf("refusals took %q s in all; want 0.35 or more", sum)
+	}
 	g.answer()
 	if a := run.answer("POST"); a.StatusCode != 200 {
 		t.Errorf("%s", a.Status)
