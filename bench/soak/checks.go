@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"fmt"
-	"math"
 	"os"
 	"slices"
 	"strings"
@@ -73,15 +72,16 @@ func readLog(path string) (l logged, err error) {
 type growth struct {
 	Second int64   `json:"second_quarter_bytes"` // medians
 	Last   int64   `json:"last_quarter_bytes"`
-	Share  float64 `json:"share"`               // last over second, minus 1
-	Slope  float64 `json:"mib_per_hour"`        // of a line through what follows the first quarter
-	Wobble float64 `json:"mib_around_the_line"` // root mean square
+	Share  float64 `json:"share"`        // last over second, minus 1
+	Slope  float64 `json:"mib_per_hour"` // from the middle of the second quarter to that of the last
+
+	Live     int64 `json:"live_bytes"` // that the heap at rest has more after the last quarter than after the first
+	Requests int64 `json:"requests"`   // between these rests
 }
 
-// judged is how long a run must be for its growth to fail it. The heap grows to
-// twice what lives in it before it is collected (GOGC=100); with 64 MiB of index and
-// the 3 MiB/s of garbage that were seen, that takes most of a minute, and belongs
-// into the first quarter.
+// judged is how long a run must be for its RSS to fail it. The heap grows to twice
+// what lives in it before it is collected (GOGC=100); with 64 MiB of index and the
+// 3 MiB/s of garbage that were seen, that takes most of a minute, a quarter.
 const judged = 4 * time.Minute
 
 func young(d time.Duration) string {
@@ -91,16 +91,18 @@ func young(d time.Duration) string {
 	return fmt.Sprintf("; not judged below %v", judged)
 }
 
-// grown fits the memory of a run. The first quarter warms up.
-func grown(samples []sample) (g growth) {
-	n := len(samples)
-	if n < 4 {
-		return g
+// grown compares the quarters of a run. The first one warms up.
+func grown(samples []sample, rests []rest) (g growth) {
+	if n := len(samples); n >= quarters {
+		g.Second, g.Last = medianRSS(samples[n/4:n/2]), medianRSS(samples[n-n/4:])
+		g.Share = float64(g.Last)/float64(max(g.Second, 1)) - 1
+		apart := samples[n-n/8-1].At - samples[n/4+n/8].At
+		g.Slope = (mib(g.Last) - mib(g.Second)) / max(apart, 1) * 3600
 	}
-	g.Second, g.Last = medianRSS(samples[n/4:n/2]), medianRSS(samples[n-n/4:])
-	g.Share = float64(g.Last)/float64(max(g.Second, 1)) - 1
-	perSecond, wobble := line(samples[n/4:])
-	g.Slope, g.Wobble = perSecond*3600, wobble
+	if n := len(rests); n > 1 {
+		g.Live = rests[n-1].Heap.Live - rests[0].Heap.Live
+		g.Requests = rests[n-1].Requests - rests[0].Requests
+	}
 	return g
 }
 
@@ -110,28 +112,9 @@ func medianRSS(samples []sample) int64 {
 	return s[len(s)/2].RSS
 }
 
-// line fits RSS over time by least squares: MiB a second, and the root mean square
-// of what is off it, in MiB.
-func line(samples []sample) (slope, wobble float64) {
-	n := float64(len(samples))
-	var mx, my, xx, xy, yy float64
-	for _, s := range samples {
-		mx, my = mx+s.At/n, my+mib(s.RSS)/n
-	}
-	for _, s := range samples {
-		x, y := s.At-mx, mib(s.RSS)-my
-		xx, xy, yy = xx+x*x, xy+x*y, yy+y*y
-	}
-	if xx == 0 {
-		return 0, 0
-	}
-	slope = xy / xx
-	return slope, math.Sqrt(max(0, yy-slope*xy) / n)
-}
-
 // checks holds a run to what is promised.
 func checks(r *report, o options) []check {
-	g := grown(r.Samples)
+	g := grown(r.Samples, r.Rests)
 	r.Growth = g
 	grew := g.Share > o.growth && o.duration >= judged
 	wanted := max(1, int(o.duration.Seconds()/2))
@@ -139,14 +122,46 @@ func checks(r *report, o options) []check {
 		that("every client error is explained by a fault", r.Unexplained == 0, "%d errors of %d requests, %d unexplained", r.Errors, r.Requests, r.Unexplained),
 		that("most requests are answered", r.Requests > 0 && r.Errors*4 < r.Requests, "%d of %d", r.Requests-r.Errors, r.Requests),
 		that("reloads, drains and restarts work", len(r.Broken) == 0, "%d failures", len(r.Broken)),
-		that("own load, goroutines and descriptors are back", len(r.Left) == 0, "%d own load, %d goroutines (%d before), %d descriptors (%d before)%s",
-			r.End.OwnLoad, r.End.Goroutines, r.Base.Goroutines, r.End.Descriptors, r.Base.Descriptors, also(r.Left)),
+		r.back(),
+		r.flat(g, o),
 		that(fmt.Sprintf("RSS of the last quarter at most %.0f %% above the second's", o.growth*100), len(r.Samples) >= 4 && !grew,
-			"%.1f MiB, then %.1f MiB (%+.1f %%); %+.1f MiB an hour, ±%.1f%s", mib(g.Second), mib(g.Last), g.Share*100, g.Slope, g.Wobble, young(o.duration)),
+			"%.1f MiB, then %.1f MiB (%+.1f %%); %+.1f MiB an hour%s", mib(g.Second), mib(g.Last), g.Share*100, g.Slope, young(o.duration)),
 		that("a sample every other second, or more often", len(r.Samples) >= wanted, "%d; want %d or more", len(r.Samples), wanted),
 		that("no BUG and no panic in the log", r.Log.Lines > 0 && len(r.Log.Bad) == 0, "%d lines, %d bad", r.Log.Lines, len(r.Log.Bad)),
 		that("lbd ends when told to", r.Exit == "", "%s", cmp.Or(r.Exit, "exit 0")),
 	}
+}
+
+// back holds every rest to what was before the clients came.
+func (r *report) back() check {
+	var left []string
+	for i, s := range r.Rests {
+		for _, l := range s.Left {
+			left = append(left, fmt.Sprintf("after quarter %d %s", i+1, l))
+		}
+	}
+	var last rest
+	if n := len(r.Rests); n > 0 {
+		last = r.Rests[n-1]
+	}
+	return that("own load, goroutines and descriptors are back after each quarter", len(left) == 0 && len(r.Rests) == quarters,
+		"%d own load, %d goroutines (%d before), %d descriptors (%d before)%s",
+		last.OwnLoad, last.Goroutines, r.Base.Goroutines, last.Descriptors, r.Base.Descriptors, also(left))
+}
+
+// flat holds the heap to what it held after the first quarter.
+func (r *report) flat(g growth, o options) check {
+	name := fmt.Sprintf("live heap at rest at most %d KiB more after the last quarter than after the first", o.heap)
+	if len(r.Rests) < 2 {
+		return that(name, false, "%d rests; want %d", len(r.Rests), quarters)
+	}
+	ok := g.Live <= o.heap<<10
+	var who []string
+	if !ok {
+		who = grownSites(r.Rests[0].Heap, r.Rests[len(r.Rests)-1].Heap)
+	}
+	return that(name, ok, "%+.1f KiB over %d requests; a leak of %d bytes a request fails%s",
+		float64(g.Live)/1024, g.Requests, (o.heap<<10)/max(g.Requests, 1)+1, also(who))
 }
 
 func that(name string, ok bool, format string, args ...any) check {

@@ -19,7 +19,8 @@ type client struct {
 	addr  string
 	tally *tally
 	rng   *rand.Rand
-	link  *link // kept alive between requests; nil: none
+	pause time.Duration // the longest between two deeds
+	link  *link         // kept alive between requests; nil: none
 }
 
 // link is a connection to lbd. It speaks HTTP/1.1 itself, so that a connection can
@@ -37,7 +38,7 @@ func (c *client) run(ctx context.Context) {
 	defer c.hangUp()
 	for ctx.Err() == nil {
 		c.one(ctx)
-		sleep(ctx, time.Duration(c.rng.IntN(150))*time.Millisecond)
+		sleep(ctx, time.Duration(c.rng.Int64N(int64(c.pause))))
 	}
 }
 
@@ -70,11 +71,17 @@ func (c *client) one(ctx context.Context) {
 
 // request is a chat request and what its answer must look like.
 type request struct {
-	model  string
-	stream bool
-	tokens int
-	prompt int // bytes
+	model   string
+	stream  bool
+	tokens  int
+	prompt  int    // bytes
+	own     string // what the prompt begins with and no other does; empty: nothing
+	session string // empty: none
 }
+
+// sessions are ten times what lbd remembers here (affinity_entries in the rig's
+// configuration), so that its table is full within the first quarter.
+const sessions = 10_000
 
 // draw decides on a request. Lengths differ, so that an answer to another request
 // shows.
@@ -82,6 +89,12 @@ func (c *client) draw(stream bool) request {
 	q := request{model: homes[c.rng.IntN(len(homes))], stream: stream, tokens: 1 + c.rng.IntN(40), prompt: 4 + c.rng.IntN(4000)}
 	if c.rng.IntN(30) == 0 {
 		q.prompt = 100 << 10 // does not fit the first read
+	}
+	if c.rng.IntN(2) == 0 {
+		q.own = fmt.Sprintf("%016x", c.rng.Uint64())
+	}
+	if c.rng.IntN(2) == 0 {
+		q.session = fmt.Sprintf("X-Session-Id: %d\r\n", c.rng.IntN(sessions))
 	}
 	return q
 }
@@ -92,8 +105,8 @@ func (q request) bytes() []byte {
 		usage = `,"stream_options":{"include_usage":true}`
 	}
 	body := fmt.Sprintf(`{"model":%q,"stream":%t%s,"max_tokens":%d,"ignore_eos":true,"messages":[{"role":"user","content":%q}]}`,
-		q.model, q.stream, usage, q.tokens, strings.Repeat("soak", q.prompt/4))
-	return fmt.Appendf(nil, "POST /v1/chat/completions HTTP/1.1\r\nHost: lbd\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+		q.model, q.stream, usage, q.tokens, q.own+strings.Repeat("soak", q.prompt/4))
+	return fmt.Appendf(nil, "POST /v1/chat/completions HTTP/1.1\r\nHost: lbd\r\nContent-Type: application/json\r\n%sContent-Length: %d\r\n\r\n%s", q.session, len(body), body)
 }
 
 // connect opens a connection unless there is one.

@@ -7,6 +7,12 @@
 // and pipeline, and meanwhile kills, hangs, resets, restarts, drains and reloads. A
 // journal says from when to when each replica was disturbed and how.
 //
+// Each quarter of a run ends with a rest: the clients leave, the fleet is well again,
+// lbd collects its garbage. What lives then is compared from rest to rest, so that a
+// leak of some ten bytes a request shows in minutes. RSS, which is judged besides, is
+// mostly garbage of which the collector lets as much pile up as lives (GOGC=100), and
+// the 64 MiB of the index of prompt prefixes, which is filled beforehand.
+//
 // Invariant: an error is explained only by a disturbance of a kind that can cause
 // it, of the replica that answered, during the request; or by all replicas of the
 // model being disturbed then. Everything else fails the run. Everything it started

@@ -30,8 +30,11 @@ type options struct {
 	port     int
 	clients  int
 	seed     uint64
-	growth   float64 // of RSS, last quarter over second, as a share
-	speed    float64 // of the replicas
+	pause    time.Duration // of a client between two deeds, at most
+	fill     int           // requests that fill the index of prefixes beforehand
+	growth   float64       // of RSS, last quarter over second, as a share
+	heap     int64         // of what lives at rest, from the first quarter's end to the last one's, in KiB
+	speed    float64       // of the replicas
 	faults   bool
 }
 
@@ -75,6 +78,9 @@ func parse(args []string) (options, error) {
 	fs.IntVar(&o.clients, "clients", 32, "clients at a time")
 	fs.Uint64Var(&o.seed, "seed", 1, "of requests and disturbances")
 	fs.Float64Var(&o.growth, "growth", 0.10, "share by which RSS of the last quarter may exceed that of the second")
+	fs.Int64Var(&o.heap, "heap", 256, "KiB by which the heap after garbage collection, with the clients gone, may grow from the end of the first quarter to that of the last")
+	fs.DurationVar(&o.pause, "pause", 150*time.Millisecond, "longest pause of a client between two of its deeds")
+	fs.IntVar(&o.fill, "fill", filling*indexPages, "requests that fill the index of prompt prefixes before the run, so that it cannot grow in it")
 	fs.Float64Var(&o.speed, "speed", 20, "how much faster than a GPU the replicas run")
 	fs.BoolVar(&o.faults, "faults", true, "disturb the fleet; without, no error at all is explained")
 	if err := fs.Parse(args); err != nil {
@@ -87,6 +93,8 @@ func parse(args []string) (options, error) {
 		return o, fmt.Errorf("-duration %v; want 1s or more", o.duration)
 	case o.clients < 1 || o.growth <= 0 || o.speed <= 0:
 		return o, fmt.Errorf("-clients %d, -growth %v, -speed %v; want more than 0", o.clients, o.growth, o.speed)
+	case o.heap < 1 || o.pause <= 0 || o.fill < 0:
+		return o, fmt.Errorf("-heap %d, -pause %v, -fill %d; want more than 0, -fill 0 or more", o.heap, o.pause, o.fill)
 	case o.port < 1024 || o.port > 60000:
 		return o, fmt.Errorf("-port %d; want 1024 to 60000", o.port)
 	}
@@ -144,13 +152,14 @@ func soak(ctx context.Context, o options, dir string, out io.Writer) (*report, e
 	if r.Base, err = rig.base(ctx); err != nil {
 		return nil, startError{err}
 	}
-	fmt.Fprintf(out, "soak: %d replicas, %d clients, %v from now on\n", len(rig.slots), o.clients, o.duration)
 	t := newTally(rig.journal)
-	r.Samples = rig.churn(ctx, o, t, out)
+	fmt.Fprintf(out, "soak: %d replicas, %d requests to fill the index, then %d clients for %v\n", len(rig.slots), o.fill, o.clients, o.duration)
+	rig.fill(ctx, o, t)
+	c := rig.churn(ctx, o, t, r.Base, out)
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("interrupted: %w", ctx.Err())
 	}
-	r.End, r.Left = rig.settle(ctx, o.settle, r.Base)
+	r.Samples, r.Rests = c.samples, c.rests
 	r.Exit = rig.end()
 	t.fill(r)
 	r.Acts = rig.journal.counts()

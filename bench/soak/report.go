@@ -38,21 +38,21 @@ type report struct {
 	Log         logged                     `json:"log"`
 	Exit        string                     `json:"exit,omitempty"`
 	Base        sample                     `json:"before"`
-	End         sample                     `json:"after"`
-	Left        []string                   `json:"left,omitempty"`
+	Rests       []rest                     `json:"at_rest"`
 	Samples     []sample                   `json:"samples"`
 }
 
 func (o options) table() map[string]string {
 	return map[string]string{
 		"duration": o.duration.String(), "clients": fmt.Sprint(o.clients), "seed": fmt.Sprint(o.seed), "speed": fmt.Sprint(o.speed),
-		"growth": fmt.Sprint(o.growth), "faults": fmt.Sprint(o.faults),
+		"pause": o.pause.String(), "fill": fmt.Sprint(o.fill), "heap": fmt.Sprint(o.heap), "growth": fmt.Sprint(o.growth), "faults": fmt.Sprint(o.faults),
 	}
 }
 
 // command repeats the run on another machine: without folders and ports of this one.
 func (o options) command() string {
-	return fmt.Sprintf("go run ./bench/soak -duration %v -clients %d -seed %d -speed %v -growth %v -faults=%t", o.duration, o.clients, o.seed, o.speed, o.growth, o.faults)
+	return fmt.Sprintf("go run ./bench/soak -duration %v -clients %d -seed %d -pause %v -speed %v -fill %d -heap %d -growth %v -faults=%t",
+		o.duration, o.clients, o.seed, o.pause, o.speed, o.fill, o.heap, o.growth, o.faults)
 }
 
 func (r *report) failed() bool {
@@ -88,6 +88,7 @@ func (r *report) tables() (out []struct {
 		held = append(held, row{c.Name, passed(c.OK), c.Says})
 	}
 	add("Checks", held)
+	add("At rest: the clients gone, the fleet well, garbage collected", r.resting())
 	did := []row{{"what clients did", "went well"}}
 	for _, k := range slices.Sorted(maps.Keys(r.Outcomes)) {
 		did = append(did, row{k, fmt.Sprint(r.Outcomes[k])})
@@ -110,6 +111,21 @@ func (r *report) tables() (out []struct {
 	})
 	return out
 }
+
+// resting is what lbd holds when it has nothing to do, before the run and after each
+// quarter of it.
+func (r *report) resting() []row {
+	rows := []row{{"after", "requests", "live heap, MiB", "of that index", "pages with holes", "stacks", "RSS before that", "goroutines", "descriptors"}}
+	for i, s := range r.Rests {
+		h := s.Heap
+		rows = append(rows, row{fmt.Sprintf("quarter %d", i+1), fmt.Sprint(s.Requests), fmt.Sprintf("%.3f", mib(h.Live)), fmt.Sprintf("%.1f", mib(h.Sites[index])),
+			fmt.Sprintf("%.1f", mib(h.Spans-h.Live)), fmt.Sprintf("%.1f", mib(h.Stacks)), fmt.Sprintf("%.1f", mib(s.RSS)), fmt.Sprint(s.Goroutines), fmt.Sprint(s.Descriptors)})
+	}
+	return rows
+}
+
+// index is who allocates the index of prompt prefixes.
+const index = "lbd/balancer/prefix.(*Index).made"
 
 func (t times) row(name string) row {
 	ms := func(v float64) string { return fmt.Sprintf("%.1f", v) }

@@ -151,6 +151,8 @@ stream_idle_timeout: 5s
 client_idle_timeout: 20s
 client_write_timeout: 20s
 drain_timeout: 10s
+affinity_headers: [X-Session-Id]
+affinity_entries: 1000
 models:
   - name: %s
     strategy: least-cost

@@ -5,14 +5,10 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
-	"math"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 )
 
@@ -128,38 +124,6 @@ func (r *rig) base(ctx context.Context) (b sample, err error) {
 		}
 	}
 	return b, nil
-}
-
-// churn runs clients and disturbances for the duration and samples meanwhile.
-func (r *rig) churn(ctx context.Context, o options, t *tally, out io.Writer) (samples []sample) {
-	began := time.Now()
-	ctx, cancel := context.WithDeadline(ctx, began.Add(o.duration))
-	defer cancel()
-	var clients, others sync.WaitGroup
-	for i := range o.clients {
-		c := &client{addr: r.addr, tally: t, rng: rand.New(rand.NewPCG(o.seed, uint64(i)))}
-		clients.Go(func() { c.run(ctx) })
-	}
-	if o.faults {
-		others.Go(func() { r.disturb(ctx, rand.New(rand.NewPCG(o.seed, 1<<32)), t.fail) })
-	}
-	for n := 1; sleep(ctx, time.Until(began.Add(time.Duration(n)*time.Second))); n++ {
-		s, err := r.look()
-		if err != nil {
-			t.fail("sample: " + err.Error())
-			continue
-		}
-		s.At = math.Round(time.Since(began).Seconds()*10) / 10
-		s.Requests, s.Errors = t.counts()
-		samples = append(samples, s)
-		if n%30 == 0 {
-			fmt.Fprintf(out, "%5.0f s  %d requests, %d errors, RSS %.1f MiB, %d goroutines, %d descriptors\n",
-				s.At, s.Requests, s.Errors, mib(s.RSS), s.Goroutines, s.Descriptors)
-		}
-	}
-	clients.Wait()
-	others.Wait()
-	return samples
 }
 
 // settle waits until lbd is as it was before the clients came, and says what is not
