@@ -13,6 +13,19 @@
 // single atomic words that anybody may overwrite, nothing is locked, and memory is
 // fixed by [Config].
 //
+// # How a prompt is looked up
+//
+// Every insert notes a whole prefix at one instant of the owner's clock, so an owner
+// that has a block has all before it, as in vLLM, which frees the end of a sequence
+// first. [Index.Match] relies on that: it reads the first and the last block, and
+// halves what lies between as long as fewer owners have the later one. An entry that
+// others have overwritten before its time does not matter when one behind it is
+// found; the prefix was there as a whole. When the last of what an owner has is
+// overwritten, that much counts as missing, and a first block that nobody has any
+// more may be missed once. Reading every block, until two in a row are missing, took
+// two to four times as long and knew 5 to 13 % less where the table was too small
+// (TestHalvingWithHoles).
+//
 // # What is seen as the same prefix
 //
 // The raw bytes of the value of messages, prompt or input, as the client sent

@@ -119,10 +119,6 @@ func (x *Index) Release(o *Owner) {
 // Depths is how many leading blocks of a prompt each owner has, by [Owner.ID].
 type Depths [MaxOwners + 1]uint16
 
-// maxHole is how many blocks in a row may be missing from the table, overwritten
-// by others, before the rest counts as missing too.
-const maxHole = 1
-
 // place is where the entries of one block may be.
 type place struct {
 	table    []line
@@ -151,54 +147,6 @@ func (p *place) line(n int) *line { return &p.table[(p.at+n*p.step)&(len(p.table
 // holds so many slots of it. The second line takes what finds the first one full,
 // so that blocks with many holders may share that.
 func last(n, same int, free bool) bool { return same < crowd && (n > 0 || free) }
-
-// Match sets how many leading blocks each owner has, and reports the most. d must
-// be zero.
-func (x *Index) Match(hashes []uint64, d *Depths) (deepest int) {
-	t := x.table.Load()
-	if t == nil {
-		return 0
-	}
-	hashes = hashes[:min(len(hashes), MaxBlocks)]
-	for i := range hashes {
-		if x.matchBlock(x.place(*t, hashes, i), i, d) {
-			deepest = i + 1
-		}
-		if deepest+maxHole < i+1 {
-			break
-		}
-	}
-	return deepest
-}
-
-// matchBlock adds the i-th block to the owners that have it and those before, and
-// reports whether there are any.
-func (x *Index) matchBlock(p place, i int, d *Depths) (found bool) {
-	for n := range maxLines {
-		same, free := 0, false
-		l := p.line(n)
-		for s := range l {
-			w := l[s].Load()
-			if w>>tagShift != p.tag || w == 0 {
-				free = free || w == 0
-				continue
-			}
-			same++
-			id := w >> stampBits & ownerMask
-			if int(d[id])+maxHole < i {
-				continue
-			}
-			if _, alive := x.owners[id].age(w & stampMask); alive {
-				d[id] = uint16(i + 1)
-				found = true
-			}
-		}
-		if last(n, same, free) {
-			break
-		}
-	}
-	return found
-}
 
 // Insert notes that the owner has all blocks now.
 func (x *Index) Insert(o *Owner, hashes []uint64) {
