@@ -1,6 +1,7 @@
 package admission
 
 import (
+	"fmt"
 	"maps"
 	"sync"
 	"sync/atomic"
@@ -56,10 +57,26 @@ type Ticket struct {
 // Settle charges the client what the request has really cost, in tokens as the
 // replica reported them. Without a call the estimate stands.
 func (t *Ticket) Settle(prompt, output int) {
+	prompt, output = min(prompt, maxUsage), min(output, maxUsage)
 	if t.flow != nil && prompt+output > 0 {
 		t.q.settle(t.flow, t.cost, prompt, output)
 		t.flow = nil
 	}
+}
+
+// maxUsage bounds what a replica is believed to have used for one request, in tokens:
+// the longest context of a published model (Llama 4 Scout).
+const maxUsage = 10_000_000
+
+// Panicked is what Enter panics with when Place has panicked in another goroutine.
+type Panicked struct {
+	Value any
+	Stack []byte // where that was
+}
+
+// Error implements error.
+func (p *Panicked) Error() string {
+	return fmt.Sprintf("%v\n\nwhile it was placed:\n%s", p.Value, p.Stack)
 }
 
 // Admission is the queues of all models. Its methods may be called by any goroutine.
@@ -109,7 +126,8 @@ func (a *Admission) waitingFor(model string) int64 {
 }
 
 // Enter returns when the request has its place, with the reservation that is it. The
-// error is a *Refusal, ErrLeft, ErrGone, ErrClosed or one of Place.
+// error is a *Refusal, ErrLeft, ErrGone, ErrClosed or one of Place. What Place panics
+// with Enter does, whoever has called Place.
 func (a *Admission) Enter(m *balancer.Model, req Request, ask Ask) (balancer.Reservation, Ticket, error) {
 	first := time.Duration(0)
 	if a.cfg.Load().MaxTTFT > 0 {
@@ -119,16 +137,16 @@ func (a *Admission) Enter(m *balancer.Model, req Request, ask Ask) (balancer.Res
 	if err != nil {
 		return balancer.Reservation{}, Ticket{}, err
 	}
-	w, res, err := q.enter(m, req, &ask, first)
+	w, res, err := q.join(m, req, &ask, min(first, longest))
 	if w == nil {
-		q.mu.Unlock()
 		return res, Ticket{}, err
 	}
-	q.dispatch() // what came up since the look at the replicas, nobody will announce
-	q.mu.Unlock()
 	a.sweeping()
 	req.Watch(func() { q.left(w) })
 	out := <-w.out
+	if out.panicked != nil {
+		panic(out.panicked)
+	}
 	return out.res, Ticket{Waited: time.Since(w.since), q: q, flow: w.flow, cost: w.cost}, out.err
 }
 
@@ -175,9 +193,7 @@ func (a *Admission) Freed(r *balancer.Replica) {
 	}
 	for _, q := range *a.queues.Load() { // other models may be on the same replica
 		if q.waiting.Load() > 0 {
-			q.mu.Lock()
-			q.dispatch()
-			q.mu.Unlock()
+			q.freed()
 		}
 	}
 }

@@ -57,6 +57,7 @@ type flow struct {
 	finish  float64 // where the next one starts
 	waiters []*waiter
 	cost    float64 // of those
+	bytes   int64   // likewise
 }
 
 func earlier(a, b *waiter) int {
@@ -105,6 +106,7 @@ func (l *line) join(w *waiter) {
 	lane.order = slices.Insert(lane.order, i, w)
 	f.waiters = append(f.waiters, w)
 	f.cost += w.cost
+	f.bytes += w.bytes
 	lane.cost += w.cost
 	l.n++
 	l.bytes += w.bytes
@@ -120,9 +122,8 @@ func (l *line) serve(w *waiter) {
 // leave takes w out without a place. What it would have cost is given back to its
 // client where nothing of the client's waits behind it.
 func (l *line) leave(w *waiter) {
-	f := w.flow
-	if last := f.waiters[len(f.waiters)-1]; last == w || len(f.waiters) == 1 {
-		f.finish = w.start
+	if f := w.flow; f.waiters[len(f.waiters)-1] == w {
+		f.finish -= w.cost // what earlier ones have cost beyond their estimate stays
 	}
 	l.take(w)
 }
@@ -138,6 +139,7 @@ func (l *line) take(w *waiter) {
 	i = slices.Index(f.waiters, w)
 	f.waiters = slices.Delete(f.waiters, i, i+1)
 	f.cost -= w.cost
+	f.bytes -= w.bytes
 	lane.cost -= w.cost
 	w.waits = false
 	l.n--
@@ -221,13 +223,14 @@ type bounds struct {
 }
 
 // victims are those who have to go so that w fits in: the newest of the client with
-// most work waiting, of the lowest class first. ok is false when that is w's own
-// client, or nobody but of a higher class is there.
+// most work waiting, or most bytes where only those are short, of the lowest class
+// first. ok is false when that is w's own client, or nobody but of a higher class is
+// there.
 func (l *line) victims(w *waiter, most bounds) (out []*waiter, ok bool) {
 	n, bytes := l.n+1, l.bytes+w.bytes
 	gone := map[*flow]int{}
 	for n > most.n || bytes > most.bytes {
-		v := l.greediest(w, gone)
+		v := l.greediest(w, gone, n <= most.n)
 		if v == nil {
 			return nil, false
 		}
@@ -240,12 +243,12 @@ func (l *line) victims(w *waiter, most bounds) (out []*waiter, ok bool) {
 
 // greediest is the next victim, with so many of each flow gone already. In its own
 // class a request finds none if its own client has most, itself included.
-func (l *line) greediest(w *waiter, gone map[*flow]int) *waiter {
+func (l *line) greediest(w *waiter, gone map[*flow]int, inBytes bool) *waiter {
 	own := w.class.lane()
 	for i := classes - 1; i >= own; i-- {
 		lane := &l.lanes[i]
-		worst, most := lane.greediest(gone)
-		if i == own && most <= lane.costOf(w.client)+w.cost {
+		worst, most := lane.greediest(gone, inBytes)
+		if i == own && most <= lane.flows[w.client].holds(0, inBytes)+w.size(inBytes) {
 			return nil
 		}
 		if worst != nil {
@@ -255,27 +258,40 @@ func (l *line) greediest(w *waiter, gone map[*flow]int) *waiter {
 	return nil
 }
 
-func (l *lane) costOf(client string) float64 {
-	if f := l.flows[client]; f != nil {
-		return f.cost
+// size is what w takes of the line, in bytes or in work.
+func (w *waiter) size(inBytes bool) float64 {
+	if inBytes {
+		return float64(w.bytes)
 	}
-	return 0
+	return w.cost
 }
 
-// greediest is the client with most work waiting; of several the first by name, so
-// that it is always the same.
-func (l *lane) greediest(gone map[*flow]int) (worst *flow, most float64) {
+// holds is what the client's waiters take but for the newest few that are gone; a
+// client that is not there, nil, has none.
+func (f *flow) holds(gone int, inBytes bool) float64 {
+	if f == nil {
+		return 0
+	}
+	sum := f.cost
+	if inBytes {
+		sum = float64(f.bytes)
+	}
+	for _, w := range f.waiters[len(f.waiters)-gone:] {
+		sum -= w.size(inBytes)
+	}
+	return sum
+}
+
+// greediest is the client that holds most; of several the first by name, so that it
+// is always the same.
+func (l *lane) greediest(gone map[*flow]int, inBytes bool) (worst *flow, most float64) {
 	for _, f := range l.flows {
-		left := len(f.waiters) - gone[f]
-		if left == 0 {
+		if len(f.waiters) == gone[f] {
 			continue
 		}
-		cost := f.cost
-		for _, w := range f.waiters[left:] {
-			cost -= w.cost
-		}
-		if worst == nil || cost > most || cost == most && f.client < worst.client {
-			worst, most = f, cost
+		holds := f.holds(gone[f], inBytes)
+		if worst == nil || holds > most || holds == most && f.client < worst.client {
+			worst, most = f, holds
 		}
 	}
 	return worst, most

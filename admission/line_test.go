@@ -289,3 +289,38 @@ func TestValidate(t *testing.T) {
 		}
 	}
 }
+
+// What a client owes from before is not forgiven when a later request of its leaves.
+func TestLeaveKeepsDebt(t *testing.T) {
+	var l line
+	w := l.add("a", Normal, 1)
+	l.many("b", 4, 1)
+	l.serve(w)
+	late := l.add("a", Normal, 1)
+	w.flow.correct(3)
+	l.leave(late)
+	l.add("a", Normal, 1)
+	if got := l.served(5); got != "bbbba" {
+		t.Errorf("served %q; want bbbba: a owes 3", got)
+	}
+}
+
+// While bytes are short who holds most of them goes, not who has most work.
+func TestVictimsOfBytes(t *testing.T) {
+	var l line
+	add := func(client string, cost float64, bytes int64) *waiter {
+		w := &waiter{client: client, cost: cost, bytes: bytes}
+		l.join(w)
+		return w
+	}
+	add("honest", 1000, 10)
+	add("hog", 1, 50)
+	newest := add("hog", 1, 40)
+	out, ok := l.victims(&waiter{client: "c", cost: 1, bytes: 30}, bounds{10, 100})
+	if !ok || len(out) != 1 || out[0] != newest {
+		t.Errorf("%v, %t; want the newest of the one with most bytes", out, ok)
+	}
+	if out, ok := l.victims(&waiter{client: "other hog", cost: 1, bytes: 95}, bounds{10, 100}); ok {
+		t.Errorf("%d go for one with more bytes than any of them; want none", len(out))
+	}
+}

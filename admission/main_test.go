@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -94,9 +95,13 @@ type ask struct {
 	prefers *balancer.Replica
 	first   time.Duration
 	err     error
+	ill     bool // Place panics
 }
 
 func (a *ask) Place(m *balancer.Model, full []*balancer.Replica) (balancer.Reservation, error) {
+	if a.ill {
+		panic("BUG: ill")
+	}
 	if a.err != nil {
 		return balancer.Reservation{}, a.err
 	}
@@ -147,6 +152,14 @@ func (r *rig) begin(what Ask, with ...func(*ask)) *held {
 		}
 		h.res, h.ticket, h.err = r.Enter(r.model, h.ask, what)
 	}()
+	return h
+}
+
+// sent is begin, and that the request has been looked at: of two that pass at once
+// each might be placed before the other counts.
+func (r *rig) sent(what Ask) *held {
+	h := r.begin(what)
+	synctest.Wait()
 	return h
 }
 

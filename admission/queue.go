@@ -1,6 +1,7 @@
 package admission
 
 import (
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,16 +27,22 @@ type queue struct {
 
 // outcome is how waiting ended.
 type outcome struct {
-	res balancer.Reservation
-	err error
+	res      balancer.Reservation
+	err      error
+	panicked *Panicked
 }
 
 // usualOutput is assumed before the end of a request was seen; routing.md section 2
 // on lengths, as in least-cost.
 const usualOutput = 200
 
-// outputPace is the weight of the newest answer in the mean of their lengths.
-const outputPace = 1.0 / 32
+// outputPace is the weight of the newest answer in the mean of their lengths, and
+// outputMost how many times that mean it counts as at most: one answer doubles the
+// mean and does no more, whatever a replica says.
+const (
+	outputPace = 1.0 / 32
+	outputMost = 1 / outputPace
+)
 
 // costOutput is what a generated token costs beside one of the prompt: w_q = 2 w_p
 // in VTC.
@@ -47,6 +54,23 @@ func (q *queue) cost(ask *Ask) float64 {
 		output = min(output, float64(ask.MaxTokens))
 	}
 	return float64(max(ask.Prompt, 1)) + costOutput*output
+}
+
+// join is enter for who has locked the queue, which it unlocks.
+func (q *queue) join(m *balancer.Model, req Request, ask *Ask, first time.Duration) (*waiter, balancer.Reservation, error) {
+	defer q.mu.Unlock() // also when a strategy panics
+	w, res, err := q.enter(m, req, ask, first)
+	if w != nil {
+		q.dispatch() // what came up since the look at the replicas, nobody will announce
+	}
+	return w, res, err
+}
+
+// freed is for a replica that may have room.
+func (q *queue) freed() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.dispatch()
 }
 
 // enter puts a request into the line unless it is to be refused, or need not wait:
@@ -111,13 +135,16 @@ func patience(cfg *Config, ask *Ask) (time.Duration, Reason) {
 	return cfg.MaxWait, TooOld
 }
 
+// longest bounds predictions: they are added, and nobody waits so long.
+const longest = 10 * mostRetry
+
 // wait is how long so much work takes at the pace of late; 0 when that is unknown.
 func (q *queue) wait(cost float64, now time.Time) time.Duration {
 	rate, ok := q.drain.rate(now)
 	if !ok {
 		return 0
 	}
-	return time.Duration(min(cost/rate, mostRetry.Seconds()*10) * 1e9)
+	return time.Duration(min(cost/rate, longest.Seconds()) * 1e9)
 }
 
 func (q *queue) refusal(reason Reason, w *waiter, now time.Time) *Refusal {
@@ -167,12 +194,24 @@ func (q *queue) dispatch() {
 	}
 	for q.line.n > 0 && q.split(cfg, m) {
 		w, now := q.line.next(q.room), time.Now()
-		res, err := w.req.Place(m, q.full)
+		out := w.place(m, q.full)
 		q.line.serve(w)
 		q.drain.took(w.cost, now)
 		q.emptied(now)
-		w.out <- outcome{res, err}
+		w.out <- out
 	}
+}
+
+// place has the request pick. Its panic is for its own goroutine: here it would end
+// the request of whoever has freed the place, or lbd.
+func (w *waiter) place(m *balancer.Model, full []*balancer.Replica) (out outcome) {
+	defer func() {
+		if v := recover(); v != nil {
+			out.panicked = &Panicked{v, debug.Stack()}
+		}
+	}()
+	out.res, out.err = w.req.Place(m, full)
+	return out
 }
 
 // model is the one that waiters are placed with now; nil while nobody serves it.
@@ -262,7 +301,7 @@ func (q *queue) settle(f *flow, estimated float64, prompt, output int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if output > 0 {
-		q.output += outputPace * (float64(output) - q.output)
+		q.output += outputPace * (min(float64(output), outputMost*q.output) - q.output)
 	}
 	f.correct(float64(prompt) + costOutput*float64(output) - estimated)
 }

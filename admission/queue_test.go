@@ -2,6 +2,8 @@ package admission
 
 import (
 	"errors"
+	"math"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,7 +16,7 @@ import (
 func TestWaitsForAPlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, inFlight(1), 2)
-		a, b := r.begin(Ask{}), r.begin(Ask{})
+		a, b := r.sent(Ask{}), r.sent(Ask{})
 		synctest.Wait()
 		c := r.begin(Ask{})
 		synctest.Wait()
@@ -43,7 +45,7 @@ func TestWaitsForAPlace(t *testing.T) {
 func TestNoHerd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, inFlight(2), 1)
-		run := []*held{r.begin(Ask{}), r.begin(Ask{})}
+		run := []*held{r.sent(Ask{}), r.sent(Ask{})}
 		synctest.Wait()
 		var wait []*held
 		for range 50 {
@@ -198,7 +200,7 @@ func TestClientLeaves(t *testing.T) {
 		r := newRig(t, inFlight(1), 1)
 		a := r.begin(Ask{})
 		synctest.Wait()
-		b, c, d := r.begin(Ask{}), r.begin(Ask{}), r.begin(Ask{})
+		b, c, d := r.sent(Ask{}), r.sent(Ask{}), r.sent(Ask{})
 		synctest.Wait()
 		b.leave(true)
 		synctest.Wait()
@@ -418,7 +420,7 @@ func TestQueueBytes(t *testing.T) {
 func TestReload(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, inFlight(1), 2)
-		a, b := r.begin(Ask{}), r.begin(Ask{})
+		a, b := r.sent(Ask{}), r.sent(Ask{})
 		synctest.Wait()
 		w := r.begin(Ask{})
 		synctest.Wait()
@@ -481,6 +483,99 @@ func TestPlaceFails(t *testing.T) {
 	})
 }
 
+// A panic of Place is the request's own: who freed the place goes on, and so does the
+// queue.
+func TestPlacePanics(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, inFlight(1), 1)
+		a := r.begin(Ask{})
+		synctest.Wait()
+		bad := make(chan any, 1)
+		go func() {
+			defer func() { bad <- recover() }()
+			r.Enter(r.model, &ask{r: r, ill: true}, Ask{})
+		}()
+		synctest.Wait()
+		good := r.begin(Ask{})
+		synctest.Wait()
+		a.finish()
+		synctest.Wait()
+		if v, ok := (<-bad).(*Panicked); !ok || v.Value != "BUG: ill" || !strings.Contains(string(v.Stack), "(*ask).Place") {
+			t.Errorf("Enter panicked with %v; want what Place panicked with, and where", v)
+		}
+		good.finish()
+	})
+}
+
+// A panic in the request's own goroutine leaves the queue usable.
+func TestEnterPanics(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, inFlight(1), 1)
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Error("no panic")
+				}
+			}()
+			r.Enter(r.model, &ask{r: r, ill: true}, Ask{})
+		}()
+		a := &ask{r: r}
+		res, _, err := r.Enter(r.model, a, Ask{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Done()
+	})
+}
+
+// A replica that lies about usage spoils neither the estimate of answers nor the
+// turn of the client for good.
+func TestUsageThatLies(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, inFlight(1), 1)
+		run := r.begin(Ask{})
+		synctest.Wait()
+		h := r.begin(Ask{Client: "a", Prompt: 100})
+		synctest.Wait()
+		waits := r.begin(Ask{Client: "b"}) // or the lane would be idle and forget
+		synctest.Wait()
+		run.finish()
+		synctest.Wait()
+		q := (*r.queues.Load())["m"]
+		before := q.output
+		h.ticket.Settle(999_999_999_999, 999_999_999_999)
+		if q.output > 2*before {
+			t.Errorf("an answer is taken for %g tokens after one report; want at most %g", q.output, 2*before)
+		}
+		if owes, most := q.line.lanes[Normal.lane()].flows["a"].finish, 4*float64(maxUsage); owes > most {
+			t.Errorf("the client owes %g tokens; want at most %g", owes, most)
+		}
+		h.finish()
+		synctest.Wait()
+		waits.finish()
+	})
+}
+
+// A prediction without an end is no prediction in the past.
+func TestPredictionOverflows(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := inFlight(1)
+		c.MaxTTFT = 4 * time.Second
+		r := newRig(t, c, 1)
+		run := r.steady(40, time.Second)
+		waits := r.begin(Ask{Prompt: 600}, func(a *ask) { a.first = 1 })
+		synctest.Wait()
+		late := r.begin(Ask{Prompt: 600}, func(a *ask) { a.first = math.MaxInt64 })
+		synctest.Wait()
+		if f := late.refused(); f.Reason != PredictedTTFT || f.RetryAfter != mostRetry {
+			t.Errorf("%+v", f)
+		}
+		run.finish()
+		synctest.Wait()
+		waits.finish()
+	})
+}
+
 func TestClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, inFlight(1), 1)
@@ -505,7 +600,7 @@ func TestClose(t *testing.T) {
 func TestPrefers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, inFlight(1), 2)
-		a, b := r.begin(Ask{}), r.begin(Ask{})
+		a, b := r.sent(Ask{}), r.sent(Ask{})
 		synctest.Wait()
 		if a.res.Replica() != r.model.Replicas[0] {
 			a, b = b, a
