@@ -93,7 +93,7 @@ func (c *crowd) rest(ctx context.Context, q int, base sample) {
 	var s rest
 	s.sample, s.Left = c.rig.settle(ctx, c.o.settle, base)
 	s.sample = c.stamp(s.sample)
-	h, err := c.rig.heap()
+	h, err := c.rig.heap(ctx)
 	if err != nil {
 		s.Left = append(s.Left, err.Error())
 	}
