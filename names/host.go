@@ -51,6 +51,25 @@ func (h *host) addresses(ctx context.Context) ([]netip.Addr, error) {
 	return nil, err
 }
 
+// reach is Names.Try for one name.
+func (h *host) reach(ctx context.Context, port string, dial func(context.Context, string) error) error {
+	began := time.Now()
+	ips, err := h.addresses(ctx)
+	if err != nil {
+		return &net.OpError{Op: "dial", Net: "tcp", Err: err}
+	}
+	err = h.try(ctx, ips, port, dial)
+	if err == nil || ctx.Err() != nil {
+		return err
+	}
+	h.lookup(ctx, began)
+	others := slices.DeleteFunc(h.known(), func(ip netip.Addr) bool { return slices.Contains(ips, ip) })
+	if len(others) == 0 {
+		return err
+	}
+	return h.try(ctx, others, port, dial)
+}
+
 // try dials one address after the other.
 func (h *host) try(ctx context.Context, ips []netip.Addr, port string, dial func(context.Context, string) error) (err error) {
 	for i, ip := range ips {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net"
 	"net/netip"
-	"slices"
 	"sync"
 	"time"
 )
@@ -196,42 +195,27 @@ func (n *Names) Try(ctx context.Context, addr string, dial func(ctx context.Cont
 	if !named {
 		return dial(ctx, addr)
 	}
-	h := n.host(name)
-	began := time.Now()
-	ips, err := h.addresses(ctx)
-	if err != nil {
-		return &net.OpError{Op: "dial", Net: "tcp", Err: err}
-	}
-	err = h.try(ctx, ips, port, dial)
-	if err == nil || ctx.Err() != nil {
-		return err
-	}
-	h.lookup(ctx, began)
-	now := h.known()
-	others := slices.DeleteFunc(now, func(ip netip.Addr) bool { return slices.Contains(ips, ip) })
-	if len(others) == 0 {
-		return err
-	}
-	return h.try(ctx, others, port, dial)
+	return n.host(name).reach(ctx, port, dial)
 }
 
 // DialContext is net.Dialer's, for probes and polls. The connection is closed when
 // the name leaves its address.
 func (n *Names) DialContext(ctx context.Context, network, addr string) (net.Conn, error) {
 	var d net.Dialer
+	name, port, named := split(addr)
+	if !named {
+		return d.DialContext(ctx, network, addr)
+	}
+	h := n.host(name)
 	var nc net.Conn
-	err := n.Try(ctx, addr, func(ctx context.Context, addr string) (err error) {
+	err := h.reach(ctx, port, func(ctx context.Context, addr string) (err error) {
 		nc, err = d.DialContext(ctx, network, addr)
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	name, _, named := split(addr)
-	if !named {
-		return nc, nil
-	}
-	return n.host(name).keep(nc), nil
+	return h.keep(nc), nil
 }
 
 // notFound says that the name does not exist, as opposed to that nobody could say.

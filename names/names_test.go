@@ -315,6 +315,30 @@ func TestRetain(t *testing.T) {
 	})
 }
 
+// A dial that was under way when its name was forgotten does not bring it back.
+func TestRetainWhileDialling(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	var n *Names
+	n = New(Options{Lookup: func(context.Context, string) ([]netip.Addr, error) {
+		n.Retain(func(string) bool { return false })
+		return []netip.Addr{netip.MustParseAddr("127.0.0.1")}, nil
+	}})
+	defer n.Stop()
+	_, port, _ := net.SplitHostPort(ln.Addr().String())
+	c, err := n.DialContext(t.Context(), "tcp", "replica:"+port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+	if hs := n.all(); len(hs) != 0 {
+		t.Errorf("%d names are looked up for ever; want none", len(hs))
+	}
+}
+
 func TestAddressIsNoName(t *testing.T) {
 	run(t, func(h *house) {
 		for _, addr := range []string{"127.0.0.1:80", "[::1]:80"} {

@@ -230,12 +230,12 @@ func (e *Entry) setOption(option string) error {
 		}
 		n, err := strconv.ParseInt(value, 10, 64)
 		if err != nil || n < 1 || n > maxLimit {
-			return fmt.Errorf("%s is %q; want a number between 1 and %d, or leave it out for no limit", name, value, maxLimit)
+			return fmt.Errorf("%s is %s; want a number between 1 and %d, or leave it out for no limit", name, shown(value), maxLimit)
 		}
 		*o.field = n
 		return nil
 	}
-	return fmt.Errorf("unknown limit %q; want %s or %s", clip(name), optionModels, strings.Join(names, ", "))
+	return fmt.Errorf("unknown limit %s; want %s or %s", shown(name), optionModels, strings.Join(names, ", "))
 }
 
 func (e *Entry) addModels(value string) error {
@@ -246,6 +246,15 @@ func (e *Entry) addModels(value string) error {
 		e.Models = append(e.Models, model)
 	}
 	return nil
+}
+
+// shown quotes a word that is too short to be a key. What stands behind the hash may
+// be one, and one in base64 may end in =.
+func shown(s string) string {
+	if len(s) >= MinLength {
+		return fmt.Sprintf("of %d characters", len(s))
+	}
+	return strconv.Quote(s)
 }
 
 // clip bounds what an error repeats.

@@ -54,6 +54,8 @@ func TestParseFaults(t *testing.T) {
 		"alice " + hash + " max_in_flight=0":                                          `max_in_flight is "0"; want a number between 1 and 1000000000`,
 		"alice " + hash + " tokens_per_minute=1e3":                                    `tokens_per_minute is "1e3"`,
 		"alice " + hash + " requests_per_minute=1000000001":                           `requests_per_minute is "1000000001"`,
+		"alice " + hash + " " + aliceKey + "==":                                       "unknown limit of 26 characters; want models or",
+		"alice " + hash + " max_in_flight=" + aliceKey:                                "max_in_flight is of 26 characters; want a number",
 		"x\ny": "line 1: has one word; want NAME sha256:HASH, as lbd key prints it\nline 2: has one word",
 	} {
 		got, err := ParseFile(text)
