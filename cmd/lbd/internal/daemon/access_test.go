@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -282,8 +283,8 @@ func TestMetricsAccess(t *testing.T) {
 	}
 }
 
-// Preflights are answered without a key and without a replica, answers carry the
-// origin that asked, and what replicas say of the matter is dropped.
+// Preflights are answered without a key and without a replica, and answers carry the
+// origin that asked.
 func TestCORS(t *testing.T) {
 	const page, evil = "https://chat.example.org", "https://evil.example"
 	r := replica(t, sim.Config{})
@@ -320,9 +321,95 @@ func TestCORS(t *testing.T) {
 	if n := r.Stats().ByPath["/v1/chat/completions"]; n != 6 {
 		t.Errorf("%d requests reached the replica; want 6, and no preflight", n)
 	}
-	off := lbd(t, urls(r))
-	if h := off.get("/health", "Origin", page).header; h.Get("Access-Control-Allow-Origin") != "" || h.Get("Vary") != "" {
-		t.Errorf("without origins: %v", h)
+}
+
+// allowsAll is a replica that sends the fields of vLLM's CORS middleware on /v1/x.
+func allowsAll(c *fakeConn) {
+	body := c.body()
+	fields := ""
+	if strings.Contains(c.head, " /v1/x ") {
+		fields = "access-control-allow-origin: *\r\naccess-control-allow-credentials: true\r\n"
+	}
+	c.keep = true
+	if strings.Contains(body, `"stream":true`) {
+		c.send("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n" + fields + "\r\ne\r\ndata: [DONE]\n\n\r\n0\r\n\r\n")
+		return
+	}
+	c.send("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n" + fields + "\r\n{}")
+}
+
+// corsFields are those of an answer that browsers go by.
+func corsFields(h http.Header) (fields []string) {
+	for name, values := range h {
+		if strings.HasPrefix(name, "Access-Control-") || name == "Vary" {
+			fields = append(fields, name+": "+strings.Join(values, "|"))
+		}
+	}
+	slices.Sort(fields)
+	return fields
+}
+
+// Without origins lbd has no say: it adds nothing to any answer, drops nothing of a
+// replica's, and a preflight is a request like another.
+func TestCORSOff(t *testing.T) {
+	const page = "https://chat.example.org"
+	f := fakeReplica(t, allowsAll)
+	p := lbd(t, []string{f.url()}, quiet...)
+	locked := lbd(t, []string{f.url()}, append([]string{"api-keys-file", keyFile(t, [3]string{"alice", aliceKey, ""})}, quiet...)...)
+	preflight := []string{"Access-Control-Request-Method", "POST", "Access-Control-Request-Headers", "authorization"}
+	theirs := []string{"Access-Control-Allow-Credentials: true", "Access-Control-Allow-Origin: *"}
+	for _, c := range []struct {
+		name, method, path, body string
+		p                        *proxied
+		header                   []string
+		status                   int
+		want                     []string
+	}{
+		{"own page", "GET", "/health", "", p, nil, 200, nil},
+		{"list of models", "GET", "/v1/models", "", p, nil, 200, nil},
+		{"relayed", "POST", "/v1/y", "{}", p, nil, 200, nil},
+		{"relayed stream", "POST", "/v1/y", `{"stream":true}`, p, nil, 200, nil},
+		{"relayed with the replica's fields", "POST", "/v1/x", "{}", p, nil, 200, theirs},
+		{"relayed stream with the replica's fields", "POST", "/v1/x", `{"stream":true}`, p, nil, 200, theirs},
+		{"unknown model", "POST", "/v1/x", `{"model":"nobody"}`, p, nil, 404, nil},
+		{"not JSON", "POST", "/v1/x", "{", p, nil, 400, nil},
+		{"unknown path", "GET", "/nothing", "", p, nil, 404, nil},
+		{"control path", "POST", "/sleep", "", p, nil, 403, nil},
+		{"no key", "POST", "/v1/x", "{}", locked, nil, 401, nil},
+		{"preflight", "OPTIONS", "/v1/y", "", p, preflight, 200, nil},
+		{"preflight with the replica's fields", "OPTIONS", "/v1/x", "", p, preflight, 200, theirs},
+		{"preflight of an own page", "OPTIONS", "/health", "", p, preflight, 405, nil},
+		{"preflight without a key", "OPTIONS", "/v1/x", "", locked, preflight, 401, nil},
+	} {
+		before := len(f.requests())
+		a := c.p.do(c.method, c.path, c.body, append([]string{"Origin", page}, c.header...)...)
+		if got := corsFields(a.header); a.status != c.status || !slices.Equal(got, c.want) {
+			t.Errorf("%s: %d %q; want %d %q", c.name, a.status, got, c.status, c.want)
+		}
+		relayed := c.status == 200 && c.path != "/health" && c.path != "/v1/models"
+		if n := len(f.requests()) - before; n > 1 || relayed != (n == 1) {
+			t.Errorf("%s: the replica got %d requests", c.name, n)
+		}
+	}
+	w := p.dial()
+	w.send("GET /v1/y HTTP/1.1\r\nHost: lbd\r\nOrigin: " + page + "\r\nContent-Length: x\r\n\r\n")
+	if a := w.answer("GET"); a.StatusCode != 400 || corsFields(a.Header) != nil {
+		t.Errorf("malformed: %s %q", a.Status, corsFields(a.Header))
+	}
+}
+
+// With origins, or with none at all, a replica's fields reach nobody.
+func TestCORSIsNotTheReplicas(t *testing.T) {
+	const page = "https://chat.example.org"
+	for origins, want := range map[string]string{page: page, "https://other.example": "", "none": "", "*": "*"} {
+		f := fakeReplica(t, allowsAll)
+		p := lbd(t, []string{f.url()}, append([]string{"cors-allowed-origins", origins}, quiet...)...)
+		for _, body := range []string{"{}", `{"stream":true}`} {
+			a := p.post("/v1/x", body, "Origin", page)
+			if got := strings.Join(a.header.Values("Access-Control-Allow-Origin"), "|"); a.status != 200 || got != want || a.header.Get("Access-Control-Allow-Credentials") != "" {
+				t.Errorf("%s: %d %q; want %q", origins, a.status, corsFields(a.header), want)
+			}
+		}
 	}
 }
 
