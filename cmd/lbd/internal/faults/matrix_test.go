@@ -74,7 +74,7 @@ var matrix = []row{
 				t.heal()
 			})
 		},
-		failed: clients, unread: clients, causes: late,
+		failed: clients, causes: late,
 	},
 	{
 		name:     "hung in a stream",
@@ -211,9 +211,7 @@ var matrix = []row{
 				if s.Config().Model == llama {
 					other = qwen
 				}
-				if err := s.SetModel(other); err != nil {
-					t.Fatal(err)
-				}
+				t.becomes(s, other)
 				t.pause(200, 400)
 			})
 		},
