@@ -35,18 +35,37 @@ build() {
 	GOOS=${1%/*} GOARCH=${1#*/} CGO_ENABLED=0 $GO build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$VERSION" -o "$2" ./cmd/lbd
 }
 
+# unreachable says that a log tells of a network, and not of a fault.
+unreachable() {
+	grep -qiE 'no such host|could not resolve|dial tcp|i/o timeout|connection refused|403 Forbidden|404 Not Found|proxyconnect' "$1"
+}
+
+unchecked() {
+	say "WARNING: $1 could not be reached; NOT CHECKED for known vulnerabilities:"
+	tail -n 2 "$tmp/vuln" | sed 's/^/  /'
+}
+
+# vulnerabilities runs govulncheck as a program of its own, since go run tells every
+# exit code as 1. 3 is that it has found something; any other is that it could not look.
 vulnerabilities() {
 	local code=0
-	$GO run "$GOVULNCHECK" ./cmd/lbd >"$tmp/vuln" 2>&1 || code=$?
-	if [ "$code" -eq 0 ]; then
-		say "govulncheck: nothing known"
-	elif grep -qiE 'no such host|could not resolve|dial tcp|i/o timeout|connection refused|403 Forbidden|404 Not Found|proxyconnect' "$tmp/vuln" && ! grep -q 'Vulnerability #' "$tmp/vuln"; then
-		say "WARNING: govulncheck or its database could not be reached; NOT CHECKED for known vulnerabilities:"
-		tail -n 2 "$tmp/vuln" | sed 's/^/  /'
-	else
+	if ! GOBIN=$tmp $GO install "$GOVULNCHECK" >"$tmp/vuln" 2>&1; then
+		unreachable "$tmp/vuln" || { cat "$tmp/vuln" >&2; fail "govulncheck could not be built"; }
+		unchecked govulncheck
+		return
+	fi
+	"$tmp/govulncheck" ./cmd/lbd >"$tmp/vuln" 2>&1 || code=$?
+	case $code in
+	0) say "govulncheck: nothing known" ;;
+	3)
 		cat "$tmp/vuln" >&2
 		fail "govulncheck found something"
-	fi
+		;;
+	*)
+		unreachable "$tmp/vuln" || { cat "$tmp/vuln" >&2; fail "govulncheck could not look (exit $code)"; }
+		unchecked "its database"
+		;;
+	esac
 }
 
 [ -n "$(git status --porcelain)" ] && say "WARNING: the working tree differs from the commit; only the commit is rebuilt for comparison"
