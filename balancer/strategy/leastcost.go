@@ -92,9 +92,10 @@ func (p *leastCost) Pick(q *balancer.Request, candidates []*balancer.Replica) *b
 		return nil
 	}
 	w := workspaces.Get().(*workspace)
-	defer workspaces.Put(w)
 	p.look(w, q, candidates)
-	return candidates[p.best(w)]
+	r := candidates[p.best(w)]
+	workspaces.Put(w)
+	return r
 }
 
 // Place picks and reserves. Picks at the same instant do not see each other's
@@ -105,7 +106,6 @@ func (p *leastCost) Place(q *balancer.Request, candidates []*balancer.Replica) b
 		return balancer.Reservation{}
 	}
 	w := workspaces.Get().(*workspace)
-	defer workspaces.Put(w)
 	p.look(w, q, candidates)
 	i := p.best(w)
 	v := p.reserve(w, i, q, candidates[i])
@@ -115,6 +115,7 @@ func (p *leastCost) Place(q *balancer.Request, candidates []*balancer.Replica) b
 		i = p.best(w)
 		v = p.reserve(w, i, q, candidates[i])
 	}
+	workspaces.Put(w)
 	return v
 }
 
@@ -146,26 +147,27 @@ type asked struct {
 
 // ask estimates lengths.
 func (p *leastCost) ask(w *workspace, q *balancer.Request) {
-	a := asked{bucket: lengthBucket(q.MaxTokens), output: float64(q.OutputTokens), prompt: float64(q.PromptTokens)}
-	if !q.Now.IsZero() {
-		a.now = q.Now.UnixNano()
-	}
-	if a.output <= 0 {
-		a.output = p.outputs[a.bucket].or(p.outputs[0].or(usualOutput))
+	bucket, output, prompt, text := lengthBucket(q.MaxTokens), float64(q.OutputTokens), float64(q.PromptTokens), 0.0
+	if output <= 0 {
+		output = p.outputs[bucket].or(p.outputs[0].or(usualOutput))
 		if q.MaxTokens > 0 {
-			a.output = min(a.output, float64(q.MaxTokens))
+			output = min(output, float64(q.MaxTokens))
 		}
 	}
 	if len(q.Prompt) > 0 {
-		a.text = textBytes(q.Prompt)
+		text = textBytes(q.Prompt)
 	}
-	if a.prompt <= 0 {
-		if a.prompt = p.promptMean.or(usualPrompt); a.text > 0 {
-			a.prompt = a.text / p.bytesPerToken.or(usualBytes)
+	if prompt <= 0 {
+		if prompt = p.promptMean.or(usualPrompt); text > 0 {
+			prompt = text / p.bytesPerToken.or(usualBytes)
 		}
 	}
-	a.prompt = max(a.prompt, 1)
-	w.asked = a
+	a := &w.asked
+	a.now = 0
+	if !q.Now.IsZero() {
+		a.now = q.Now.UnixNano()
+	}
+	a.prompt, a.output, a.text, a.blockTokens, a.bucket = max(prompt, 1), output, text, 0, bucket
 }
 
 // match finds who has the prompt's prefix.
@@ -212,27 +214,31 @@ const vllmBlock = 16
 
 // costSight is what one candidate shows, read once per pick.
 type costSight struct {
-	st       *costState
-	told     bool
+	rates
 	own      float64 // requests
 	requests float64 // own and foreign
 	// Prefill that no first token has ended, in tokens and pairs.
 	tokens, pairs float64
-	ownPrefill    int64
 	resident      float64 // tokens of all contexts, which decode steps read
 	occupied      float64 // tokens in the KV cache, each block once
 	capacity      float64 // tokens, 0 is unknown
 	foreign       float64 // requests
+	// For how long, in ms, a first token or an answer has been awaited.
+	silentFirst, silentEnd float64
 	// Of the replicas on the same device: outstanding prefill in ms, requests, and
 	// what their decode steps take.
 	devicePrefill, deviceRequests, deviceStep float64
-	full                                      bool // the pool it shares
-	rates
-	unsure float64
-	work   float64 // the prefill above in ms, without trust
-	left   float64 // the part of it that is still to be done
+
+	work float64 // the prefill above in ms, without trust
+	left float64 // the part of it that is still to be done
 	// Of the request: what is not cached there. And what a decode step takes.
 	uncached, cycle float64
+
+	st         *costState
+	ownPrefill int64
+	told       bool
+	full       bool // the pool it shares
+	dear       bool // there may be a penalty
 }
 
 // rates are the coefficients of one replica, in ms, as learned so far, and trust.
@@ -240,6 +246,7 @@ type rates struct {
 	overhead, token, pair float64
 	step, sequence, held  float64
 	trust                 float64
+	unsure                float64 // see costState
 }
 
 // look reads everything a pick depends on.
@@ -250,7 +257,7 @@ func (p *leastCost) look(w *workspace, q *balancer.Request, candidates []*balanc
 		v = p.meet(candidates)
 	}
 	w.sights = slices.Grow(w.sights[:0], len(candidates))[:len(candidates)]
-	var told, foreign, tokens, resident float64
+	all := true
 	for i, r := range candidates {
 		st := p.stateOf(v, i, r)
 		if st == nil {
@@ -258,50 +265,72 @@ func (p *leastCost) look(w *workspace, q *balancer.Request, candidates []*balanc
 			st = v.states[i]
 		}
 		s := &w.sights[i]
-		p.see(s, st, r, q)
-		if s.told {
-			told += st.weight.load()
-			if s.foreign > 0 {
-				foreign += s.foreign
-				tokens += s.tokens - float64(s.ownPrefill)
-				resident += s.resident - float64(r.Resident())
-			}
-		}
+		p.see(s, st, r, q, w.asked.now)
+		all = all && s.told
 	}
-	// A replica that does not tell has what is typical of those that do.
-	if told > 0 && foreign > 0 {
-		for i := range w.sights {
-			if s := &w.sights[i]; !s.told {
-				k := s.st.weight.load() / told
-				s.requests += foreign * k
-				s.tokens += tokens * k
-				s.resident += resident * k
-			}
-		}
+	if !all {
+		suppose(w, candidates)
 	}
 	p.match(w, q) // behind observe, which hears of restarts
 	p.price(w)
 }
 
-// see fills one sight: every field, since it may hold an earlier pick's.
-func (p *leastCost) see(s *costSight, st *costState, r *balancer.Replica, q *balancer.Request) {
+// suppose gives a replica that does not tell what is typical of those that do.
+func suppose(w *workspace, candidates []*balancer.Replica) {
+	var told, foreign, tokens, resident float64
+	for i := range w.sights {
+		if s := &w.sights[i]; s.told {
+			told += s.st.weight.load()
+			if s.foreign > 0 {
+				foreign += s.foreign
+				tokens += s.tokens - float64(s.ownPrefill)
+				resident += s.resident - float64(candidates[i].Resident())
+			}
+		}
+	}
+	if told == 0 || foreign == 0 {
+		return
+	}
+	for i := range w.sights {
+		if s := &w.sights[i]; !s.told {
+			k := s.st.weight.load() / told
+			s.requests += foreign * k
+			s.tokens += tokens * k
+			s.resident += resident * k
+		}
+	}
+}
+
+// see fills one sight: every field that price does not fill, since it may hold an
+// earlier pick's.
+func (p *leastCost) see(s *costSight, st *costState, r *balancer.Replica, q *balancer.Request, now int64) {
 	if st.unseen.earliest.Load() != 0 && !q.Now.IsZero() {
 		st.unseen.expire(q.Now)
 	}
-	s.st, s.told, s.full, s.capacity, s.foreign = st, false, false, 0, 0
+	s.st = st
 	s.ownPrefill = r.PrefillTokens()
 	s.own = float64(r.InFlight())
 	s.requests, s.tokens, s.pairs, s.resident = s.own, float64(s.ownPrefill), float64(r.PrefillPairs()), float64(r.Resident())
+	g := uint32(0)
 	if polled := r.Polled(); polled != nil {
 		if st.polled.Load() != polled {
 			p.observe(st, r, polled)
 		}
-		p.seePolled(s, polled)
+		g = st.gauges.said.Load()
+	}
+	s.told, s.full, s.dear = g&saidLoad != 0, g&saidFull != 0, st.dear.Load()
+	s.capacity, s.foreign = 0, 0
+	if g != 0 {
+		s.capacity = st.gauges.capacity.load()
+		if s.foreign = st.gauges.foreign.load(); s.foreign != 0 {
+			p.seeForeign(s, &st.gauges, g)
+		}
 	}
 	s.occupied = s.resident
 	if s.capacity > 0 && s.told {
 		s.occupied = st.memory.held(r)
 	}
+	s.silentFirst, s.silentEnd = st.firsts.lasts(now), st.ends.lasts(now)
 	s.devicePrefill, s.deviceRequests, s.deviceStep = 0, 0, 0
 	if n := r.Neighbours(); n != nil {
 		p.seeDevice(s, r, n)
@@ -312,31 +341,15 @@ func (p *leastCost) see(s *costSight, st *costState, r *balancer.Replica, q *bal
 	s.trust, s.unsure = st.trust.load(), st.unsure.load()
 }
 
-// seePolled adds what others do there. What of theirs waits has its prefill before
+// seeForeign adds what others do there. What of theirs waits has its prefill before
 // it; what runs holds its tokens.
-func (p *leastCost) seePolled(s *costSight, polled *balancer.Polled) {
-	if polled.Stale {
-		return
-	}
-	if polled.KVTokens.Known && !polled.Elastic {
-		s.capacity = polled.KVTokens.Value
-	}
-	s.full = polled.Elastic && polled.KVUsage.Known && polled.KVUsage.Value >= fullPool
-	if !polled.ForeignKnown() {
-		return
-	}
-	s.told = true
-	if s.foreign = float64(polled.Foreign); s.foreign == 0 {
-		return
-	}
+func (p *leastCost) seeForeign(s *costSight, g *gauges, said uint32) {
 	s.requests += s.foreign
-	prompt := p.promptMean.or(usualPrompt)
-	// The gauge does not say whose requests wait.
-	waiting := polled.Waiting.Value / max(polled.Waiting.Value+polled.Running.Value, 1) * s.foreign
+	prompt, waiting := p.promptMean.or(usualPrompt), g.waiting.load()
 	s.tokens += waiting * prompt
 	s.pairs += waiting * prompt * prompt / 2
-	if polled.ForeignTokens.Known {
-		s.resident += polled.ForeignTokens.Value
+	if said&saidTokens != 0 {
+		s.resident += g.tokens.load()
 	} else {
 		s.resident += (s.foreign - waiting) * (prompt + p.outputs[0].or(usualOutput)/2)
 	}

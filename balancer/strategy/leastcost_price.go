@@ -39,12 +39,20 @@ func (p *leastCost) survey(w *workspace) {
 	a, f := &w.asked, &w.fleet
 	*f = fleetwide{uncached: a.prompt}
 	var prefill, fill, holders float64
+	depth, cached := 0, 0.0 // of the candidate before: many have as much
 	for i := range w.sights {
 		s := &w.sights[i]
-		p.backlog(s, a.now)
+		s.work = s.token*s.tokens + s.pair*s.pairs
+		s.left = s.work
+		if p.opt.Progress {
+			s.progress(a.now)
+		}
 		s.uncached = a.prompt
-		if w.matched && s.st.owner != nil {
-			s.uncached -= a.cached(int(w.depths[s.st.owner.ID()]))
+		if w.matched {
+			if d := int(w.depths[s.st.place]); d != depth {
+				depth, cached = d, a.cached(d)
+			}
+			s.uncached -= cached
 			f.uncached = min(f.uncached, s.uncached)
 		}
 		s.cycle = s.step + s.sequence*s.requests + s.held*s.resident + s.deviceStep
@@ -71,21 +79,21 @@ func (p *leastCost) price(w *workspace) {
 	p.survey(w)
 	w.totals = slices.Grow(w.totals[:0], len(w.sights))[:len(w.sights)]
 	w.lows = slices.Grow(w.lows[:0], len(w.sights))[:len(w.sights)]
+	var c cost
 	for i := range w.sights {
-		c := p.costOf(&w.sights[i], w)
+		s := &w.sights[i]
+		p.costOf(&c, s, w)
 		w.totals[i] = c.total
-		w.lows[i] = c.total - w.sights[i].doubt(&c, w.fleet.w)
+		w.lows[i] = c.total - s.doubt(c.first, w.fleet.w)
 	}
 }
 
-// backlog is the prefill before a new request, as a whole until its first token.
-// With Progress, what is under way is partly done: by the time since it began,
-// unless that is more than all of it should take. Then the credit shrinks again, for
-// a replica that hangs must not look idle.
-func (p *leastCost) backlog(s *costSight, now int64) {
-	s.work = s.token*s.tokens + s.pair*s.pairs
-	s.left = s.work
-	if !p.opt.Progress || s.ownPrefill == 0 || now == 0 {
+// A prefill before a new request counts as a whole until its first token. With
+// Progress, what is under way is partly done: by the time since it began, unless that
+// is more than all of it should take. Then the credit shrinks again, for a replica
+// that hangs must not look idle.
+func (s *costSight) progress(now int64) {
+	if s.ownPrefill == 0 || now == 0 {
 		return
 	}
 	since := s.st.since.Load()
@@ -115,34 +123,38 @@ func (p *leastCost) backlog(s *costSight, now int64) {
 // The step model is that of vLLM's V1 engine, a sum of a prefill part and a decode
 // part; Mooncake (2407.00079) predicts the first token likewise, Preble
 // (2407.00023) adds what is inflicted.
-func (p *leastCost) costOf(s *costSight, w *workspace) (c cost) {
+//
+// It works in local variables: a struct that is written field by field and then
+// copied in wider pieces stalls the processor for longer than the formula takes.
+func (p *leastCost) costOf(c *cost, s *costSight, w *workspace) {
 	a, f, k := &w.asked, &w.fleet, &s.rates
 	L, O, u := a.prompt, a.output, s.uncached
-	c.prefill = k.token*u + k.pair*u*(L-u/2)
-	c.queue = s.left + s.devicePrefill
-	c.steps = 1
+	prefill := k.token*u + k.pair*u*(L-u/2)
+	queue := s.left + s.devicePrefill
+	steps, wait, waste, penalty := 1.0, 0.0, 0.0, 0.0
 	if tokens := int64(s.tokens + u); tokens > p.opt.Budget {
-		c.steps = float64((tokens + p.opt.Budget - 1) / p.opt.Budget)
+		steps = float64((tokens + p.opt.Budget - 1) / p.opt.Budget)
 	}
 	if s.capacity > 0 {
 		if over := s.occupied + u + O - kvUsable*s.capacity; over > 0 {
-			c.wait = over / s.freeRate(a.now, O*s.cycle)
+			wait = over / s.freeRate(a.now, O*s.cycle)
 		}
 	}
-	c.first = k.trust*(k.overhead+c.queue+c.prefill) + c.steps*s.cycle + c.wait
+	first := k.trust*(k.overhead+queue+prefill) + steps*s.cycle + wait
 	added := k.sequence + k.held*(L+O/2)
-	c.own = O * (s.cycle + added)
-	c.slowed = s.requests * O * added
-	c.stalls = (s.requests + s.deviceRequests) * c.prefill
+	own := O * (s.cycle + added)
+	slowed := s.requests * O * added
+	stalls := (s.requests + s.deviceRequests) * prefill
 	if again := u - f.uncached; again > 0 {
-		c.waste = f.requests * (k.token*again + k.pair*again*(L-f.uncached-again/2))
+		waste = f.requests * (k.token*again + k.pair*again*(L-f.uncached-again/2))
 	}
-	if s.full || s.st.dear.Load() {
-		c.penalty = s.penalty(a.now)
+	if s.full || s.dear {
+		penalty = s.penalty(a.now)
 	}
-	c.overdue = s.st.overdue(a.now, c.first, c.own)
-	c.total = c.first + c.overdue + f.decoding*(c.own+c.slowed) + f.w*c.stalls + (1-f.w)*wasteWeight*c.waste + c.penalty
-	return c
+	overdue := s.overdue(first, own)
+	total := first + overdue + f.decoding*(own+slowed) + f.w*stalls + (1-f.w)*wasteWeight*waste + penalty
+	c.prefill, c.queue, c.steps, c.wait, c.first, c.own = prefill, queue, steps, wait, first, own
+	c.slowed, c.stalls, c.waste, c.overdue, c.penalty, c.total = slowed, stalls, waste, overdue, penalty, total
 }
 
 // freeRate is how fast the KV cache empties, in tokens per ms: as seen of late, and
@@ -177,8 +189,8 @@ const doubts = 1.5
 
 // doubt is how much dearer a cost may be than it looks, or cheaper, in ms: the error
 // of the learned speed. It fades as the fleet fills, for what is queued then decides.
-func (s *costSight) doubt(c *cost, w float64) float64 {
-	return max(evenMs, evenPart*c.first)/2 + doubts*max(1-w, 0)*s.unsure*c.first
+func (s *costSight) doubt(first, w float64) float64 {
+	return max(evenMs, evenPart*first)/2 + doubts*max(1-w, 0)*s.unsure*first
 }
 
 // best is the index of the least cost. Of those that may be as good, given what is
@@ -233,7 +245,9 @@ const gaugeError = 4
 // reserve places the request on candidate i.
 func (p *leastCost) reserve(w *workspace, i int, q *balancer.Request, r *balancer.Replica) balancer.Reservation {
 	s, a := &w.sights[i], &w.asked
-	c, pairs := p.costOf(s, w), s.uncached*(a.prompt-s.uncached/2)
+	var c cost
+	p.costOf(&c, s, w)
+	pairs := s.uncached * (a.prompt - s.uncached/2)
 	st, k := s.st, &s.rates
 	t := ticketPool.Get().(*costTicket)
 	t.p, t.st, t.stream, t.sent, t.bucket, t.text = p, st, q.Stream, q.Now, a.bucket, a.text

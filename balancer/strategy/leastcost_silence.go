@@ -26,16 +26,16 @@ func (x *silence) end(now time.Time) {
 	}
 }
 
-// beyond is by how many ms it is longer than so many.
-func (x *silence) beyond(now int64, ms float64) float64 {
-	if x.asked.Load() == 0 {
+// lasts is for how many ms, 0 when nothing is awaited or nobody knows since when.
+func (x *silence) lasts(now int64) float64 {
+	if x.asked.Load() == 0 || now == 0 {
 		return 0
 	}
 	since := x.since.Load()
-	if since == 0 || now == 0 {
+	if since == 0 {
 		return 0
 	}
-	return max(float64(now-since)/1e6-ms, 0)
+	return float64(now-since) / 1e6
 }
 
 // A first token is late after lateFirst times what one would take there, an answer
@@ -45,8 +45,8 @@ func (x *silence) beyond(now int64, ms float64) float64 {
 const lateFirst, lateEnd = 4, 8
 
 // overdue is for how long something has been due, in ms.
-func (st *costState) overdue(now int64, first, own float64) float64 {
-	return max(st.firsts.beyond(now, lateFirst*first), st.ends.beyond(now, lateEnd*(first+own)))
+func (s *costSight) overdue(first, own float64) float64 {
+	return max(s.silentFirst-lateFirst*first, s.silentEnd-lateEnd*(first+own), 0)
 }
 
 // shows ends the wait for what the request shows first.

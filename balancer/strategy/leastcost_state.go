@@ -15,23 +15,29 @@ import (
 // costState is what least-cost keeps of one replica for one model. It outlives
 // snapshots, reloads and ejections.
 type costState struct {
-	// What every pick reads, in as few cache lines as it takes.
+	// What every pick reads, in three cache lines: how fast it is,
 	learner
 	// trust is observed over predicted time to first token, a fast correction
 	// beside the slow coefficients.
-	trust  number
-	weight number // relative to the mean of the model's
+	trust number
 	// unsure is how far off, relative to it, a first token may be as predicted.
 	unsure number
-	owner  *prefix.Owner                   // nil when there are too many replicas
-	polled atomic.Pointer[balancer.Polled] // the last one that was looked at
-	// since is when the prefill under way began, Unix nanoseconds; 0 is unknown.
-	since        atomic.Int64
-	dear         atomic.Bool // there is a penalty, or a slow start
+
+	// what the last poll that was looked at said,
+	polled atomic.Pointer[balancer.Polled]
+	gauges gauges
+	weight number      // relative to the mean of the model's
+	place  int32       // in prefix.Depths; 0 is nobody's
+	dear   atomic.Bool // there is a penalty, or a slow start
+
+	// and what it owes.
 	firsts, ends silence
 	unseen       expiries
+	// since is when the prefill under way began, Unix nanoseconds; 0 is unknown.
+	since atomic.Int64
 
-	id string
+	id    string
+	owner *prefix.Owner // nil when there are too many replicas
 	// done is the prefill that own first tokens have ended, in ms: what decode
 	// steps in between were stretched by.
 	done number
@@ -125,6 +131,7 @@ func (p *leastCost) newState(r *balancer.Replica) *costState {
 	st := &costState{id: r.ID}
 	if p.index != nil {
 		if st.owner = p.index.Owner(r.ID); st.owner != nil {
+			st.place = int32(st.owner.ID())
 			st.owner.SetRoom(st.memory.room(r))
 		}
 	}
@@ -195,6 +202,7 @@ func (p *leastCost) observe(st *costState, r *balancer.Replica, polled *balancer
 	}
 	st.restarted(r.Incarnation())
 	st.memory.poll(r, polled)
+	st.gauges.poll(polled)
 	if st.owner != nil {
 		st.owner.SetRoom(st.memory.room(r))
 		st.hits.poll(st.owner, polled)
