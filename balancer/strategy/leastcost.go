@@ -34,6 +34,8 @@ type leastCost struct {
 	bytesPerToken mean
 	wholes        mean // logarithm of seen over predicted time of whole answers
 
+	workspaces sync.Pool // of *workspace
+
 	mu     sync.Mutex // guards who is known
 	states map[string]*costState
 }
@@ -41,6 +43,7 @@ type leastCost struct {
 func newLeastCost(o Options) balancer.Picker {
 	p := &leastCost{opt: o.LeastCost.filled(), uint64: o.uint64(), states: make(map[string]*costState)}
 	p.prior = *p.opt.Prior
+	p.workspaces.New = func() any { return &workspace{hashes: make([]uint64, 0, prefix.MaxBlocks)} }
 	if !p.opt.NoPrefixes {
 		if p.index = o.Prefixes; p.index == nil {
 			p.index = prefix.New(prefix.Config{})
@@ -91,10 +94,10 @@ func (p *leastCost) Pick(q *balancer.Request, candidates []*balancer.Replica) *b
 	if len(candidates) == 0 {
 		return nil
 	}
-	w := workspaces.Get().(*workspace)
+	w := p.workspaces.Get().(*workspace)
 	p.look(w, q, candidates)
 	r := candidates[p.best(w)]
-	workspaces.Put(w)
+	p.workspaces.Put(w)
 	return r
 }
 
@@ -105,35 +108,34 @@ func (p *leastCost) Place(q *balancer.Request, candidates []*balancer.Replica) b
 	if len(candidates) == 0 {
 		return balancer.Reservation{}
 	}
-	w := workspaces.Get().(*workspace)
+	w := p.workspaces.Get().(*workspace)
 	p.look(w, q, candidates)
 	i := p.best(w)
 	v := p.reserve(w, i, q, candidates[i])
-	if grown := candidates[i].PrefillTokens() - w.sights[i].ownPrefill - int64(w.sights[i].uncached); grown > p.opt.Budget {
+	if grown := candidates[i].PrefillTokens() - w.sights[i].load.prefill - int64(w.sights[i].uncached); grown > p.opt.Budget {
 		v.Done()
 		p.look(w, q, candidates)
 		i = p.best(w)
 		v = p.reserve(w, i, q, candidates[i])
 	}
-	workspaces.Put(w)
+	p.workspaces.Put(w)
 	return v
 }
 
-// workspace is what one pick works in.
+// workspace is what one pick works in. The next one on the same processor finds what
+// it has seen there, and reads again only what has changed since.
 type workspace struct {
 	hashes []uint64
 	depths prefix.Depths
 	// matched says that depths are not all zero.
 	matched bool
 	sights  []costSight
-	totals  []float64
-	lows    []float64 // totals, less what they may be off
+	costs   []cost
+	ties    []float64
 
 	asked asked
 	fleet fleetwide
 }
-
-var workspaces = sync.Pool{New: func() any { return &workspace{hashes: make([]uint64, 0, prefix.MaxBlocks)} }}
 
 // asked is what is known of the request.
 type asked struct {
@@ -143,6 +145,9 @@ type asked struct {
 	text        float64 // bytes, 0 when there is no text
 	blockTokens float64 // of given blocks
 	bucket      int
+	// What those of others are taken to be, and how often that was another.
+	usualPrompt, usualOutput float64
+	edition                  uint32
 }
 
 // ask estimates lengths.
@@ -163,6 +168,11 @@ func (p *leastCost) ask(w *workspace, q *balancer.Request) {
 		}
 	}
 	a := &w.asked
+	others, answers := p.promptMean.or(usualPrompt), p.outputs[0].or(usualOutput)
+	if others != a.usualPrompt || answers != a.usualOutput {
+		a.usualPrompt, a.usualOutput = others, answers
+		a.edition++
+	}
 	a.now = 0
 	if !q.Now.IsZero() {
 		a.now = q.Now.UnixNano()
@@ -212,7 +222,8 @@ func (a *asked) cached(depth int) float64 {
 // vllmBlock is block_size, 16 unless configured.
 const vllmBlock = 16
 
-// costSight is what one candidate shows, read once per pick.
+// costSight is what one candidate shows. What does not change with every request
+// is kept from the pick before, see seeState.
 type costSight struct {
 	rates
 	own      float64 // requests
@@ -233,12 +244,15 @@ type costSight struct {
 	left float64 // the part of it that is still to be done
 	// Of the request: what is not cached there. And what a decode step takes.
 	uncached, cycle float64
+	penalty         float64 // ms
 
-	st         *costState
-	ownPrefill int64
-	told       bool
-	full       bool // the pool it shares
-	dear       bool // there may be a penalty
+	st      *costState
+	load    ownLoad // as it was when the rest was made of it
+	changes uint32  // of the state, as counted when it was read
+	edition uint32  // of what others' requests are taken to be
+	place   int32   // in prefix.Depths
+	told    bool
+	full    bool // the pool it shares
 }
 
 // rates are the coefficients of one replica, in ms, as learned so far, and trust.
@@ -265,7 +279,7 @@ func (p *leastCost) look(w *workspace, q *balancer.Request, candidates []*balanc
 			st = v.states[i]
 		}
 		s := &w.sights[i]
-		p.see(s, st, r, q, w.asked.now)
+		p.see(s, st, r, w)
 		all = all && s.told
 	}
 	if !all {
@@ -283,7 +297,7 @@ func suppose(w *workspace, candidates []*balancer.Replica) {
 			told += s.st.weight.load()
 			if s.foreign > 0 {
 				foreign += s.foreign
-				tokens += s.tokens - float64(s.ownPrefill)
+				tokens += s.tokens - float64(s.load.prefill)
 				resident += s.resident - float64(candidates[i].Resident())
 			}
 		}
@@ -297,61 +311,90 @@ func suppose(w *workspace, candidates []*balancer.Replica) {
 			s.requests += foreign * k
 			s.tokens += tokens * k
 			s.resident += resident * k
+			s.settle()
+			s.changes = 0 // to be read again
 		}
 	}
 }
 
-// see fills one sight: every field that price does not fill, since it may hold an
-// earlier pick's.
-func (p *leastCost) see(s *costSight, st *costState, r *balancer.Replica, q *balancer.Request, now int64) {
-	if st.unseen.earliest.Load() != 0 && !q.Now.IsZero() {
-		st.unseen.expire(q.Now)
+// see fills one sight but for what is the request's. What neither the state nor the
+// own load has changed since the pick before is as it was.
+func (p *leastCost) see(s *costSight, st *costState, r *balancer.Replica, w *workspace) {
+	a := &w.asked
+	if st.unseen.earliest.Load() != 0 && a.now != 0 {
+		st.unseen.expire(a.now)
 	}
-	s.st = st
-	s.ownPrefill = r.PrefillTokens()
-	s.own = float64(r.InFlight())
-	s.requests, s.tokens, s.pairs, s.resident = s.own, float64(s.ownPrefill), float64(r.PrefillPairs()), float64(r.Resident())
-	g := uint32(0)
-	if polled := r.Polled(); polled != nil {
-		if st.polled.Load() != polled {
-			p.observe(st, r, polled)
-		}
-		g = st.gauges.said.Load()
+	if polled := r.Polled(); st.polled.Load() != polled {
+		p.observe(st, r, polled)
 	}
-	s.told, s.full, s.dear = g&saidLoad != 0, g&saidFull != 0, st.dear.Load()
-	s.capacity, s.foreign = 0, 0
-	if g != 0 {
-		s.capacity = st.gauges.capacity.load()
-		if s.foreign = st.gauges.foreign.load(); s.foreign != 0 {
-			p.seeForeign(s, &st.gauges, g)
-		}
+	fresh := s.edition != a.edition
+	if n := st.changes.Load(); s.changes != n || s.st != st {
+		p.seeState(s, st)
+		s.st, s.changes, fresh = st, n, true
 	}
-	s.occupied = s.resident
+	is := ownLoad{r.InFlight(), r.PrefillTokens(), r.PrefillPairs(), r.Resident()}
+	if on := r.Neighbours(); fresh || on != nil || is != s.load {
+		s.load, s.edition = is, a.edition
+		p.seeLoad(s, r, on, a)
+	}
 	if s.capacity > 0 && s.told {
 		s.occupied = st.memory.held(r)
 	}
-	s.silentFirst, s.silentEnd = st.firsts.lasts(now), st.ends.lasts(now)
-	s.devicePrefill, s.deviceRequests, s.deviceStep = 0, 0, 0
-	if n := r.Neighbours(); n != nil {
-		p.seeDevice(s, r, n)
+	s.silentFirst, s.silentEnd = st.firsts.lasts(a.now), st.ends.lasts(a.now)
+}
+
+// ownLoad is what the requests that this lbd has at a replica add up to.
+type ownLoad struct{ requests, prefill, pairs, resident int64 }
+
+// seeLoad makes of own load, of others' and of the neighbours' what is priced.
+func (p *leastCost) seeLoad(s *costSight, r *balancer.Replica, on []*balancer.Replica, a *asked) {
+	s.own = float64(s.load.requests)
+	s.requests, s.tokens, s.pairs, s.resident = s.own, float64(s.load.prefill), float64(s.load.pairs), float64(s.load.resident)
+	if s.foreign != 0 {
+		s.seeForeign(a)
 	}
+	s.occupied = s.resident
+	s.devicePrefill, s.deviceRequests, s.deviceStep = 0, 0, 0
+	if on != nil {
+		p.seeDevice(s, r, on)
+		s.changes = 0 // nobody tells when the neighbours' load changes, or that they are gone
+	}
+	s.settle()
+}
+
+// settle is what follows from the load for every request.
+func (s *costSight) settle() {
+	s.work = s.token*s.tokens + s.pair*s.pairs
+	s.left = s.work
+	s.cycle = s.step + s.sequence*s.requests + s.held*s.resident + s.deviceStep
+}
+
+// seeState reads what was learned of a replica and polled, which changes with events
+// and not with picks.
+func (p *leastCost) seeState(s *costSight, st *costState) {
 	c := &p.prior
 	s.overhead, s.token, s.pair = c.Overhead*st.prefill[0].load(), c.PerToken*st.prefill[1].load(), c.PerPair*st.prefill[2].load()
 	s.step, s.sequence, s.held = c.Step*st.decode[0].load(), c.PerSequence*st.decode[1].load(), c.PerResident*st.decode[2].load()
-	s.trust, s.unsure = st.trust.load(), st.unsure.load()
+	s.trust, s.unsure, s.place = st.trust.load(), st.unsure.load(), st.place
+	said := st.gauges.said.Load()
+	s.told, s.full, s.capacity, s.foreign = said&saidLoad != 0, said&saidFull != 0, 0, 0
+	if said != 0 {
+		s.capacity, s.foreign = st.gauges.capacity.load(), st.gauges.foreign.load()
+	}
 }
 
 // seeForeign adds what others do there. What of theirs waits has its prefill before
 // it; what runs holds its tokens.
-func (p *leastCost) seeForeign(s *costSight, g *gauges, said uint32) {
+func (s *costSight) seeForeign(a *asked) {
+	g := &s.st.gauges
 	s.requests += s.foreign
-	prompt, waiting := p.promptMean.or(usualPrompt), g.waiting.load()
+	prompt, waiting := a.usualPrompt, g.waiting.load()
 	s.tokens += waiting * prompt
 	s.pairs += waiting * prompt * prompt / 2
-	if said&saidTokens != 0 {
+	if g.said.Load()&saidTokens != 0 {
 		s.resident += g.tokens.load()
 	} else {
-		s.resident += (s.foreign - waiting) * (prompt + p.outputs[0].or(usualOutput)/2)
+		s.resident += (s.foreign - waiting) * (prompt + a.usualOutput/2)
 	}
 }
 

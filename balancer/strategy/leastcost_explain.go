@@ -8,8 +8,8 @@ func (p *leastCost) Explain(q *balancer.Request, candidates []*balancer.Replica)
 	if len(candidates) == 0 {
 		return nil
 	}
-	w := workspaces.Get().(*workspace)
-	defer workspaces.Put(w)
+	w := p.workspaces.Get().(*workspace)
+	defer p.workspaces.Put(w)
 	p.look(w, q, candidates)
 	all := make([][]balancer.Term, len(candidates))
 	for i := range candidates {
@@ -21,9 +21,7 @@ func (p *leastCost) Explain(q *balancer.Request, candidates []*balancer.Replica)
 // terms are those of one candidate. What is not known is shown as unknown.
 func (p *leastCost) terms(w *workspace, i int) []balancer.Term {
 	s, a, f := &w.sights[i], &w.asked, &w.fleet
-	k := &s.rates
-	var c cost
-	p.costOf(&c, s, w)
+	k, c := &s.rates, &w.costs[i]
 	known := func(name string, v float64) balancer.Term { return balancer.Term{Name: name, Value: balancer.Known(v)} }
 	capacity, room := balancer.Term{Name: "kv_capacity_tokens"}, balancer.Term{Name: "prefix_cache_tokens"}
 	if s.capacity > 0 {
@@ -57,7 +55,7 @@ func (p *leastCost) terms(w *workspace, i int) []balancer.Term {
 		known("kv_used_tokens", s.occupied),
 		capacity, room,
 		known("trust", k.trust),
-		known("doubt", s.doubt(c.first, f.w)),
+		known("doubt", c.doubt),
 		known("us_per_prompt_token", 1000*k.token),
 		known("decode_step", s.cycle),
 	}

@@ -26,7 +26,7 @@ const (
 )
 
 func (g *gauges) poll(p *balancer.Polled) {
-	if p.Stale {
+	if p == nil || p.Stale {
 		g.said.Store(0)
 		return
 	}

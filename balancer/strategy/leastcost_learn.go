@@ -128,6 +128,10 @@ func (n *number) store(v float64) { n.bits.Store(math.Float64bits(v)) }
 // replica that is new begins with those of its model.
 type learner struct {
 	prefill, decode [3]number // ratios to the prior
+	// changes counts what happens to these, and to what else of a costState a pick
+	// keeps. It grows after the change: who has read the count before and finds it
+	// as it was has missed nothing.
+	changes atomic.Uint32
 }
 
 // regressions are what a learner learns by.
@@ -141,6 +145,7 @@ func (l *learner) reset(to vec, steps vec) {
 		l.prefill[i].store(to[i])
 		l.decode[i].store(steps[i])
 	}
+	l.changes.Add(1)
 }
 
 func load(n *[3]number) vec { return vec{n[0].load(), n[1].load(), n[2].load()} }

@@ -22,6 +22,7 @@ type cost struct {
 	overdue float64 // how long a first token, or an answer, has been due there
 	penalty float64
 	total   float64
+	doubt   float64 // what that may be off
 }
 
 // fleetwide is what candidates are compared with.
@@ -32,6 +33,7 @@ type fleetwide struct {
 	load     float64 // U
 	w        float64 // what stalls of others weigh
 	decoding float64 // what decoding weighs
+	unsure   float64 // what the error of learned speeds weighs
 }
 
 // survey looks at all candidates at once: how busy they are, and what is cached.
@@ -42,25 +44,25 @@ func (p *leastCost) survey(w *workspace) {
 	depth, cached := 0, 0.0 // of the candidate before: many have as much
 	for i := range w.sights {
 		s := &w.sights[i]
-		s.work = s.token*s.tokens + s.pair*s.pairs
-		s.left = s.work
 		if p.opt.Progress {
 			s.progress(a.now)
 		}
 		s.uncached = a.prompt
 		if w.matched {
-			if d := int(w.depths[s.st.place]); d != depth {
+			if d := int(w.depths[s.place]); d != depth {
 				depth, cached = d, a.cached(d)
 			}
 			s.uncached -= cached
 			f.uncached = min(f.uncached, s.uncached)
 		}
-		s.cycle = s.step + s.sequence*s.requests + s.held*s.resident + s.deviceStep
 		f.requests += s.requests
 		prefill += s.left * s.trust
 		if s.capacity > 0 {
 			fill += s.occupied / s.capacity
 			holders++
+		}
+		if s.penalty = 0; s.full || s.st.dear.Load() {
+			s.penalty = s.punish(a.now)
 		}
 	}
 	each := 1 / float64(len(w.sights))
@@ -72,20 +74,14 @@ func (p *leastCost) survey(w *workspace) {
 	}
 	f.w = min(max((f.load-p.opt.LoadFrom)/p.opt.LoadSpan, 0), p.opt.WeightMax)
 	f.decoding = max(f.w, f.cached)
+	f.unsure = doubts * max(1-f.w, 0)
 }
 
 // price makes the costs of all candidates.
 func (p *leastCost) price(w *workspace) {
 	p.survey(w)
-	w.totals = slices.Grow(w.totals[:0], len(w.sights))[:len(w.sights)]
-	w.lows = slices.Grow(w.lows[:0], len(w.sights))[:len(w.sights)]
-	var c cost
-	for i := range w.sights {
-		s := &w.sights[i]
-		p.costOf(&c, s, w)
-		w.totals[i] = c.total
-		w.lows[i] = c.total - s.doubt(c.first, w.fleet.w)
-	}
+	w.costs = slices.Grow(w.costs[:0], len(w.sights))[:len(w.sights)]
+	p.costOf(w.costs, w)
 }
 
 // A prefill before a new request counts as a whole until its first token. With
@@ -93,7 +89,8 @@ func (p *leastCost) price(w *workspace) {
 // is more than all of it should take. Then the credit shrinks again, for a replica
 // that hangs must not look idle.
 func (s *costSight) progress(now int64) {
-	if s.ownPrefill == 0 || now == 0 {
+	s.left = s.work
+	if s.load.prefill == 0 || now == 0 {
 		return
 	}
 	since := s.st.since.Load()
@@ -103,7 +100,7 @@ func (s *costSight) progress(now int64) {
 	}
 }
 
-// costOf prices one candidate:
+// costOf prices all candidates, each by itself:
 //
 //	u      = L − h                                   L prompt tokens, h of them cached there
 //	pre    = c·u + a·u·(L − u/2)                     its prefill
@@ -124,37 +121,39 @@ func (s *costSight) progress(now int64) {
 // part; Mooncake (2407.00079) predicts the first token likewise, Preble
 // (2407.00023) adds what is inflicted.
 //
-// It works in local variables: a struct that is written field by field and then
-// copied in wider pieces stalls the processor for longer than the formula takes.
-func (p *leastCost) costOf(c *cost, s *costSight, w *workspace) {
-	a, f, k := &w.asked, &w.fleet, &s.rates
-	L, O, u := a.prompt, a.output, s.uncached
-	prefill := k.token*u + k.pair*u*(L-u/2)
-	queue := s.left + s.devicePrefill
-	steps, wait, waste, penalty := 1.0, 0.0, 0.0, 0.0
-	if tokens := int64(s.tokens + u); tokens > p.opt.Budget {
-		steps = float64((tokens + p.opt.Budget - 1) / p.opt.Budget)
-	}
-	if s.capacity > 0 {
-		if over := s.occupied + u + O - kvUsable*s.capacity; over > 0 {
-			wait = over / s.freeRate(a.now, O*s.cycle)
+// The loop is within, and the terms are local variables until the end: calls for each
+// candidate, and structs that are copied, took longer than the formula.
+func (p *leastCost) costOf(costs []cost, w *workspace) {
+	f, L, O := &w.fleet, w.asked.prompt, w.asked.output
+	for i := range costs {
+		s := &w.sights[i]
+		k, u := &s.rates, s.uncached
+		steps, wait, waste := 1.0, 0.0, 0.0
+		if s.capacity > 0 {
+			if over := s.occupied + u + O - kvUsable*s.capacity; over > 0 {
+				wait = over / s.freeRate(w.asked.now, O*s.cycle)
+			}
 		}
+		if tokens := int64(s.tokens + u); tokens > p.opt.Budget {
+			steps = float64((tokens + p.opt.Budget - 1) / p.opt.Budget)
+		}
+		prefill := k.token*u + k.pair*u*(L-u/2)
+		queue := s.left + s.devicePrefill
+		first := k.trust*(k.overhead+queue+prefill) + steps*s.cycle + wait
+		added := k.sequence + k.held*(L+O/2)
+		own := O * (s.cycle + added)
+		slowed := s.requests * O * added
+		stalls := (s.requests + s.deviceRequests) * prefill
+		if again := u - f.uncached; again > 0 {
+			waste = f.requests * (k.token*again + k.pair*again*(L-f.uncached-again/2))
+		}
+		overdue := s.overdue(first, own)
+		total := first + overdue + f.decoding*(own+slowed) + f.w*stalls + (1-f.w)*wasteWeight*waste + s.penalty
+		c := &costs[i]
+		c.prefill, c.queue, c.steps, c.wait, c.first, c.own = prefill, queue, steps, wait, first, own
+		c.slowed, c.stalls, c.waste, c.overdue, c.penalty = slowed, stalls, waste, overdue, s.penalty
+		c.total, c.doubt = total, s.doubt(first, f)
 	}
-	first := k.trust*(k.overhead+queue+prefill) + steps*s.cycle + wait
-	added := k.sequence + k.held*(L+O/2)
-	own := O * (s.cycle + added)
-	slowed := s.requests * O * added
-	stalls := (s.requests + s.deviceRequests) * prefill
-	if again := u - f.uncached; again > 0 {
-		waste = f.requests * (k.token*again + k.pair*again*(L-f.uncached-again/2))
-	}
-	if s.full || s.dear {
-		penalty = s.penalty(a.now)
-	}
-	overdue := s.overdue(first, own)
-	total := first + overdue + f.decoding*(own+slowed) + f.w*stalls + (1-f.w)*wasteWeight*waste + penalty
-	c.prefill, c.queue, c.steps, c.wait, c.first, c.own = prefill, queue, steps, wait, first, own
-	c.slowed, c.stalls, c.waste, c.overdue, c.penalty, c.total = slowed, stalls, waste, overdue, penalty, total
 }
 
 // freeRate is how fast the KV cache empties, in tokens per ms: as seen of late, and
@@ -167,7 +166,8 @@ func (s *costSight) freeRate(now int64, lifetime float64) float64 {
 	return max(rate, 1e-3)
 }
 
-func (s *costSight) penalty(now int64) float64 {
+// punish is the penalty for failures, a slow start and a pool that is full.
+func (s *costSight) punish(now int64) float64 {
 	v := 0.0
 	if s.st.penalty.load() > 0 {
 		v = s.st.penaltyNow(now)
@@ -189,8 +189,12 @@ const doubts = 1.5
 
 // doubt is how much dearer a cost may be than it looks, or cheaper, in ms: the error
 // of the learned speed. It fades as the fleet fills, for what is queued then decides.
-func (s *costSight) doubt(first, w float64) float64 {
-	return max(evenMs, evenPart*first)/2 + doubts*max(1-w, 0)*s.unsure*first
+func (s *costSight) doubt(first float64, f *fleetwide) float64 {
+	even := float64(evenMs)
+	if part := evenPart * first; part > even {
+		even = part
+	}
+	return even/2 + f.unsure*s.unsure*first
 }
 
 // best is the index of the least cost. Of those that may be as good, given what is
@@ -199,18 +203,21 @@ func (s *costSight) doubt(first, w float64) float64 {
 // and the others none to show that they are as fast.
 func (p *leastCost) best(w *workspace) int {
 	least, at := math.Inf(1), 0
-	for i, t := range w.totals {
-		if t < least {
+	for i := range w.costs {
+		if t := w.costs[i].total; t < least {
 			least, at = t, i
 		}
 	}
-	limit := least + (w.totals[at] - w.lows[at])
+	limit := least + w.costs[at].doubt
+	w.ties = slices.Grow(w.ties[:0], len(w.costs))[:len(w.costs)]
 	fewest, even := math.Inf(1), uint64(0)
-	for i, t := range w.lows {
-		if !(t <= limit) {
+	for i := range w.costs {
+		w.ties[i] = math.Inf(1)
+		if c := &w.costs[i]; !(c.total-c.doubt <= limit) {
 			continue
 		}
-		if n := w.sights[i].perWeight(); n < fewest {
+		n := w.sights[i].perWeight()
+		if w.ties[i] = n; n < fewest {
 			fewest, even, at = n, 1, i
 		} else if n == fewest {
 			even++
@@ -220,8 +227,8 @@ func (p *leastCost) best(w *workspace) int {
 		return at
 	}
 	k := below(p.uint64(), even)
-	for i, t := range w.lows {
-		if t <= limit && w.sights[i].perWeight() == fewest {
+	for i, n := range w.ties {
+		if n == fewest {
 			if k == 0 {
 				return i
 			}
@@ -235,7 +242,11 @@ func (p *leastCost) best(w *workspace) int {
 // those count that are more than gaugeError: a gauge that is stuck at a few would keep
 // all of ours away from a replica in a calm fleet.
 func (s *costSight) perWeight() float64 {
-	return (s.own + max(s.requests-s.own-gaugeError, 0) + 1) / s.st.weight.load()
+	n := s.own
+	if others := s.requests - s.own - gaugeError; others > 0 {
+		n += others
+	}
+	return (n + 1) / s.st.weight.load()
 }
 
 // gaugeError is requests: what comes and goes while a poll is under way looks like
@@ -245,9 +256,7 @@ const gaugeError = 4
 // reserve places the request on candidate i.
 func (p *leastCost) reserve(w *workspace, i int, q *balancer.Request, r *balancer.Replica) balancer.Reservation {
 	s, a := &w.sights[i], &w.asked
-	var c cost
-	p.costOf(&c, s, w)
-	pairs := s.uncached * (a.prompt - s.uncached/2)
+	c, pairs := &w.costs[i], s.uncached*(a.prompt-s.uncached/2)
 	st, k := s.st, &s.rates
 	t := ticketPool.Get().(*costTicket)
 	t.p, t.st, t.stream, t.sent, t.bucket, t.text = p, st, q.Stream, q.Now, a.bucket, a.text
@@ -264,7 +273,7 @@ func (p *leastCost) reserve(w *workspace, i int, q *balancer.Request, r *balance
 	t.expected = c.prefill * k.trust
 	t.total = k.overhead + c.queue + c.prefill + c.steps*s.cycle + c.wait
 	t.step = s.cycle + k.sequence + k.held*(a.prompt+a.output/2)
-	if s.ownPrefill == 0 && a.now != 0 {
+	if s.load.prefill == 0 && a.now != 0 {
 		st.since.Store(a.now)
 	}
 	if st.owner != nil {

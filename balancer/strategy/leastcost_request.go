@@ -106,6 +106,7 @@ func (t *costTicket) learnFirst(now time.Time) {
 	m, w := &t.p.model, t.st.weight.load()
 	center := scaled(load(&m.prefill), 1/w)
 	t.st.regressed.learn(&t.st.regressed.prefills, &t.st.prefill, t.features, y, center, replicaRange, now)
+	t.st.changes.Add(1)
 	t.p.regressed.learn(&t.p.regressed.prefills, &m.prefill, t.features, y*w, vec{1, 1, 1}, modelRange, now)
 	t.p.recenter(now)
 }
@@ -120,6 +121,7 @@ func (t *costTicket) learnWhole(completion int, now time.Time) {
 	ratio := math.Log(max(milliseconds(now.Sub(t.sent)), 1e-3) / expected)
 	t.p.wholes.add(ratio)
 	t.st.correct(math.Exp(ratio-t.p.wholes.or(0)), 1)
+	t.st.changes.Add(1)
 	t.sampled(now)
 	t.p.recenter(now)
 }
@@ -157,6 +159,7 @@ func (p *leastCost) recenter(now time.Time) {
 		st.regressed.recenter(&st.regressed.steps, &st.decode, scaled(decode, 1/w), replicaRange, now)
 		st.trust.store(1 + (st.trust.load()-1)*keep)
 		st.reckon()
+		st.changes.Add(1)
 	}
 }
 
@@ -233,6 +236,7 @@ func (t *costTicket) Tokens(n int, now time.Time) {
 	y := (took - stretched) / float64(n)
 	m, w := &t.p.model, st.weight.load()
 	st.regressed.learn(&st.regressed.steps, &st.decode, x, y, scaled(load(&m.decode), 1/w), replicaRange, now)
+	st.changes.Add(1)
 	t.p.regressed.learn(&t.p.regressed.steps, &m.decode, x, y*w, vec{1, 1, 1}, modelRange, now)
 }
 
@@ -348,15 +352,15 @@ func (x *expiries) add(t *costTicket) {
 }
 
 // expire ends prefills that are due, unless somebody else does it now.
-func (x *expiries) expire(now time.Time) {
+func (x *expiries) expire(now int64) {
 	at := x.earliest.Load()
-	if at == 0 || now.UnixNano() < at || !x.mu.TryLock() {
+	if at == 0 || now < at || !x.mu.TryLock() {
 		return
 	}
 	defer x.mu.Unlock()
-	for x.head != nil && x.head.expiry <= now.UnixNano() {
+	for x.head != nil && x.head.expiry <= now {
 		t := x.head
-		t.endPrefill(now)
+		t.endPrefill(time.Unix(0, now))
 		x.pop(nil, t)
 	}
 }

@@ -45,8 +45,14 @@ func (x *silence) lasts(now int64) float64 {
 const lateFirst, lateEnd = 4, 8
 
 // overdue is for how long something has been due, in ms.
-func (s *costSight) overdue(first, own float64) float64 {
-	return max(s.silentFirst-lateFirst*first, s.silentEnd-lateEnd*(first+own), 0)
+func (s *costSight) overdue(first, own float64) (late float64) {
+	if d := s.silentFirst - lateFirst*first; d > 0 {
+		late = d
+	}
+	if d := s.silentEnd - lateEnd*(first+own); d > late {
+		late = d
+	}
+	return late
 }
 
 // shows ends the wait for what the request shows first.

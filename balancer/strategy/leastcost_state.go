@@ -15,24 +15,23 @@ import (
 // costState is what least-cost keeps of one replica for one model. It outlives
 // snapshots, reloads and ejections.
 type costState struct {
-	// What every pick reads, in three cache lines: how fast it is,
+	// What a pick reads when it has changed: how fast the replica is,
 	learner
 	// trust is observed over predicted time to first token, a fast correction
 	// beside the slow coefficients.
 	trust number
 	// unsure is how far off, relative to it, a first token may be as predicted.
 	unsure number
+	gauges gauges // and what the last poll said.
 
-	// what the last poll that was looked at said,
-	polled atomic.Pointer[balancer.Polled]
-	gauges gauges
-	weight number      // relative to the mean of the model's
-	place  int32       // in prefix.Depths; 0 is nobody's
-	dear   atomic.Bool // there is a penalty, or a slow start
-
-	// and what it owes.
+	// What every pick reads.
+	polled       atomic.Pointer[balancer.Polled] // the last one that was looked at
+	dear         atomic.Bool                     // there is a penalty, or a slow start
 	firsts, ends silence
 	unseen       expiries
+	weight       number // relative to the mean of the model's
+
+	place int32 // in prefix.Depths; 0 is nobody's
 	// since is when the prefill under way began, Unix nanoseconds; 0 is unknown.
 	since atomic.Int64
 
@@ -141,6 +140,7 @@ func (p *leastCost) newState(r *balancer.Replica) *costState {
 	st.trust.store(1)
 	st.off.store(usualError)
 	st.unsure.store(usualError / math.Sqrt(replicaRidge))
+	st.changes.Add(1)
 	return st
 }
 
@@ -155,7 +155,7 @@ func (p *leastCost) weigh(v *costView) {
 		w := float64(v.replicas[i].Weight) * float64(len(v.states)) / total
 		if old := st.weight.load(); old != w {
 			st.weight.store(w)
-			st.reset(scaled(load(&st.prefill), old/w), scaled(load(&st.decode), old/w))
+			st.reset(scaled(load(&st.prefill), old/w), scaled(load(&st.decode), old/w)) // counts as a change
 		}
 	}
 }
@@ -200,9 +200,13 @@ func (p *leastCost) observe(st *costState, r *balancer.Replica, polled *balancer
 	if old == polled || !st.polled.CompareAndSwap(old, polled) {
 		return
 	}
+	defer st.changes.Add(1)
+	st.gauges.poll(polled)
+	if polled == nil {
+		return // another replica of the same name has taken its place
+	}
 	st.restarted(r.Incarnation())
 	st.memory.poll(r, polled)
-	st.gauges.poll(polled)
 	if st.owner != nil {
 		st.owner.SetRoom(st.memory.room(r))
 		st.hits.poll(st.owner, polled)

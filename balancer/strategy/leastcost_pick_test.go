@@ -1,0 +1,119 @@
+package strategy
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"lbd/balancer"
+)
+
+// What a pick keeps from the one before is what it would read: after any event, a workspace that has seen everything since
+// the start and one that has seen nothing come to the same costs, to the bit.
+func TestKeptIsAsRead(t *testing.T) {
+	for seed := range uint64(6) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) { keptIsAsRead(t, seed) })
+	}
+}
+
+func keptIsAsRead(t *testing.T, seed uint64) {
+	f := newCostFleet(t, seed)
+	kept := &workspace{}
+	for step := range 1500 {
+		f.happen()
+		q, some := f.request(), f.rs
+		if f.rng.IntN(8) == 0 {
+			some = f.rs[:1+f.rng.IntN(len(f.rs))]
+		}
+		f.p.look(&workspace{}, q, some) // takes over polls and ends prefills that are due
+		f.p.look(kept, q, some)
+		read := &workspace{}
+		f.p.look(read, q, some)
+		if d := cmp.Diff(read.costs, kept.costs, cmp.AllowUnexported(cost{})); d != "" {
+			t.Fatalf("step %d, read and kept (-, +):\n%s", step, d)
+		}
+	}
+}
+
+// costFleet is a fleet under requests, polls, failures and restarts at random.
+type costFleet struct {
+	p    *leastCost
+	rs   []*balancer.Replica
+	rng  *rand.Rand
+	now  float64 // ms
+	open []*balancer.Reservation
+	text [][]byte
+}
+
+func newCostFleet(t *testing.T, seed uint64) *costFleet {
+	rng := rand.New(rand.NewPCG(seed, 5))
+	f := &costFleet{p: newLeastCost(seeded(seed)).(*leastCost), rng: rng}
+	weights := even([]int{2, 8, 30}[seed%3])
+	for i := range weights {
+		weights[i] += rng.IntN(2)
+	}
+	f.rs = replicas(t, weights...)
+	if seed%2 == 1 {
+		for i, r := range f.rs {
+			f.rs[i] = r.With(fmt.Sprint("gpu", i/2), weights[i])
+		}
+		balancer.ShareDevices(f.rs)
+	}
+	for i := range 12 {
+		f.text = append(f.text, words(200+rng.IntN(20_000), uint64(i)))
+	}
+	return f
+}
+
+func (f *costFleet) request() *balancer.Request {
+	q := &balancer.Request{Model: "m", Stream: f.rng.IntN(4) > 0, Now: msec(f.now), MaxTokens: 1 << f.rng.IntN(12)}
+	if f.rng.IntN(3) > 0 {
+		q.Prompt = f.text[f.rng.IntN(len(f.text))]
+	}
+	return q
+}
+
+func (f *costFleet) happen() {
+	f.now += f.rng.ExpFloat64() * 10
+	if n := f.rng.IntN(8); n < 3 || len(f.open) == 0 {
+		v := f.p.Place(f.request(), f.rs)
+		f.open = append(f.open, &v)
+	} else if n < 7 {
+		f.proceed(n)
+	} else {
+		f.poll(f.rs[f.rng.IntN(len(f.rs))])
+	}
+}
+
+func (f *costFleet) proceed(n int) {
+	k := f.rng.IntN(len(f.open))
+	v := f.open[k]
+	switch n {
+	case 3:
+		v.FirstToken(msec(f.now))
+	case 4:
+		v.Tokens(16, msec(f.now))
+	default:
+		f.open = append(f.open[:k], f.open[k+1:]...)
+		v.Usage(balancer.Usage{Prompt: 100 + f.rng.IntN(4000), Completion: 1 + f.rng.IntN(300), Cached: f.rng.IntN(3000) - 1})
+		v.End(balancer.Ending(f.rng.IntN(3)), msec(f.now))
+	}
+}
+
+func (f *costFleet) poll(r *balancer.Replica) {
+	known := func(v float64) balancer.Metric { return balancer.Metric{Value: v, Known: f.rng.IntN(9) > 0} }
+	switch f.rng.IntN(12) {
+	case 0:
+		r.MarkStale()
+	case 1:
+		r.Restarted()
+	default:
+		busy := float64(f.rng.IntN(2))
+		r.EndPoll(r.BeginPoll(), balancer.Sample{
+			Waiting: known(busy * float64(f.rng.IntN(4))), Running: known(busy * float64(f.rng.IntN(20))),
+			KVUsage: known(f.rng.Float64()), KVTokens: known(200_000),
+		}, msec(f.now))
+	}
+}
