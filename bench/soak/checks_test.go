@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/xml"
 	"errors"
+	"fmt"
 	"io"
 	"math"
 	"os"
@@ -43,11 +44,14 @@ func TestGrowth(t *testing.T) {
 	}
 }
 
-// resting are the rests of a run whose heap holds so many KiB after each quarter.
+// resting are the rests of a run whose heap holds so many KiB after each quarter, and
+// as many as after the last after the lull.
 func resting(at func(quarter int) int64) (all []rest) {
 	for q := range quarters {
-		all = append(all, rest{sample: sample{Requests: 1000 * int64(q+1)}, Heap: heap{Live: at(q) << 10}})
+		all = append(all, rest{sample: sample{Requests: 1000 * int64(q+1)}, After: fmt.Sprintf("quarter %d", q+1), Heap: heap{Live: at(q) << 10}})
 	}
+	all = append(all, all[quarters-1])
+	all[quarters].After = "the lull"
 	return all
 }
 
@@ -73,10 +77,10 @@ func TestChecks(t *testing.T) {
 		"no requests": {func(r *report) { r.Requests, r.Errors = 0, 0 }, "most requests"},
 		"a reload":    {func(r *report) { r.Broken = []string{"x"} }, "reloads"},
 		"own load":    {func(r *report) { r.Rests[1].Left = []string{"own load is 1"} }, "own load"},
-		"a rest":      {func(r *report) { r.Rests = r.Rests[:3] }, "own load"},
+		"the night":   {func(r *report) { r.Rests[quarters].Heap.Live += (atNight + 1) << 10 }, "a lull"},
 		"a leak": {func(r *report) {
 			r.Rests = resting(func(q int) int64 { return 70_000 + 86*int64(q) })
-		}, "live heap"},
+		}, "live heap at rest"},
 		"memory": {func(r *report) {
 			r.Samples = series(int(judged.Seconds()), func(i int) float64 { return 30 + float64(i) })
 		}, "RSS"},
@@ -100,6 +104,11 @@ func TestChecks(t *testing.T) {
 	r.Samples = r.Samples[:int(judged.Seconds())/2-1]
 	if r.Checks = checks(r, o); !r.failed() {
 		t.Error("less than a sample every other second passes")
+	}
+	r = good()
+	r.Rests = r.Rests[:quarters]
+	if r.Checks = checks(r, o); !r.failed() {
+		t.Error("a run without its last rest passes")
 	}
 }
 
@@ -189,7 +198,7 @@ func TestReport(t *testing.T) {
 }
 
 func TestOptions(t *testing.T) {
-	for _, bad := range [][]string{{"-duration", "1ms"}, {"x"}, {"-clients", "0"}, {"-port", "80"}, {"-growth", "0"}, {"-heap", "0"}, {"-pause", "0s"}, {"-fill", "-1"}} {
+	for _, bad := range [][]string{{"-duration", "1ms"}, {"x"}, {"-clients", "0"}, {"-port", "80"}, {"-growth", "0"}, {"-heap", "0"}, {"-pause", "0s"}, {"-lull", "0s"}, {"-fill", "-1"}} {
 		if _, err := parse(bad); err == nil {
 			t.Errorf("%q is taken", bad)
 		}

@@ -9,9 +9,11 @@
 //
 // Each quarter of a run ends with a rest: the clients leave, the fleet is well again,
 // lbd collects its garbage. What lives then is compared from rest to rest, so that a
-// leak of some ten bytes a request shows in minutes. RSS, which is judged besides, is
-// mostly garbage of which the collector lets as much pile up as lives (GOGC=100), and
-// the 64 MiB of the index of prompt prefixes, which is filled beforehand.
+// leak of some ten bytes a request shows in minutes. A lull at the end, in which only
+// polls and probes go on, shows what lbd keeps of those until somebody asks. RSS,
+// which is judged besides, is mostly garbage, of which the collector lets as much pile
+// up as lives (GOGC=100), and the 64 MiB of the index of prompt prefixes, which is
+// filled beforehand.
 //
 // Invariant: an error is explained only by a disturbance of a kind that can cause
 // it, of the replica that answered, during the request; or by all replicas of the

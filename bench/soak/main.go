@@ -32,6 +32,7 @@ type options struct {
 	seed     uint64
 	pause    time.Duration // of a client between two deeds, at most
 	fill     int           // requests that fill the index of prefixes beforehand
+	lull     time.Duration // without requests, at the end
 	growth   float64       // of RSS, last quarter over second, as a share
 	heap     int64         // of what lives at rest, from the first quarter's end to the last one's, in KiB
 	speed    float64       // of the replicas
@@ -79,6 +80,7 @@ func parse(args []string) (options, error) {
 	fs.Uint64Var(&o.seed, "seed", 1, "of requests and disturbances")
 	fs.Float64Var(&o.growth, "growth", 0.10, "share by which RSS of the last quarter may exceed that of the second")
 	fs.Int64Var(&o.heap, "heap", 256, "KiB by which the heap after garbage collection, with the clients gone, may grow from the end of the first quarter to that of the last")
+	fs.DurationVar(&o.lull, "lull", time.Minute, "how long, at the end, nobody asks and replicas are polled as often as can be")
 	fs.DurationVar(&o.pause, "pause", 150*time.Millisecond, "longest pause of a client between two of its deeds")
 	fs.IntVar(&o.fill, "fill", filling*indexPages, "requests that fill the index of prompt prefixes before the run, so that it cannot grow in it")
 	fs.Float64Var(&o.speed, "speed", 20, "how much faster than a GPU the replicas run")
@@ -93,8 +95,8 @@ func parse(args []string) (options, error) {
 		return o, fmt.Errorf("-duration %v; want 1s or more", o.duration)
 	case o.clients < 1 || o.growth <= 0 || o.speed <= 0:
 		return o, fmt.Errorf("-clients %d, -growth %v, -speed %v; want more than 0", o.clients, o.growth, o.speed)
-	case o.heap < 1 || o.pause <= 0 || o.fill < 0:
-		return o, fmt.Errorf("-heap %d, -pause %v, -fill %d; want more than 0, -fill 0 or more", o.heap, o.pause, o.fill)
+	case o.heap < 1 || o.pause <= 0 || o.lull <= 0 || o.fill < 0:
+		return o, fmt.Errorf("-heap %d, -pause %v, -lull %v, -fill %d; want more than 0, -fill 0 or more", o.heap, o.pause, o.lull, o.fill)
 	case o.port < 1024 || o.port > 60000:
 		return o, fmt.Errorf("-port %d; want 1024 to 60000", o.port)
 	}

@@ -45,14 +45,14 @@ type report struct {
 func (o options) table() map[string]string {
 	return map[string]string{
 		"duration": o.duration.String(), "clients": fmt.Sprint(o.clients), "seed": fmt.Sprint(o.seed), "speed": fmt.Sprint(o.speed),
-		"pause": o.pause.String(), "fill": fmt.Sprint(o.fill), "heap": fmt.Sprint(o.heap), "growth": fmt.Sprint(o.growth), "faults": fmt.Sprint(o.faults),
+		"pause": o.pause.String(), "lull": o.lull.String(), "fill": fmt.Sprint(o.fill), "heap": fmt.Sprint(o.heap), "growth": fmt.Sprint(o.growth), "faults": fmt.Sprint(o.faults),
 	}
 }
 
 // command repeats the run on another machine: without folders and ports of this one.
 func (o options) command() string {
-	return fmt.Sprintf("go run ./bench/soak -duration %v -clients %d -seed %d -pause %v -speed %v -fill %d -heap %d -growth %v -faults=%t",
-		o.duration, o.clients, o.seed, o.pause, o.speed, o.fill, o.heap, o.growth, o.faults)
+	return fmt.Sprintf("go run ./bench/soak -duration %v -clients %d -seed %d -pause %v -lull %v -speed %v -fill %d -heap %d -growth %v -faults=%t",
+		o.duration, o.clients, o.seed, o.pause, o.lull, o.speed, o.fill, o.heap, o.growth, o.faults)
 }
 
 func (r *report) failed() bool {
@@ -112,13 +112,12 @@ func (r *report) tables() (out []struct {
 	return out
 }
 
-// resting is what lbd holds when it has nothing to do, before the run and after each
-// quarter of it.
+// resting is what lbd holds when it has nothing to do.
 func (r *report) resting() []row {
 	rows := []row{{"after", "requests", "live heap, MiB", "of that index", "pages with holes", "stacks", "RSS before that", "goroutines", "descriptors"}}
-	for i, s := range r.Rests {
+	for _, s := range r.Rests {
 		h := s.Heap
-		rows = append(rows, row{fmt.Sprintf("quarter %d", i+1), fmt.Sprint(s.Requests), fmt.Sprintf("%.3f", mib(h.Live)), fmt.Sprintf("%.1f", mib(h.Sites[index])),
+		rows = append(rows, row{s.After, fmt.Sprint(s.Requests), fmt.Sprintf("%.3f", mib(h.Live)), fmt.Sprintf("%.1f", mib(h.Sites[index])),
 			fmt.Sprintf("%.1f", mib(h.Spans-h.Live)), fmt.Sprintf("%.1f", mib(h.Stacks)), fmt.Sprintf("%.1f", mib(s.RSS)), fmt.Sprint(s.Goroutines), fmt.Sprint(s.Descriptors)})
 	}
 	return rows

@@ -6,6 +6,7 @@ import (
 	"io"
 	"math"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"time"
 )
@@ -19,8 +20,9 @@ const quarters = 4
 // the requests that happen to be there make megabytes of difference.
 type rest struct {
 	sample
-	Heap heap     `json:"heap"`
-	Left []string `json:"left,omitempty"` // what is not as before the clients came
+	After string   `json:"after"`
+	Heap  heap     `json:"heap"`
+	Left  []string `json:"left,omitempty"` // what is not as before the clients came
 }
 
 // crowd is the clients, who outlive the rests with all they have drawn.
@@ -47,8 +49,9 @@ func (r *rig) churn(ctx context.Context, o options, t *tally, base sample, out i
 		if ctx.Err() != nil {
 			return c
 		}
-		c.rest(ctx, q, base)
+		c.rest(ctx, fmt.Sprintf("quarter %d", q+1), base)
 	}
+	c.lull(ctx, base)
 	return c
 }
 
@@ -89,8 +92,8 @@ func (c *crowd) stamp(s sample) sample {
 }
 
 // rest waits until lbd has nothing to do and looks at what it holds.
-func (c *crowd) rest(ctx context.Context, q int, base sample) {
-	var s rest
+func (c *crowd) rest(ctx context.Context, after string, base sample) {
+	s := rest{After: after}
 	s.sample, s.Left = c.rig.settle(ctx, c.o.settle, base)
 	s.sample = c.stamp(s.sample)
 	h, err := c.rig.heap(ctx)
@@ -99,8 +102,37 @@ func (c *crowd) rest(ctx context.Context, q int, base sample) {
 	}
 	s.Heap = h
 	c.rests = append(c.rests, s)
-	_, _ = fmt.Fprintf(c.out, "%5.0f s  at rest after quarter %d: %.3f MiB live, RSS %.1f MiB, %d goroutines, %d descriptors\n",
-		s.At, q+1, mib(h.Live), mib(s.RSS), s.Goroutines, s.Descriptors)
+	_, _ = fmt.Fprintf(c.out, "%5.0f s  at rest after %s: %.3f MiB live, RSS %.1f MiB, %d goroutines, %d descriptors\n",
+		s.At, after, mib(h.Live), mib(s.RSS), s.Goroutines, s.Descriptors)
+}
+
+// often is how often replicas are polled and probed in the lull: the least that lbd
+// takes.
+const often = 50 * time.Millisecond
+
+// lull is a while without requests. What lbd keeps of each poll until the next request
+// lets go of it is nothing under load, and a leak at night.
+func (c *crowd) lull(ctx context.Context, base sample) {
+	c.rig.every = often
+	err := c.rig.save()
+	if err == nil {
+		err = c.rig.reload(ctx, "the lull", c.rig.hurried)
+	}
+	if err != nil {
+		c.tally.fail("lull: " + err.Error())
+	}
+	sleep(ctx, c.o.lull)
+	c.rig.every = usually
+	if err := c.rig.save(); err != nil {
+		c.tally.fail("lull: " + err.Error())
+	}
+	c.rest(ctx, "the lull", base)
+}
+
+// hurried tells whether lbd polls as often as in the lull.
+func (r *rig) hurried() bool {
+	_, page, err := r.get("http://" + r.admin + "/config")
+	return err == nil && strings.Contains(page, fmt.Sprintf(`"metrics_poll_interval": "%v"`, often))
 }
 
 // indexPages are the pages of the index of prompt prefixes (balancer/prefix,

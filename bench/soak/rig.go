@@ -51,7 +51,12 @@ type rig struct {
 	config  string
 	setting string // lines that change from reload to reload
 	absent  map[int]bool
+	every   time.Duration // polls and probes
 }
+
+// usually is how often replicas are polled and probed: a short interval, so that
+// minutes hold many ejections.
+const usually = 250 * time.Millisecond
 
 // newRig starts everything and waits until all replicas are in service.
 func newRig(ctx context.Context, o options, dir string) (r *rig, err error) {
@@ -60,7 +65,7 @@ func newRig(ctx context.Context, o options, dir string) (r *rig, err error) {
 		return nil, err
 	}
 	at := func(i int) string { return fmt.Sprintf("127.0.0.1:%d", base+i) }
-	r = &rig{o: o, dir: dir, addr: at(0), admin: at(1), config: filepath.Join(dir, "lbd.yml"), absent: make(map[int]bool),
+	r = &rig{o: o, dir: dir, addr: at(0), admin: at(1), config: filepath.Join(dir, "lbd.yml"), absent: make(map[int]bool), every: usually,
 		http: &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}}
 	defer func() {
 		if err != nil {
@@ -135,14 +140,13 @@ func (r *rig) save() error {
 			urls = append(urls, "http://"+s.addr)
 		}
 	}
-	// Short intervals, so that minutes hold many ejections; the timeouts leave a
-	// machine that is busy with other things five seconds.
+	// The timeouts leave a machine that is busy with other things five seconds.
 	return os.WriteFile(r.config, []byte(fmt.Sprintf(`listen: %q
 admin_listen: %q
 endpoints: [%s]
-metrics_poll_interval: 250ms
+metrics_poll_interval: %v
 models_poll_interval: 500ms
-health_interval: 250ms
+health_interval: %v
 health_timeout: 2s
 ejection_time: 500ms
 max_ejection_time: 2s
@@ -156,7 +160,7 @@ affinity_entries: 1000
 models:
   - name: %s
     strategy: least-cost
-%s`, r.addr, r.admin, strings.Join(urls, ", "), pinned, r.setting)), 0o644)
+%s`, r.addr, r.admin, strings.Join(urls, ", "), r.every, r.every, pinned, r.setting)), 0o644)
 }
 
 // reload has lbd read the configuration and waits until it shows.

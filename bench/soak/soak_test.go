@@ -26,7 +26,7 @@ func TestSmoke(t *testing.T) {
 		t.Fatal(err)
 	}
 	var out bytes.Buffer
-	err := run(t.Context(), []string{"-duration", "8s", "-clients", "8", "-lbd", lbd, "-o", dir, "-fill", "500", "-heap", "100000", "-growth", "10", "-port", "26200"}, &out)
+	err := run(t.Context(), []string{"-duration", "8s", "-clients", "8", "-lbd", lbd, "-o", dir, "-fill", "500", "-lull", "1s", "-heap", "100000", "-growth", "10", "-port", "26200"}, &out)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out.String())
 	}
@@ -41,7 +41,7 @@ func TestSmoke(t *testing.T) {
 	if r.Requests < 20 || len(r.Acts) == 0 || len(r.Samples) == 0 || r.Outcomes["streams"] == 0 {
 		t.Errorf("%d requests, disturbances %v, %d samples, outcomes %v", r.Requests, r.Acts, len(r.Samples), r.Outcomes)
 	}
-	if len(r.Rests) != quarters || r.Rests[3].Heap.Sites[index] != 64<<20 {
+	if len(r.Rests) != quarters+1 || r.Rests[3].Heap.Sites[index] != 64<<20 {
 		t.Errorf("%d rests; the heap is known by %v, want the index in it", len(r.Rests), r.Rests)
 	}
 	if left := processes(t, lbd); len(left) > 0 {
