@@ -114,7 +114,12 @@ func (p *proxied) rejected(reason string) string {
 // answers them one after the other: what comes to the replica is the order.
 func (p *proxied) behind(g *gate, senders ...[]string) string {
 	p.t.Helper()
-	first := p.sendNamed("first")
+	return p.behindFirst(g, p.sendNamed("first"), senders...)
+}
+
+// behindFirst is behind with a first request of the caller's.
+func (p *proxied) behindFirst(g *gate, first *wire, senders ...[]string) string {
+	p.t.Helper()
 	p.until("the first one runs", func() bool { return g.count() == 1 })
 	wires := []*wire{first}
 	for i, s := range senders {
@@ -155,27 +160,10 @@ func TestAdmissionByKeyAndPriority(t *testing.T) {
 	p := lbd(t, []string{g.url()}, "admission-max-in-flight", "1", "api-keys-file", file, "metrics-access", "open",
 		"admission-client-header", "X-Client", "admission-priority-header", "X-Priority", "admission-priorities", "bob=low")
 	alice, bob := "Authorization: Bearer "+aliceKey, "Authorization: Bearer "+bobKey
-	first := p.dial()
-	first.sendPost("/v1/chat/completions", named("first"), alice)
-	p.until("it runs", func() bool { return g.count() == 1 })
-	wires := []*wire{first}
-	for i, s := range [][]string{
-		{"b1", bob}, {"b2", bob, "X-Priority: high", "X-Client: x"}, {"a1", alice, "X-Client: y"},
-		{"a2", alice, "X-Priority: low"}, {"a3", alice, "X-Priority: high"}, {"a4", alice, "X-Priority: nonsense"},
-	} {
-		wires = append(wires, p.sendNamed(s[0], s[1:]...))
-		p.waits(i + 1)
-	}
-	for i := range wires {
-		p.until("the next one runs", func() bool { return g.count() == i+1 })
-		g.answer()
-	}
-	for _, w := range wires {
-		if a := w.answer("POST"); a.StatusCode != 200 {
-			t.Errorf("%s: %s", a.Status, a.body)
-		}
-	}
-	if got, want := g.came(), "first a3 a1 a4 b1 a2 b2"; got != want {
+	got := p.behindFirst(g, p.sendNamed("first", alice),
+		[]string{"b1", bob}, []string{"b2", bob, "X-Priority: high", "X-Client: x"}, []string{"a1", alice, "X-Client: y"},
+		[]string{"a2", alice, "X-Priority: low"}, []string{"a3", alice, "X-Priority: high"}, []string{"a4", alice, "X-Priority: nonsense"})
+	if want := "a3 a1 a4 b1 a2 b2"; got != want {
 		t.Errorf("order %q; want %q", got, want)
 	}
 }

@@ -2,7 +2,6 @@ package daemon_test
 
 import (
 	"io"
-	"os"
 	"strconv"
 	"strings"
 	"testing"
@@ -16,30 +15,16 @@ type hostile struct {
 
 func answers(t *testing.T) (all []hostile) {
 	t.Helper()
-	text, err := os.ReadFile("../../../../proxy/internal/relay/testdata/answers.txt")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, line := range strings.Split(string(text), "\n") {
-		part := strings.SplitN(line, " | ", 3)
-		if len(part) != 3 || line[0] == '#' {
-			continue
-		}
-		h := hostile{name: part[0]}
-		for _, w := range quotedWords(t, part[1]) {
+	for _, e := range examples(t, "relay/testdata/answers.txt", 150) {
+		h := hostile{name: e.name, in: e.bytes}
+		for _, w := range e.outcome {
 			if w.quoted {
 				h.body = w.text
 			} else {
 				h.outcome = w.text
 			}
 		}
-		for _, w := range quotedWords(t, part[2]) {
-			h.in += w.text
-		}
 		all = append(all, h)
-	}
-	if len(all) < 150 {
-		t.Fatalf("%d examples", len(all))
 	}
 	return all
 }

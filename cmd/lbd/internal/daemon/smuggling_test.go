@@ -24,31 +24,46 @@ type smuggled struct {
 
 func corpus(t *testing.T) (all []smuggled) {
 	t.Helper()
-	text, err := os.ReadFile("../../../../proxy/internal/inbound/testdata/requests.txt")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, line := range strings.Split(string(text), "\n") {
-		part := strings.SplitN(line, " | ", 3)
-		if len(part) != 3 || line[0] == '#' {
-			continue
-		}
-		s := smuggled{name: part[0]}
-		for _, w := range quotedWords(t, part[1]) {
+	for _, e := range examples(t, "inbound/testdata/requests.txt", 300) {
+		s := smuggled{name: e.name, in: e.bytes}
+		for _, w := range e.outcome {
 			if w.quoted {
 				s.bodies++
 			} else {
 				s.err = true
 			}
 		}
+		all = append(all, s)
+	}
+	return all
+}
+
+// example is a line of a corpus: what is sent, and what becomes of it.
+type example struct {
+	name    string
+	outcome []quotedWord
+	bytes   string
+}
+
+// examples reads a corpus of proxy/internal, of which there must be so many lines.
+func examples(t *testing.T, file string, least int) (all []example) {
+	t.Helper()
+	text, err := os.ReadFile("../../../../proxy/internal/" + file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.SplitSeq(string(text), "\n") {
+		part := strings.SplitN(line, " | ", 3)
+		if len(part) != 3 || line[0] == '#' {
+			continue
+		}
 		var in strings.Builder
 		for _, w := range quotedWords(t, part[2]) {
 			in.WriteString(w.text)
 		}
-		s.in = in.String()
-		all = append(all, s)
+		all = append(all, example{part[0], quotedWords(t, part[1]), in.String()})
 	}
-	if len(all) < 300 {
+	if len(all) < least {
 		t.Fatalf("%d examples", len(all))
 	}
 	return all
