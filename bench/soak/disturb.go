@@ -87,7 +87,7 @@ var simFaults = []struct {
 	{"broken_metrics", `{"broken_metrics":{}}`},
 	{"stuck_gauges", `{"stuck_gauges":{}}`},
 	{"disable_log_stats", `{"disable_log_stats":{}}`},
-	{"close_idle_now", `{"close_idle_now":{}}`},
+	{idleClosed, `{"close_idle_now":{}}`},
 }
 
 // draw decides on an act.
@@ -108,6 +108,9 @@ func (d *disturber) draw() act {
 		events := 1 + d.rng.IntN(6)
 		if slices.Contains([]byte(f.json), '%') {
 			a.faults = fmt.Sprintf(f.json, events)
+		}
+		if f.kind == idleClosed {
+			a.lasts = 0 // it is done when the replica has answered
 		}
 	}
 	return a

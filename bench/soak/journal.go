@@ -14,6 +14,11 @@ const (
 	restarted kind = "restarted as another model"
 	drained   kind = "drained"
 	removed   kind = "removed by a reload"
+
+	// A request that reaches a connection as it is closed is answered with a reset.
+	// That looks as if it had run, so it goes to no other replica (Arrived in
+	// proxy/internal/sock).
+	idleClosed kind = "close_idle_now"
 )
 
 // window is how long a replica was disturbed. It begins before the act and ends
@@ -99,7 +104,7 @@ const (
 // could have asked another one; wrong and noAnswer nothing explains.
 var causes = map[cause][]kind{
 	cut:          {killed, restarted, "hang_stream", "reset_stream", "truncate_stream", "bad_chunks", "bad_length"},
-	closed:       {killed, restarted, "reset_before", "reset_stream", "truncate_stream"},
+	closed:       {killed, restarted, idleClosed, "reset_before", "reset_stream", "truncate_stream"},
 	notHTTP:      {"bad_head"},
 	brokenOff:    {killed, restarted, "reset_stream", "truncate_stream", "bad_length"},
 	malformed:    {"bad_chunks"},
@@ -111,7 +116,7 @@ var causes = map[cause][]kind{
 }
 
 // lookedPast are disturbances that are no reason to keep away from a replica.
-var lookedPast = []kind{"slow", "no_metrics", "broken_metrics", "stuck_gauges", "disable_log_stats", "lost_done", "stream_error", "close_idle_now"}
+var lookedPast = []kind{"slow", "no_metrics", "broken_metrics", "stuck_gauges", "disable_log_stats", "lost_done", "stream_error", idleClosed}
 
 // fault is an error a client saw.
 type fault struct {

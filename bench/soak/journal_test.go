@@ -24,6 +24,7 @@ func TestExplain(t *testing.T) {
 		do(1, "slow", 32, 33)
 		do(0, killed, 50, 51)
 		do(1, drained, 52, 53)
+		do(1, idleClosed, 80, 80.01)
 		do(2, restarted, 100, 101)
 		j.begin(2, "hang") // still lasts at 102
 		time.Sleep(time.Until(at(120)))
@@ -51,6 +52,8 @@ func TestExplain(t *testing.T) {
 			{noReplica, "", "m", 60, 61, ""},         // long after
 			{noReplica, "", "n", 100.5, 100.6, all},  // its only one
 			{noModel, "", "gone", 1, 2, all},         // nobody serves it
+			{closed, "b:1", "m", 79, 80.5, "close_idle_now"},
+			{closed, "b:1", "m", 80.1, 81, ""}, // on a connection made since
 			{foreignModel, "c:1", "n", 100, 101, "restarted as another model"},
 			{timedOut, "c:1", "n", 119, 120, "hang"}, // lasts
 		} {
