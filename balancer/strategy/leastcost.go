@@ -245,6 +245,7 @@ type costSight struct {
 	// Of the request: what is not cached there. And what a decode step takes.
 	uncached, cycle float64
 	penalty         float64 // ms
+	weight          float64 // see costState
 
 	st      *costState
 	load    ownLoad // as it was when the rest was made of it
@@ -279,7 +280,9 @@ func (p *leastCost) look(w *workspace, q *balancer.Request, candidates []*balanc
 			st = v.states[i]
 		}
 		s := &w.sights[i]
-		p.see(s, st, r, w)
+		if !s.current(st, r, &w.asked) {
+			p.see(s, st, r, &w.asked)
+		}
 		all = all && s.told
 	}
 	if !all {
@@ -317,37 +320,36 @@ func suppose(w *workspace, candidates []*balancer.Replica) {
 	}
 }
 
-// see fills one sight but for what is the request's. What neither the state nor the
-// own load has changed since the pick before is as it was.
-func (p *leastCost) see(s *costSight, st *costState, r *balancer.Replica, w *workspace) {
-	a := &w.asked
-	if st.unseen.earliest.Load() != 0 && a.now != 0 {
+// current says that the sight is as the pick before has left it: neither the state
+// nor the own load has changed since.
+func (s *costSight) current(st *costState, r *balancer.Replica, a *asked) bool {
+	return s.st == st && s.changes == st.changes.Load() && s.edition == a.edition && !st.unseen.due(a.now) &&
+		r.Polled() == st.polled.Load() && r.InFlight() == s.load.requests && r.PrefillTokens() == s.load.prefill &&
+		r.PrefillPairs() == s.load.pairs && r.Resident() == s.load.resident && r.Neighbours() == nil
+}
+
+// see fills one sight, but for what survey does.
+func (p *leastCost) see(s *costSight, st *costState, r *balancer.Replica, a *asked) {
+	if st.unseen.due(a.now) {
 		st.unseen.expire(a.now)
 	}
 	if polled := r.Polled(); st.polled.Load() != polled {
 		p.observe(st, r, polled)
 	}
-	fresh := s.edition != a.edition
 	if n := st.changes.Load(); s.changes != n || s.st != st {
 		p.seeState(s, st)
-		s.st, s.changes, fresh = st, n, true
+		s.st, s.changes = st, n
 	}
-	is := ownLoad{r.InFlight(), r.PrefillTokens(), r.PrefillPairs(), r.Resident()}
-	if on := r.Neighbours(); fresh || on != nil || is != s.load {
-		s.load, s.edition = is, a.edition
-		p.seeLoad(s, r, on, a)
-	}
-	if s.capacity > 0 && s.told {
-		s.occupied = st.memory.held(r)
-	}
-	s.silentFirst, s.silentEnd = st.firsts.lasts(a.now), st.ends.lasts(a.now)
+	s.load = ownLoad{r.InFlight(), r.PrefillTokens(), r.PrefillPairs(), r.Resident()}
+	s.edition = a.edition
+	p.seeLoad(s, r, a)
 }
 
 // ownLoad is what the requests that this lbd has at a replica add up to.
 type ownLoad struct{ requests, prefill, pairs, resident int64 }
 
 // seeLoad makes of own load, of others' and of the neighbours' what is priced.
-func (p *leastCost) seeLoad(s *costSight, r *balancer.Replica, on []*balancer.Replica, a *asked) {
+func (p *leastCost) seeLoad(s *costSight, r *balancer.Replica, a *asked) {
 	s.own = float64(s.load.requests)
 	s.requests, s.tokens, s.pairs, s.resident = s.own, float64(s.load.prefill), float64(s.load.pairs), float64(s.load.resident)
 	if s.foreign != 0 {
@@ -355,7 +357,7 @@ func (p *leastCost) seeLoad(s *costSight, r *balancer.Replica, on []*balancer.Re
 	}
 	s.occupied = s.resident
 	s.devicePrefill, s.deviceRequests, s.deviceStep = 0, 0, 0
-	if on != nil {
+	if on := r.Neighbours(); on != nil {
 		p.seeDevice(s, r, on)
 		s.changes = 0 // nobody tells when the neighbours' load changes, or that they are gone
 	}
@@ -375,7 +377,7 @@ func (p *leastCost) seeState(s *costSight, st *costState) {
 	c := &p.prior
 	s.overhead, s.token, s.pair = c.Overhead*st.prefill[0].load(), c.PerToken*st.prefill[1].load(), c.PerPair*st.prefill[2].load()
 	s.step, s.sequence, s.held = c.Step*st.decode[0].load(), c.PerSequence*st.decode[1].load(), c.PerResident*st.decode[2].load()
-	s.trust, s.unsure, s.place = st.trust.load(), st.unsure.load(), st.place
+	s.trust, s.unsure, s.weight, s.place = st.trust.load(), st.unsure.load(), st.weight.load(), st.place
 	said := st.gauges.said.Load()
 	s.told, s.full, s.capacity, s.foreign = said&saidLoad != 0, said&saidFull != 0, 0, 0
 	if said != 0 {

@@ -18,6 +18,7 @@ func BenchmarkLeastCost(b *testing.B) {
 				if size > 0 {
 					q.Prompt = words(size, 1)
 				}
+				p.Pick(q, rs) // a fleet that is known, with no slow start
 				for i := 0; i < n; i += 3 {
 					res := p.Place(q, rs[i:i+1])
 					res.FirstToken(msec(0))
@@ -29,6 +30,36 @@ func BenchmarkLeastCost(b *testing.B) {
 				}
 			})
 		}
+	}
+}
+
+// BenchmarkLeastCostPlace is a pick with its reservation, of a fleet that is busy: each replica has 8 requests, a queue in a
+// poll and a KV cache, and one of the requests shows its first token, another one ends before every pick.
+func BenchmarkLeastCostPlace(b *testing.B) {
+	for _, n := range []int{8, 64} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			p, rs := newLeastCost(Options{}).(*leastCost), replicas(b, even(n)...)
+			q := &balancer.Request{Model: "m", Stream: true, Now: msec(0)}
+			open := make([]balancer.Reservation, 8*n)
+			for i := range open {
+				open[i] = p.Place(q, rs)
+			}
+			for i, r := range rs {
+				r.EndPoll(r.BeginPoll(), balancer.Sample{
+					Waiting: balancer.Known(float64(i % 2)), Running: balancer.Known(8),
+					KVUsage: balancer.Known(0.3), KVTokens: balancer.Known(400_000),
+				}, msec(0))
+			}
+			i := 0
+			b.ReportAllocs()
+			for b.Loop() {
+				q.Now = q.Now.Add(msec(5).Sub(msec(0)))
+				open[(i+4*n)%len(open)].FirstToken(q.Now)
+				open[i%len(open)].End(balancer.Finished, q.Now)
+				open[i%len(open)] = p.Place(q, rs)
+				i++
+			}
+		})
 	}
 }
 

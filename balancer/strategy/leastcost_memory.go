@@ -23,6 +23,11 @@ type memory struct {
 // own is what own requests hold that nobody shares with them, in tokens.
 func (m *memory) own(r *balancer.Replica) int64 { return max(r.Resident()-m.shared.Load(), 0) }
 
+// heldWith is held, with so many tokens of own requests.
+func (m *memory) heldWith(resident int64) float64 {
+	return max(float64(max(resident-m.shared.Load(), 0))+m.beyond.load(), 0)
+}
+
 // poll compares with the gauge. Prefill that has not ended is held or not: the
 // gauge cannot be off by that. It is not smoothed: what it shows is there.
 func (m *memory) poll(r *balancer.Replica, p *balancer.Polled) {
@@ -37,7 +42,7 @@ func (m *memory) poll(r *balancer.Replica, p *balancer.Polled) {
 
 // held is what is in use now, in tokens.
 func (m *memory) held(r *balancer.Replica) float64 {
-	return max(float64(m.own(r))+m.beyond.load(), 0)
+	return m.heldWith(r.Resident())
 }
 
 // What a replica keeps of prompts, in tokens, where nobody tells: kvcached's

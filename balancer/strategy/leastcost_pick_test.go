@@ -3,7 +3,9 @@ package strategy
 import (
 	"fmt"
 	"math/rand/v2"
+	"sync"
 	"testing"
+	"unsafe"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -115,5 +117,46 @@ func (f *costFleet) poll(r *balancer.Replica) {
 			Waiting: known(busy * float64(f.rng.IntN(4))), Running: known(busy * float64(f.rng.IntN(20))),
 			KVUsage: known(f.rng.Float64()), KVTokens: known(200_000),
 		}, msec(f.now))
+	}
+}
+
+// What every pick reads of a replica's state is one cache line, as far as the allocator keeps to them.
+func TestPicksReadOneLine(t *testing.T) {
+	var st costState
+	from, to := unsafe.Offsetof(st.changes), unsafe.Offsetof(st.unseen)+unsafe.Offsetof(st.unseen.earliest)
+	if from%64 != 0 || to/64 != from/64 || unsafe.Sizeof(st)%64 != 0 {
+		t.Errorf("bytes %d to %d of %d", from, to+8, unsafe.Sizeof(st))
+	}
+}
+
+// Picks, requests, polls and explanations at once, with -race: everything that was reserved is given back.
+func TestPicksAtOnce(t *testing.T) {
+	p, rs := newLeastCost(Options{}).(*leastCost), polledEvenly(t, 16)
+	var all sync.WaitGroup
+	for g := range uint64(4) {
+		all.Go(func() {
+			rng := rand.New(rand.NewPCG(g, 1))
+			for i := range 300 {
+				now := msec(float64(10 * i))
+				q := &balancer.Request{Model: "m", Prompt: words(300+rng.IntN(5000), rng.Uint64N(5)), Stream: i%3 > 0, Now: now}
+				v := p.Place(q, rs)
+				p.Pick(q, rs[:1+rng.IntN(len(rs))])
+				v.FirstToken(now.Add(msec(20).Sub(msec(0))))
+				v.Tokens(16, now.Add(msec(90).Sub(msec(0))))
+				v.End(balancer.Ending(rng.IntN(3)), now.Add(msec(100).Sub(msec(0))))
+			}
+		})
+	}
+	all.Go(func() {
+		for i := range 200 {
+			pollAt(rs[i%len(rs)], msec(float64(i)), float64(i%3), float64(i%7))
+			p.Explain(&balancer.Request{Now: msec(float64(i))}, rs)
+		}
+	})
+	all.Wait()
+	for _, r := range rs {
+		if n := r.InFlight() + r.PrefillTokens() + r.PrefillPairs() + r.Resident(); n != 0 {
+			t.Errorf("%s is left with %d", r.ID, n)
+		}
 	}
 }

@@ -44,6 +44,8 @@ func (p *leastCost) survey(w *workspace) {
 	depth, cached := 0, 0.0 // of the candidate before: many have as much
 	for i := range w.sights {
 		s := &w.sights[i]
+		st := s.st
+		s.silentFirst, s.silentEnd = st.firsts.lasts(a.now), st.ends.lasts(a.now)
 		if p.opt.Progress {
 			s.progress(a.now)
 		}
@@ -58,10 +60,13 @@ func (p *leastCost) survey(w *workspace) {
 		f.requests += s.requests
 		prefill += s.left * s.trust
 		if s.capacity > 0 {
+			if s.told {
+				s.occupied = st.memory.heldWith(s.load.resident)
+			}
 			fill += s.occupied / s.capacity
 			holders++
 		}
-		if s.penalty = 0; s.full || s.st.dear.Load() {
+		if s.penalty = 0; s.full || st.dear.Load() {
 			s.penalty = s.punish(a.now)
 		}
 	}
@@ -246,7 +251,7 @@ func (s *costSight) perWeight() float64 {
 	if others := s.requests - s.own - gaugeError; others > 0 {
 		n += others
 	}
-	return (n + 1) / s.st.weight.load()
+	return (n + 1) / s.weight
 }
 
 // gaugeError is requests: what comes and goes while a poll is under way looks like

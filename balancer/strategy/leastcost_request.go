@@ -333,9 +333,9 @@ const lengthBuckets = 20
 // were sent, which is nearly that of their expiry: a replica works first come,
 // first served.
 type expiries struct {
+	earliest   atomic.Int64 // expiry of the head; 0 is none
 	mu         sync.Mutex
 	head, tail *costTicket
-	earliest   atomic.Int64 // expiry of the head; 0 is none
 }
 
 func (x *expiries) add(t *costTicket) {
@@ -351,10 +351,15 @@ func (x *expiries) add(t *costTicket) {
 	x.tail = t
 }
 
+// due says whether there is something to expire.
+func (x *expiries) due(now int64) bool {
+	at := x.earliest.Load()
+	return at != 0 && now >= at
+}
+
 // expire ends prefills that are due, unless somebody else does it now.
 func (x *expiries) expire(now int64) {
-	at := x.earliest.Load()
-	if at == 0 || now < at || !x.mu.TryLock() {
+	if !x.mu.TryLock() {
 		return
 	}
 	defer x.mu.Unlock()

@@ -15,28 +15,29 @@ import (
 // costState is what least-cost keeps of one replica for one model. It outlives
 // snapshots, reloads and ejections.
 type costState struct {
-	// What a pick reads when it has changed: how fast the replica is,
-	learner
+	// What a pick reads when it has changed: what the last poll said, and how fast the
+	// replica is.
+	gauges gauges
 	// trust is observed over predicted time to first token, a fast correction
 	// beside the slow coefficients.
 	trust number
 	// unsure is how far off, relative to it, a first token may be as predicted.
 	unsure number
-	gauges gauges // and what the last poll said.
+	weight number        // relative to the mean of the model's
+	owner  *prefix.Owner // nil when there are too many replicas
+	place  int32         // in prefix.Depths; 0 is nobody's
+	learner
 
-	// What every pick reads.
+	// What every pick reads, from learner.changes to unseen.earliest, is one cache line.
 	polled       atomic.Pointer[balancer.Polled] // the last one that was looked at
-	dear         atomic.Bool                     // there is a penalty, or a slow start
 	firsts, ends silence
+	dear         atomic.Bool // there is a penalty, or a slow start
 	unseen       expiries
-	weight       number // relative to the mean of the model's
 
-	place int32 // in prefix.Depths; 0 is nobody's
 	// since is when the prefill under way began, Unix nanoseconds; 0 is unknown.
 	since atomic.Int64
 
-	id    string
-	owner *prefix.Owner // nil when there are too many replicas
+	id string
 	// done is the prefill that own first tokens have ended, in ms: what decode
 	// steps in between were stretched by.
 	done number
@@ -57,7 +58,7 @@ type costState struct {
 	memory    memory
 	hits      hitCheck
 	regressed regressions
-	_         [64]byte
+	_         [40]byte // a multiple of cache lines
 }
 
 // costView is the candidates of a snapshot beside what is kept of them.
