@@ -24,7 +24,11 @@
 // overwritten, that much counts as missing, and a first block that nobody has any
 // more may be missed once. Reading every block, until two in a row are missing, took
 // two to four times as long and knew 5 to 13 % less where the table was too small
-// (TestHalvingWithHoles).
+// (TestHalvingWithHoles): 26.9 µs before and 7.7 now where 64 owners have the start of
+// a prompt of 44 blocks, 14.6 and 3.8 with 16, 9.9 and 3.2 with 4, medians of 6 runs
+// on a busy machine, ±40 %. An insert of as many takes 5.9 µs then, 4.0 on a calmer
+// one. Touching all lines first, so that the processor fetches them at once, made
+// inserts slower by half.
 //
 // # What is seen as the same prefix
 //
