@@ -60,11 +60,12 @@ type Conn struct {
 	ask      askState
 
 	client *Conn  // whose request this connection to a replica carries
-	holds  bool   // a write that would wait keeps the bytes instead
+	turn   *Turn  // that a write belongs to: it does not wait, but keeps bytes
 	held   []byte // such bytes
 
-	ended            bool // a read has seen the peer's FIN
-	rdFault, wrFault bool // a system call failed: a reset, a timeout
+	late             error // of a read by a loop, told by the next one
+	ended            bool  // a read has seen the peer's FIN
+	rdFault, wrFault bool  // a system call failed: a reset, a timeout
 
 	due   time.Time // when a read that waits fails; zero: what armed says
 	armed time.Time // what the runtime's timer is set to
@@ -239,8 +240,8 @@ func (c *Conn) Write(p []byte) (int, error) {
 }
 
 func (c *Conn) writePlain(p []byte) (int, error) {
-	if c.holds {
-		return c.writeOrHold(p)
+	if c.turn != nil {
+		return c.hold(p)
 	}
 	if len(c.held) > 0 {
 		if err := c.flushHeld(); err != nil {
@@ -283,11 +284,19 @@ func (c *Conn) armStall() error {
 }
 
 func (c *Conn) readReady(fd uintptr) bool {
+	if c.late != nil {
+		c.rd.err, c.late = c.late, nil
+		return true
+	}
 	c.rd.n, c.rd.err = rawRead(fd, c.rd.p)
 	return c.rd.err != syscall.EAGAIN
 }
 
 func (c *Conn) borrowReady(fd uintptr) bool {
+	if c.late != nil {
+		c.rd.err, c.late = c.late, nil
+		return true
+	}
 	b := GetBuf()
 	c.rd.n, c.rd.err = rawRead(fd, b.B[:])
 	if c.rd.err == syscall.EAGAIN {

@@ -15,9 +15,10 @@ import (
 // Invariant: who takes the gate out of a waiting state, by compare and swap, and
 // nobody else, wakes who waits, once.
 type gate struct {
-	state atomic.Uint32
-	flags atomic.Uint32
-	wake  chan struct{} // made by the first who waits
+	state  atomic.Uint32
+	flags  atomic.Uint32
+	wake   chan struct{} // made by the first who waits
+	reader Reader        // set by who rests the connection
 
 	mu    sync.Mutex // of the deadline
 	due   time.Time
@@ -32,6 +33,7 @@ const (
 	gatePumped         // a goroutine waits, and the loop is to carry what comes
 	gateBusy           // the loop carries
 	gateParked         // nobody waits: a function is to be called
+	gateResting        // nobody waits: the loop is to read for reader
 )
 
 // Flags of a gate.
@@ -96,6 +98,21 @@ func (g *gate) over() error {
 	return net.ErrClosed
 }
 
+// rest begins a wait that r is told the end of. It returns false when something has
+// happened since begin.
+func (g *gate) rest(r Reader) bool {
+	g.reader = r
+	for !g.state.CompareAndSwap(gateIdle, gateResting) {
+		if g.state.CompareAndSwap(gateReady, gateIdle) {
+			return false
+		}
+	}
+	if g.hopeless() { // since when nobody could wake
+		g.unblock()
+	}
+	return true
+}
+
 // told is what a gate wants the loop to do.
 type told uint8
 
@@ -104,6 +121,7 @@ const (
 	woke         // a goroutine goes on
 	carry        // and then carried
 	call         // the parked connection's function
+	take         // what is there is to be read, for reader
 )
 
 // tell says that there is something to try. It is for the loop.
@@ -126,6 +144,10 @@ func (g *gate) tell() told {
 		case gateParked:
 			if g.state.CompareAndSwap(s, gateIdle) {
 				return call
+			}
+		case gateResting:
+			if g.state.CompareAndSwap(s, gateIdle) {
+				return take
 			}
 		default:
 			return nothing
@@ -150,13 +172,18 @@ func (g *gate) carried(more bool) {
 func (g *gate) unblock() {
 	for {
 		s := g.state.Load()
-		if s != gateWaiting && s != gatePumped {
+		if s != gateWaiting && s != gatePumped && s != gateResting {
 			return // who is about to wait looks at the flags, as does carried
 		}
-		if g.state.CompareAndSwap(s, gateIdle) {
-			g.wake <- struct{}{}
-			return
+		if !g.state.CompareAndSwap(s, gateIdle) {
+			continue
 		}
+		if s == gateResting {
+			g.reader.Ended()
+		} else {
+			g.wake <- struct{}{}
+		}
+		return
 	}
 }
 

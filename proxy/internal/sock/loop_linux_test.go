@@ -73,7 +73,7 @@ func TestLoopCarriesBytes(t *testing.T) {
 	}()
 	var looped, own, n int
 	err := up.Pump(func(p []byte) bool {
-		if client.holds {
+		if client.turn != nil {
 			looped++
 		} else {
 			own++

@@ -149,7 +149,7 @@ func (s *polled) Close() error {
 
 // happened takes an event of the loop: departures first, so that who reads then
 // knows of them. It reports whether a goroutine goes on.
-func (s *polled) happened(events uint32, buf []byte) (others bool) {
+func (s *polled) happened(events uint32, t *Turn) (others bool) {
 	const gone = unix.EPOLLRDHUP | unix.EPOLLHUP | unix.EPOLLERR
 	if events&gone != 0 {
 		s.conn.hangup()
@@ -159,12 +159,12 @@ func (s *polled) happened(events uint32, buf []byte) (others bool) {
 		case woke:
 			others = true
 		case carry:
-			more := s.conn.carry(buf)
-			s.rd.carried(more)
-			others = !more
+			t.pump(s)
 		case call:
 			s.conn.call()
 			others = true
+		case take:
+			t.take(s)
 		}
 	}
 	if events&(unix.EPOLLOUT|unix.EPOLLHUP|unix.EPOLLERR) != 0 && s.wr.tell() == woke {

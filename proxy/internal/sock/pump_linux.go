@@ -57,6 +57,11 @@ const (
 // step reads once.
 func (c *Conn) step(fd uintptr, p []byte) stepped {
 	c.rd.n, c.rd.err = rawRead(fd, p)
+	return c.judge(p)
+}
+
+// judge hands on what a read into p brought.
+func (c *Conn) judge(p []byte) stepped {
 	switch {
 	case c.rd.err == syscall.EAGAIN:
 		return drained
@@ -86,20 +91,30 @@ func (c *Conn) drain(fd uintptr) bool {
 	}
 }
 
-// carry is a loop's part: one read, of which the client takes what it takes at once.
-// It returns false when the goroutine has to go on.
-func (c *Conn) carry(buf []byte) (more bool) {
+// carry is a loop's part, for what it has read into b. It reports whether that was all
+// there is. What the client is to get is written later in the turn.
+func (c *Conn) carry(t *Turn, b *Buf) (all bool) {
 	client := c.client
-	client.holds = true
+	client.turn, t.buf = t, b
 	defer func() {
-		client.holds = false
+		client.turn = nil
 		if v := recover(); v != nil {
-			c.flow.panic, c.flow.stack, more = v, debug.Stack(), false
+			c.flow.panic, c.flow.stack, all = v, debug.Stack(), false
 		}
 	}()
-	s := c.step(uintptr(c.TCPConn.(*polled).fd), buf)
+	s := c.judge(b.B[:])
 	c.flow.over = s == over
-	return s == drained && len(client.held) == 0
+	return s == drained
+}
+
+// hold has p written when the turn gets to it, or now where it will not last till then.
+func (c *Conn) hold(p []byte) (int, error) {
+	if t := c.turn; t.stays(p) {
+		t.parts = append(t.parts, part{c, p})
+		return len(p), nil
+	}
+	c.turn.writeParts() // what comes before
+	return c.writeOrHold(p)
 }
 
 // writeOrHold writes what the peer takes at once and keeps the rest.
@@ -108,24 +123,16 @@ func (c *Conn) writeOrHold(p []byte) (int, error) {
 		c.held = append(c.held, p...)
 		return len(p), nil
 	}
-	s := c.TCPConn.(*polled)
-	if !s.use() {
-		return 0, net.ErrClosed
-	}
-	defer s.unuse()
 	for n := 0; n < len(p); {
-		m, err := rawWrite(uintptr(s.fd), p[n:])
-		switch err {
-		case nil:
-			n += m
-			c.written.Add(int64(m))
-		case syscall.EAGAIN:
-			c.held = append(c.held, p[n:]...)
-			return len(p), nil
-		default:
-			c.wrFault = c.wrFault || err != syscall.EPIPE
+		m, err := c.writeNow(p[n:])
+		if err != nil {
 			return n, err
 		}
+		if m == 0 {
+			c.held = append(c.held, p[n:]...)
+			return len(p), nil
+		}
+		n += m
 	}
 	return len(p), nil
 }

@@ -139,6 +139,13 @@ func (c *Conn) Ask(p []byte, quiet bool, written func() error) (sent int, sendEr
 	return a.n, nil, b, n, err
 }
 
+// AskOn ends what Turn.Ask began: n bytes of p were written, and err is why no more were, if it
+// is not that there was no room. What it returns is as of Ask.
+func (c *Conn) AskOn(p []byte, n int, err error) (sendErr error, b *Buf, m int, readErr error) {
+	_, sendErr, b, m, readErr = c.askSlowly(p, n, n == 0, err, nil)
+	return sendErr, b, m, readErr
+}
+
 // askSlowly goes on with ordinary calls after n bytes of p. An early expiry of the
 // deadline comes here as well: the poller does not even call then, so quiet is still
 // to be made sure of.

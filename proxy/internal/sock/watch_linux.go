@@ -120,24 +120,26 @@ func (l *loop) run() {
 		events  [batch]unix.EpollEvent
 		sockets [batch]*polled
 		n       int
+		turn    Turn
 	)
-	buf := new(Buf)
+	defer turn.end()
 	look := func(fd uintptr) bool {
 		n = epollNow(fd, events[:])
-		return n != 0
+		return n != 0 || len(turn.again) > 0
 	}
 	for {
 		if err := l.raw.Read(look); err != nil || n < 0 {
 			return // closed
 		}
 		l.find(events[:n], &sockets)
-		others := false
+		turn.others = false
 		for i, s := range sockets[:n] {
-			if s != nil && s.happened(events[i].Events, buf.B[:]) {
-				others = true
+			if s != nil && s.happened(events[i].Events, &turn) {
+				turn.others = true
 			}
 		}
-		if others {
+		turn.work()
+		if turn.others {
 			// They come first; with one processor they would else wait until nothing
 			// more happens.
 			runtime.Gosched()

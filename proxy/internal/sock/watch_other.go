@@ -67,8 +67,19 @@ func (c *Conn) unparked() bool { return false }
 
 func (c *Conn) carried() error { return c.raw.Read(c.pumpFn) }
 
-// writeOrHold is for loops, which there are none of.
-func (c *Conn) writeOrHold([]byte) (int, error) { panic("BUG: a loop without loops") }
+// hold is for loops, which there are none of.
+func (c *Conn) hold([]byte) (int, error) { panic("BUG: a loop without loops") }
 
 // AwaitReadable cannot be had on this system.
 func (c *Conn) AwaitReadable(func()) bool { return false }
+
+// Turn is for loops, which there are none of.
+type Turn struct{}
+
+func (t *Turn) Go(func())                  { panic("BUG: a loop without loops") }
+func (t *Turn) Send(*Conn, []byte, Sender) { panic("BUG: a loop without loops") }
+func (t *Turn) Ask(*Conn, []byte, Sender)  { panic("BUG: a loop without loops") }
+func (t *Turn) Await(*Conn, Reader)        { panic("BUG: a loop without loops") }
+
+// Rest cannot be had on this system.
+func (c *Conn) Rest(Reader) bool { return false }
