@@ -44,19 +44,23 @@ type Conn struct {
 	Owner any
 
 	req      Request
-	buf      *sock.Buf // what was read and is not used up; nil while nothing was
-	big      []byte    // in place of buf, for a head that outgrew it
-	from     int       // first byte not used up
-	to       int       // behind the last byte read
-	headSize int       // of the request
-	headEnd  int       // where its head ends
-	body     *content  // of a body that does not stand in buf
+	room     *fieldRoom // of req; nil while there is none
+	buf      *sock.Buf  // what was read and is not used up; nil while nothing was
+	big      []byte     // in place of buf, for a head that outgrew it
+	from     int        // first byte not used up
+	to       int        // behind the last byte read
+	headSize int        // of the request
+	headEnd  int        // where its head ends
+	body     *content   // of a body that does not stand in buf
 	chunks   relay.Body
 	pace     pace         // at which the request comes
 	blanks   int          // empty lines since the last request
 	held     int          // bytes of the server's larder
 	out      *Out         // an answer to be written
 	waitFn   func() error // wait, made once
+	serveFn  func()       // serve, made once
+	atOnce   bool         // reading must not wait
+	ready    bool         // a request has been read and is to be answered
 	begun    atomic.Bool  // a request has come
 	stays    atomic.Bool  // it cannot be parked
 	seat     seat         // of the server's room
@@ -91,6 +95,10 @@ func (c *Conn) bytes() []byte {
 
 // next reads the next request. The ends of waiting mean that none came.
 func (c *Conn) next() error {
+	if c.ready {
+		c.ready = false
+		return nil
+	}
 	for {
 		if c.from == c.to {
 			if err := c.await(); err != nil {
@@ -101,11 +109,16 @@ func (c *Conn) next() error {
 			return err
 		}
 		if err := c.inTime(c.srv.limits.Load()); err != errBlank {
-			if !c.begun.Load() {
-				c.begun.Store(true)
-			}
+			c.isBegun()
 			return err
 		}
+	}
+}
+
+// isBegun notes that a request has come. The flag is looked at first: others read it.
+func (c *Conn) isBegun() {
+	if !c.begun.Load() {
+		c.begun.Store(true)
 	}
 }
 
@@ -256,7 +269,6 @@ func (c *Conn) shut(since int64) (closed, orphan bool) {
 // another one when bytes come or the client leaves. It returns false where that
 // cannot be had.
 func (c *Conn) park() bool {
-	c.req.Fields = nil
 	c.state.Store(parked)
 	if !c.srv.stopping.Load() && c.AwaitReadable(c.unpark) {
 		return true
@@ -290,6 +302,9 @@ func (c *Conn) serve() {
 		return
 	}
 	for {
+		if !c.ready && c.rest() {
+			return
+		}
 		switch err := c.next(); {
 		case err == errKicked:
 			if c.park() {
@@ -329,6 +344,25 @@ const keepTrailer = 512
 func (c *Conn) give() {
 	sock.PutBuf(c.buf)
 	c.buf, c.big, c.from, c.to = nil, nil, 0, 0
+	if c.room != nil {
+		c.req.reset()
+		c.room.fields, c.req.Fields = c.req.Fields, nil
+		rooms.Put(c.room)
+		c.room = nil
+	}
+}
+
+// fieldRoom is where the fields of a request stand. A connection that waits has none.
+type fieldRoom struct{ fields []relay.Field }
+
+var rooms = sync.Pool{New: func() any { return new(fieldRoom) }}
+
+// hasRoom makes sure that there is room for the fields of a request.
+func (c *Conn) hasRoom() {
+	if c.room == nil {
+		c.room = rooms.Get().(*fieldRoom)
+		c.req.Fields = c.room.fields
+	}
 }
 
 // Release gives up everything that the request's slices point into. What the

@@ -98,7 +98,9 @@ func (recorder) Refuse(c *Conn, err error) { c.Owner.(*record).err = err }
 
 // still is a server without a clock: nobody is kicked, and nothing is too late.
 func still(h Handler, lim Limits) *Server {
+	h = turning(h)
 	s := &Server{handler: h, conns: map[*Conn]struct{}{}, idle: make(chan struct{}), stop: make(chan struct{}), done: make(chan struct{})}
+	s.beginner, _ = h.(Beginner)
 	s.limits.Store(&lim)
 	close(s.done)
 	return s
@@ -186,7 +188,7 @@ func startOn(t testing.TB, h Handler, lim Limits, w *sock.Watch) *running {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &running{Server: NewServer(h, lim), addr: ln.Addr().String(), served: make(chan error, 1)}
+	r := &running{Server: NewServer(turning(h), lim), addr: ln.Addr().String(), served: make(chan error, 1)}
 	go func() { r.served <- r.Serve(ln) }()
 	t.Cleanup(func() {
 		for _, p := range r.peers {

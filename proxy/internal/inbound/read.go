@@ -12,6 +12,7 @@ import (
 
 // read reads a request: its head, whether its sender may go on, its body.
 func (c *Conn) read(lim *Limits) error {
+	c.hasRoom()
 	size, err := c.head(lim)
 	if err != nil {
 		return err
@@ -56,6 +57,9 @@ func (c *Conn) head(lim *Limits) (size int, err error) {
 		}
 		if len(b) >= lim.Head {
 			return 0, ErrHeadSize
+		}
+		if c.atOnce {
+			return 0, errPartly
 		}
 		if err := c.more(lim); err != nil {
 			return 0, err
@@ -140,6 +144,9 @@ func (c *Conn) plainBody(lim *Limits) error {
 		c.from += n
 		return nil
 	}
+	if c.atOnce {
+		return errPartly
+	}
 	if err := c.goOn(); err != nil {
 		return err
 	}
@@ -196,6 +203,11 @@ func (c *Conn) chunkedBody(lim *Limits) error {
 		return err
 	}
 	if !c.chunks.Ended() {
+		if c.atOnce {
+			putContent(c.body)
+			c.body = nil
+			return errPartly
+		}
 		if err := c.roomBehindHead(); err != nil {
 			return err
 		}

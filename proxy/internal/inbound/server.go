@@ -36,6 +36,7 @@ type Server struct {
 	TLS *tls.Config
 
 	handler  Handler
+	beginner Beginner // the handler, if it is one; else nil
 	limits   atomic.Pointer[Limits]
 	larder   larder
 	clock    atomic.Int64 // Unix ns, to the tick
@@ -63,6 +64,7 @@ func NewServer(h Handler, lim Limits) *Server {
 		handler: h, conns: map[*Conn]struct{}{}, idle: make(chan struct{}),
 		stop: make(chan struct{}), done: make(chan struct{}),
 	}
+	s.beginner, _ = h.(Beginner)
 	s.limits.Store(&lim)
 	s.larder.limit = bodyMemory()
 	s.clock.Store(time.Now().UnixNano())
@@ -115,7 +117,7 @@ func (s *Server) over() bool {
 
 func (s *Server) begin(sc *sock.Conn) {
 	c := &Conn{Conn: sc, srv: s}
-	c.waitFn = c.wait
+	c.waitFn, c.serveFn = c.wait, c.serve
 	if why, ok := s.makeRoom(c); !ok {
 		s.turnAway(sc, why)
 		return
@@ -124,7 +126,9 @@ func (s *Server) begin(sc *sock.Conn) {
 		sc.Close()
 		return
 	}
-	go c.serve()
+	if !c.rest() {
+		go c.serve()
+	}
 }
 
 // enlist notes a connection, unless it was accepted while the server shuts down and

@@ -1,0 +1,135 @@
+package inbound
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"lbd/proxy/internal/sock"
+)
+
+// turner is an answerer that takes requests in turns: one is left to Serve, one ends in
+// a goroutine, the others within the turn.
+type turner struct {
+	*answerer
+	n atomic.Int64
+}
+
+func (h *turner) Begin(c *Conn, t *sock.Turn) bool {
+	target := string(c.Request().Target)
+	switch n := h.n.Add(1); {
+	case n%5 == 0:
+		return false
+	case n%5 == 1, target == "/hold", target == "/now":
+		c.GoOn(func() bool { return h.Serve(c) })
+	default:
+		keep := h.Serve(c)
+		c.Answered(t, keep)
+	}
+	return true
+}
+
+// inTurns makes every answerer of a test a turner.
+var inTurns bool
+
+func turning(h Handler) Handler {
+	if a, ok := h.(*answerer); ok && inTurns {
+		return &turner{answerer: a}
+	}
+	return h
+}
+
+// What holds for connections with a goroutine holds for those without.
+func TestInTurns(t *testing.T) {
+	inTurns = true
+	defer func() { inTurns = false }()
+	for name, test := range map[string]func(*testing.T){
+		"KeepAlive":               TestKeepAlive,
+		"Pipelining":              TestPipelining,
+		"RequestThatCameEarly":    TestRequestThatCameEarly,
+		"WaitingHoldsNothing":     TestWaitingHoldsNothing,
+		"ParkedWakes":             TestParkedWakes,
+		"CutWhileParked":          TestCutWhileParked,
+		"KickRaces":               TestKickRaces,
+		"IdleLimit":               TestIdleLimit,
+		"FirstRequestLimit":       TestFirstRequestLimit,
+		"IdleLimitComesLate":      TestIdleLimitComesLate,
+		"ReadLimit":               TestReadLimit,
+		"Shutdown":                TestShutdown,
+		"ShutdownThatIsCut":       TestShutdownThatIsCut,
+		"ShutdownRaces":           TestShutdownRaces,
+		"AcceptDuringShutdown":    TestAcceptDuringShutdown,
+		"ServeAfterShutdown":      TestServeAfterShutdown,
+		"ThousandConnections":     TestThousandConnections,
+		"Expect":                  TestExpect,
+		"TooLarge":                TestTooLarge,
+		"ReadLimitIsOver":         TestReadLimitIsOver,
+		"GraceTakesOneMore":       TestGraceTakesOneMore,
+		"GraceAfterAnAnswer":      TestGraceAfterAnAnswer,
+		"GraceEnds":               TestGraceEnds,
+		"GraceIsCut":              TestGraceIsCut,
+		"ShutdownTakesInTheQueue": TestShutdownTakesInTheQueue,
+		"RoomIsFull":              TestRoomIsFull,
+		"RoomOfEach":              TestRoomOfEach,
+		"RoomExemptAndReload":     TestRoomExemptAndReload,
+		"RoomRaces":               TestRoomRaces,
+		"Flood":                   TestFlood,
+		"Trickle":                 TestTrickle,
+		"BodyThatKeepsPace":       TestBodyThatKeepsPace,
+		"EmptyLinesAreBounded":    TestEmptyLinesAreBounded,
+		"BodiesShareTheMemory":    TestBodiesShareTheMemory,
+	} {
+		t.Run(name, test)
+	}
+}
+
+// Many clients at once, in pieces and pipelined, and none waits for anything but its answer.
+func TestTurnsUnderLoad(t *testing.T) {
+	inTurns = true
+	defer func() { inTurns = false }()
+	r := start(t, newAnswerer(), plentiful)
+	done := make(chan error, 16)
+	for i := range cap(done) {
+		c := r.dial(t)
+		go func() {
+			var err error
+			for j := range 200 {
+				in, want := "", ""
+				for k := range 1 + j%3 {
+					target := fmt.Sprintf("/%d.%d.%d", i, j, k)
+					in += put(target, strings.Repeat("b", j))
+					want += answerTo(target) + strings.Repeat("b", j)
+				}
+				pieces := [][]byte{[]byte(in)}
+				if j%4 == 0 {
+					pieces = cuts(in, uint64(j))
+				}
+				if err = converse(c, pieces, want); err != nil {
+					break
+				}
+			}
+			done <- err
+		}()
+	}
+	for range cap(done) {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func converse(c net.Conn, pieces [][]byte, want string) error {
+	for _, p := range pieces {
+		if _, err := c.Write(p); err != nil {
+			return err
+		}
+	}
+	got := make([]byte, len(want))
+	if n, err := io.ReadFull(c, got); err != nil || string(got) != want {
+		return fmt.Errorf("got %q, %v; want %q", got[:n], err, want)
+	}
+	return nil
+}
