@@ -30,12 +30,15 @@ type Admission struct {
 	Priorities map[string]admission.Class
 }
 
+// passes says that the request has nothing to wait for. What is at home on one replica
+// would wait for it alone, behind others that any replica can take; vLLM's own queue is
+// as good a place.
+func (x *exchange) passes() bool { return x.stored.id != nil || x.s.admission.Pass(x.want.model) }
+
 // admitted waits, if the model is saturated, until the request has its turn. The
 // reservation is empty when there was nothing to wait for.
 func (x *exchange) admitted() (balancer.Reservation, *apiError) {
-	// What is at home on one replica would wait for it alone, behind others that any
-	// replica can take; vLLM's own queue is as good a place.
-	if x.stored.id != nil || x.s.admission.Pass(x.want.model) {
+	if x.passes() {
 		return balancer.Reservation{}, nil
 	}
 	ask := x.ask()

@@ -31,23 +31,25 @@ func (x *exchange) attempt() verdict {
 	if err != nil {
 		return x.cannotConnect(err)
 	}
-	for {
-		if x.up = up; !up.Reused {
-			x.now = time.Now() // connecting does not count into the wait for the first byte
-		}
-		v, stale := x.exchange()
-		if !stale {
-			return v
-		}
-		// The replica closed a connection that was idle, at the moment of use.
-		// That is no fault of it: the same replica, on a fresh connection.
+	x.up = up
+	return x.unlessStale(x.exchange())
+}
+
+// unlessStale is the verdict v, unless the replica closed a connection that was idle at the
+// moment of use. That is no fault of it: the same replica, on a fresh connection.
+func (x *exchange) unlessStale(v verdict, stale bool) verdict {
+	for stale {
 		x.pool.Closed(x.up)
 		x.release()
-		if up, err = x.pool.Dial(context.Background()); err != nil {
+		up, err := x.pool.Dial(context.Background())
+		if err != nil {
 			return x.cannotConnect(err)
 		}
 		x.s.opt.Metrics.Retried(x.want.model.Name, "stale_connection")
+		x.up = up
+		v, stale = x.exchange()
 	}
+	return v
 }
 
 func (x *exchange) cannotConnect(err error) verdict {
@@ -113,11 +115,18 @@ func (x *exchange) brokeOff(o balancer.Outcome) {
 // exchange sends the request on x.up and reads the response head. stale says
 // that the connection turned out to be dead before the request arrived.
 func (x *exchange) exchange() (v verdict, stale bool) {
+	if !x.up.Reused {
+		x.now = time.Now() // connecting does not count into the wait for the first byte
+	}
 	if !x.client.Bind(x.up.Conn) {
 		return clientLeft, false
 	}
 	x.up.Begin()
-	b, n, err := x.send()
+	return x.came(x.send())
+}
+
+// came takes the first bytes of the answer, or why there are none.
+func (x *exchange) came(b *sock.Buf, n int, err error) (v verdict, stale bool) {
 	x.now = time.Now()
 	if errors.Is(err, sock.ErrNotQuiet) {
 		return verdict{}, true
@@ -153,19 +162,9 @@ const smallBody = 64 << 10
 // body is sent beside reading: a replica may answer before it has read everything,
 // and then read no further. release waits for that goroutine.
 func (x *exchange) send() (b *sock.Buf, n int, err error) {
-	x.out = x.head.appendTo(x.out[:0], &x.replica.Endpoint, len(x.body), shown{
-		authorization: x.s.opt.Outward.Authorization(x.replica.ID), dropKeys: x.owner.key != nil,
-		peer: &x.owner.peer, said: &x.forwarded,
-	})
+	x.compose()
 	if len(x.body) <= smallBody {
-		x.out = append(x.out, x.body...)
-		x.up.WaitUntil(deadline(x.now, x.cfg.FirstByte)) // sending takes no time that counts
-		x.sendErr, b, n, err = x.up.Ask(x.out)
-		if x.sendErr == nil || errors.Is(err, sock.ErrNotQuiet) {
-			return b, n, err
-		}
-		x.up.SetReadDeadline(x.answerBy())
-		return x.up.ReadBuf()
+		return x.asked(x.up.Ask(x.out))
 	}
 	if x.up.Reused && !x.up.Quiet() {
 		return nil, 0, sock.ErrNotQuiet
@@ -173,6 +172,28 @@ func (x *exchange) send() (b *sock.Buf, n int, err error) {
 	x.up.SetReadDeadline(time.Time{}) // the write's own limit holds meanwhile
 	x.sent = make(chan struct{})
 	go x.upload()
+	return x.up.ReadBuf()
+}
+
+// compose puts together what is sent, a small body included.
+func (x *exchange) compose() {
+	x.out = x.head.appendTo(x.out[:0], &x.replica.Endpoint, len(x.body), shown{
+		authorization: x.s.opt.Outward.Authorization(x.replica.ID), dropKeys: x.owner.key != nil,
+		peer: &x.owner.peer, said: &x.forwarded,
+	})
+	if len(x.body) <= smallBody {
+		x.out = append(x.out, x.body...)
+		x.up.WaitUntil(deadline(x.now, x.cfg.FirstByte)) // sending takes no time that counts
+	}
+}
+
+// asked goes on behind Ask: if sending has failed, there may be an answer all the same.
+func (x *exchange) asked(sendErr error, b *sock.Buf, n int, err error) (*sock.Buf, int, error) {
+	x.sendErr = sendErr
+	if sendErr == nil || errors.Is(err, sock.ErrNotQuiet) {
+		return b, n, err
+	}
+	x.up.SetReadDeadline(x.answerBy())
 	return x.up.ReadBuf()
 }
 
@@ -210,12 +231,17 @@ func (x *exchange) uploaded() (over bool, err error) {
 	}
 }
 
+// headIn looks for the response head in what has come, and returns its size.
+func (x *exchange) headIn(b *sock.Buf, n int) (size int, err error) {
+	x.first = b
+	return x.answer.Parse(b.B[:n])
+}
+
 // readHead reads up to the end of the response head into b, which holds n bytes of
 // it, and returns the body bytes that came with it.
 func (x *exchange) readHead(b *sock.Buf, n int) (rest []byte, err error) {
-	x.first = b
 	for interim := 0; ; {
-		size, err := x.answer.Parse(b.B[:n])
+		size, err := x.headIn(b, n)
 		switch {
 		case err != nil:
 			return nil, err

@@ -80,6 +80,12 @@ var exchanges = sync.Pool{New: func() any { return new(exchange) }}
 // relay carries one request to a replica and its answer back. It returns whether
 // the client's connection may go on.
 func (s *Server) relay(c *inbound.Conn) (keep bool) {
+	x := s.newExchange(c)
+	return x.serve((*exchange).relay)
+}
+
+// newExchange begins one.
+func (s *Server) newExchange(c *inbound.Conn) *exchange {
 	x := exchanges.Get().(*exchange)
 	req := c.Request()
 	x.s, x.cfg, x.client, x.start = s, s.cfg.Load(), c, time.Now()
@@ -89,15 +95,24 @@ func (s *Server) relay(c *inbound.Conn) (keep bool) {
 	x.owner = ownerOf(c)
 	s.peer(c, x.owner, x.cfg)
 	x.model, x.status = s.opt.Metrics.Model(metrics.Other), 500 // what a panic is answered with
+	return x
+}
+
+// serve does what is left of an exchange, in a goroutine.
+func (x *exchange) serve(rest func(*exchange)) (keep bool) {
 	defer x.free()
 	defer x.recovered(&keep)
-	if err := x.prepare(req); err != nil {
-		x.fail(err)
-	} else {
-		x.attempts()
-	}
+	rest(x)
 	x.end()
 	return x.keep
+}
+
+func (x *exchange) relay() {
+	if err := x.prepare(x.client.Request()); err != nil {
+		x.fail(err)
+		return
+	}
+	x.attempts()
 }
 
 // recovered ends an exchange that panics. The client is told, or sees an answer
@@ -152,40 +167,42 @@ func (x *exchange) prepare(req *inbound.Request) *apiError {
 
 // attempts tries replicas until one answers, or until trying on is not safe.
 func (x *exchange) attempts() {
-	var last verdict
 	res, refused := x.admitted()
 	if refused != nil {
 		x.fail(refused)
 		return
 	}
-	for len(x.tried) < max(x.cfg.MaxAttempts, 1) {
-		if res.Replica() == nil {
-			var err error
-			if res, err = x.want.model.Pick(&x.req, x.tried); err != nil {
-				break
-			}
-		}
-		if last.retry != "" {
-			x.s.opt.Metrics.Retried(x.want.model.Name, last.retry)
-		}
-		x.enter(res)
-		res = balancer.Reservation{} // x.res now
-		v := x.attempt()
-		if v.retry == "" {
-			if v.err != nil {
-				x.fail(v.err)
-			}
+	if res.Replica() == nil {
+		var err error
+		if res, err = x.want.model.Pick(&x.req, x.tried); err != nil {
+			x.fail(noHealthyReplica(x.want.model.Name))
 			return
 		}
-		last = v
+	}
+	x.enter(res)
+	x.conclude(x.attempt())
+}
+
+// conclude goes on behind an attempt that ended with v.
+func (x *exchange) conclude(v verdict) {
+	for v.retry != "" {
 		x.now = time.Now() // connecting may have taken its time
 		x.leave()
 		x.tried = append(x.tried, x.replica)
+		if len(x.tried) >= max(x.cfg.MaxAttempts, 1) {
+			break
+		}
+		res, err := x.want.model.Pick(&x.req, x.tried)
+		if err != nil {
+			break
+		}
+		x.s.opt.Metrics.Retried(x.want.model.Name, v.retry)
+		x.enter(res)
+		v = x.attempt()
 	}
-	if last.err == nil {
-		last.err = noHealthyReplica(x.want.model.Name)
+	if v.err != nil {
+		x.fail(v.err)
 	}
-	x.fail(last.err)
 }
 
 // enter takes the reservation of a pick.

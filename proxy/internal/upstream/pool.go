@@ -102,7 +102,7 @@ func (p *Pool) secure() bool { return p.tls != nil }
 // Get returns the idle connection used last, or dials one. now is the time, which
 // need not be exact: idle connections are told from old ones by it.
 func (p *Pool) Get(ctx context.Context, now time.Time) (*Conn, error) {
-	if c := p.pop(now); c != nil {
+	if c := p.Reuse(now); c != nil {
 		return c, nil
 	}
 	return p.Dial(ctx)
@@ -153,10 +153,10 @@ func (p *Pool) dialAt(ctx context.Context, addr string) (*sock.Conn, error) {
 // end any more.
 func (p *Pool) moved(c *Conn) bool { return p.named && !p.cfg.Names.Current(p.addr, c.ip) }
 
-// pop asks the watch only. Its word may be on the way, and stray bytes of a replica
+// Reuse returns the idle connection used last, nil if there is none. It asks the watch only. Its word may be on the way, and stray bytes of a replica
 // would be taken for the next answer: who uses the connection has to see that it
 // is quiet, which Ask does at no cost of its own.
-func (p *Pool) pop(now time.Time) *Conn {
+func (p *Pool) Reuse(now time.Time) *Conn {
 	for {
 		c, most := p.take(now)
 		if c == nil {
