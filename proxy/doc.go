@@ -8,6 +8,7 @@
 //	route.go     own page, relayed path, or refused
 //	request.go   what the request wants: model, stream, limits (internal/openai)
 //	admission.go waiting while every replica of the model is saturated
+//	turn.go      the usual request, in turns of a loop without a goroutine
 //	exchange.go  pick, reserve, attempt, retry while that is safe
 //	head.go      the request head a replica gets
 //	attempt.go   one attempt: connection, send, response head
