@@ -42,9 +42,7 @@ func (x *exchange) admitted() (balancer.Reservation, *apiError) {
 		return balancer.Reservation{}, nil
 	}
 	ask := x.ask()
-	x.model.Held.Inc()
-	res, ticket, err := x.s.admission.Enter(x.want.model, asking{x}, ask)
-	x.model.Held.Dec()
+	res, ticket, err := x.hold(ask)
 	x.ticket = ticket
 	var refusal *admission.Refusal
 	switch {
@@ -58,6 +56,13 @@ func (x *exchange) admitted() (balancer.Reservation, *apiError) {
 		x.model.HeldFor.Observe(ticket.Waited.Seconds())
 	}
 	return res, x.notAdmitted(err)
+}
+
+// hold counts as held also a request whose strategy panics, and no longer than that.
+func (x *exchange) hold(ask admission.Ask) (balancer.Reservation, admission.Ticket, error) {
+	x.model.Held.Inc()
+	defer x.model.Held.Dec()
+	return x.s.admission.Enter(x.want.model, asking{x}, ask)
 }
 
 // notAdmitted is the answer to a request that has waited for nothing.

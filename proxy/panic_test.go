@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/common/expfmt"
 	"github.com/rs/zerolog"
 
+	"lbd/admission"
 	"lbd/balancer"
 	"lbd/metrics"
 	"lbd/proxy/internal/inbound"
@@ -119,10 +120,11 @@ func TestPanicOnAPage(t *testing.T) {
 func TestPanicInALoop(t *testing.T) {
 	s, log, _ := withMistake(t)
 	s.panicked(&sock.Panicked{Value: "BUG: taken ill", Stack: []byte("where the loop was")})
+	s.panicked(&admission.Panicked{Value: "BUG: strategy ill", Stack: []byte("where it was placed")})
 	s.panicked(&sock.Panicked{Value: "the prompt", Stack: []byte("there")})
 	s.Stop(context.Background())
 	got := log.String()
-	for _, want := range []string{"BUG: taken ill", "where the loop was", `"panic":"string"`} {
+	for _, want := range []string{"BUG: taken ill", "where the loop was", "BUG: strategy ill", "where it was placed", `"panic":"string"`} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %q in the log: %s", want, got)
 		}

@@ -221,7 +221,10 @@ var internalError = &apiError{status: 500, kind: "server_error", code: "internal
 // panicked is for the deferred call that has recovered r.
 func (s *Server) panicked(r any) {
 	stack := debug.Stack()
-	if p, ok := r.(*sock.Panicked); ok {
+	switch p := r.(type) {
+	case *sock.Panicked:
+		r, stack = p.Value, p.Stack
+	case *admission.Panicked: // while somebody else had it placed
 		r, stack = p.Value, p.Stack
 	}
 	s.opt.Log.Error().Str("panic", tellable(r)).Bytes("stack", stack).Msg("BUG: request handler panicked")

@@ -55,7 +55,7 @@ func (s *Server) close() {
 	s.porch.close()
 	now := time.Now()
 	if g := s.grace.Load(); g > 0 {
-		s.leave.Store(now.UnixNano() + g)
+		s.leave.Store(s.at(now) + g)
 	}
 	s.mu.Lock()
 	if s.stopping.Store(true); len(s.conns) == 0 {

@@ -365,7 +365,7 @@ func TestIdleLimitComesLate(t *testing.T) {
 	peer := r.dial(t)
 	c := r.the(t)
 	r.rest(t, 1)
-	over := r.overdue(time.Now().Add(2*time.Hour).UnixNano(), &plentiful)
+	over := r.overdue(r.at(time.Now().Add(2*time.Hour)), &plentiful)
 	r.clock.Add(1)
 	send(t, peer, get("/1"))
 	recv(t, peer, answerTo("/1"))

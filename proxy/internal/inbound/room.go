@@ -60,7 +60,7 @@ type seats struct {
 	crowd map[netip.Addr]int // connections by client, while Each is set
 
 	spare  []overdue // idle connections, oldest last
-	looked int64     // Unix ns until when spare is not looked for again
+	looked int64     // of the clock, until when spare is not looked for again
 
 	refused   [reasons]atomic.Uint64
 	reclaimed atomic.Uint64
@@ -196,7 +196,7 @@ const lookCost = time.Microsecond
 
 // mayLook says that idle connections may be looked for now.
 func (s *Server) mayLook() bool {
-	now := time.Now().UnixNano()
+	now := s.at(time.Now())
 	if now < s.room.looked {
 		return false
 	}

@@ -39,10 +39,11 @@ type Server struct {
 	beginner Beginner // the handler, if it is one; else nil
 	limits   atomic.Pointer[Limits]
 	larder   larder
-	clock    atomic.Int64 // Unix ns, to the tick
+	began    time.Time    // zero of the clock; it is monotonic
+	clock    atomic.Int64 // ns, to the tick
 	stopping atomic.Bool
 	grace    atomic.Int64 // ns, see SetGrace
-	leave    atomic.Int64 // Unix ns: while stopping, when waiting for a request ends
+	leave    atomic.Int64 // of the clock: while stopping, when waiting for a request ends
 
 	mu       sync.Mutex
 	ln       Listener
@@ -61,16 +62,20 @@ type Server struct {
 // NewServer starts the server's clock; Shutdown ends it.
 func NewServer(h Handler, lim Limits) *Server {
 	s := &Server{
-		handler: h, conns: map[*Conn]struct{}{}, idle: make(chan struct{}),
+		handler: h, began: time.Now(), conns: map[*Conn]struct{}{}, idle: make(chan struct{}),
 		stop: make(chan struct{}), done: make(chan struct{}),
 	}
 	s.beginner, _ = h.(Beginner)
 	s.limits.Store(&lim)
 	s.larder.limit = bodyMemory()
-	s.clock.Store(time.Now().UnixNano())
 	go s.run()
 	return s
 }
+
+// at is a time on the server's clock. The system's own may be set, by an hour in either
+// direction: then idle connections would end at once or not at all, no place would be
+// found for a newcomer, and a drain would last.
+func (s *Server) at(t time.Time) int64 { return int64(t.Sub(s.began)) }
 
 // SetLimits applies to the next request of each connection.
 func (s *Server) SetLimits(lim Limits) { s.limits.Store(&lim) }
@@ -201,7 +206,7 @@ func (s *Server) run() {
 		case <-s.stop:
 			return
 		case now := <-t.C:
-			s.clock.Store(now.UnixNano())
+			s.clock.Store(s.at(now))
 			s.sweep(now)
 			t.Reset(s.period())
 		}
@@ -222,7 +227,7 @@ func (s *Server) period() time.Duration {
 // sweep closes connections that have waited too long and parks those that have
 // waited for a while.
 func (s *Server) sweep(now time.Time) {
-	for _, o := range s.overdue(now.UnixNano(), s.limits.Load()) {
+	for _, o := range s.overdue(s.at(now), s.limits.Load()) {
 		s.shut(o.c, o.since)
 	}
 }
