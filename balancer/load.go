@@ -17,6 +17,7 @@ type load struct {
 
 	epoch       atomic.Pointer[epoch]
 	polled      atomic.Pointer[Polled]
+	number      atomic.Uint64 // of polled
 	incarnation atomic.Uint64
 	group       atomic.Pointer[[]*Replica] // those on the same device
 	_           [64]byte
@@ -88,6 +89,10 @@ type Polled struct {
 	// Stale means that the sample is too old or does not move any more: only
 	// own load counts.
 	Stale bool
+	// Number tells published polls apart, over all replicas; none has 0. What wants to
+	// know a poll again keeps this, not the poll, which leads to every epoch after it:
+	// while nobody asks for a model, one epoch a poll and replica would pile up.
+	Number uint64
 
 	foreign float64
 	pending int64  // own requests that the gauges can contain and that had no response byte
@@ -98,6 +103,20 @@ type Polled struct {
 // ForeignKnown says whether Foreign is a count. Half the gauges are not enough: a
 // queue of unknown length is no short one.
 func (p *Polled) ForeignKnown() bool { return !p.Stale && p.Running.Known && p.Waiting.Known }
+
+// published counts polls.
+var published atomic.Uint64
+
+// publish makes p what Polled returns.
+func (r *Replica) publish(p *Polled) {
+	p.Number = published.Add(1)
+	r.load.polled.Store(p)
+	r.load.number.Store(p.Number)
+}
+
+// PollNumber is the Number of the last published poll, 0 before the first one.
+// Comparing it touches no more than own load does.
+func (r *Replica) PollNumber() uint64 { return r.load.number.Load() }
 
 // PollMark separates requests sent before a poll from those sent since.
 type PollMark struct{ since *epoch }
@@ -140,7 +159,7 @@ func (r *Replica) EndPoll(mark PollMark, s Sample, at time.Time) *Polled {
 			p.started = old.started
 		}
 	}
-	r.load.polled.Store(p)
+	r.publish(p)
 	return p
 }
 
@@ -204,7 +223,7 @@ func (r *Replica) MarkStale() bool {
 	p := *old
 	p.Stale, p.Foreign, p.foreign, p.ForeignTokens = true, 0, 0, Metric{}
 	p.since = nil // or the epochs of a replica that never answers again would pile up
-	r.load.polled.Store(&p)
+	r.publish(&p)
 	return true
 }
 

@@ -324,7 +324,7 @@ func suppose(w *workspace, candidates []*balancer.Replica) {
 // nor the own load has changed since.
 func (s *costSight) current(st *costState, r *balancer.Replica, a *asked) bool {
 	return s.st == st && s.changes == st.changes.Load() && s.edition == a.edition && !st.unseen.due(a.now) &&
-		r.Polled() == st.polled.Load() && r.InFlight() == s.load.requests && r.PrefillTokens() == s.load.prefill &&
+		r.PollNumber() == st.polled.Load() && r.InFlight() == s.load.requests && r.PrefillTokens() == s.load.prefill &&
 		r.PrefillPairs() == s.load.pairs && r.Resident() == s.load.resident && r.Neighbours() == nil
 }
 
@@ -333,8 +333,8 @@ func (p *leastCost) see(s *costSight, st *costState, r *balancer.Replica, a *ask
 	if st.unseen.due(a.now) {
 		st.unseen.expire(a.now)
 	}
-	if polled := r.Polled(); st.polled.Load() != polled {
-		p.observe(st, r, polled)
+	if st.polled.Load() != r.PollNumber() {
+		p.observe(st, r, r.Polled())
 	}
 	if n := st.changes.Load(); s.changes != n || s.st != st {
 		p.seeState(s, st)

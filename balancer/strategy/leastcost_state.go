@@ -29,7 +29,7 @@ type costState struct {
 	learner
 
 	// What every pick reads, from learner.changes to unseen.earliest, is one cache line.
-	polled       atomic.Pointer[balancer.Polled] // the last one that was looked at
+	polled       atomic.Uint64 // Number of the last poll that was looked at, 0 of none
 	firsts, ends silence
 	dear         atomic.Bool // there is a penalty, or a slow start
 	unseen       expiries
@@ -197,8 +197,12 @@ const newTrust = 1.5
 
 // observe looks at a poll once.
 func (p *leastCost) observe(st *costState, r *balancer.Replica, polled *balancer.Polled) {
+	number := uint64(0)
+	if polled != nil {
+		number = polled.Number
+	}
 	old := st.polled.Load()
-	if old == polled || !st.polled.CompareAndSwap(old, polled) {
+	if old == number || !st.polled.CompareAndSwap(old, number) {
 		return
 	}
 	defer st.changes.Add(1)
