@@ -32,6 +32,7 @@ type leastCost struct {
 	outputs       [lengthBuckets]mean // tokens
 	promptMean    mean                // tokens
 	bytesPerToken mean
+	prefills      mean // ms, of requests as placed
 	wholes        mean // logarithm of seen over predicted time of whole answers
 
 	workspaces sync.Pool // of *workspace
@@ -65,8 +66,8 @@ const (
 )
 
 // The scales of the rule; README.md says how they were found. The load is 1 when a
-// replica has prefillScale of prefill to do, on average; from LoadFrom on, what a
-// prefill holds others up begins to count, loadSpan later it counts in full.
+// replica has prefillScale of prefill to do, on average; from LoadFrom on, decoding and
+// what a prefill holds others up begin to count, loadSpan later as much as they ever do.
 // A KV cache counts as load from fillFrom on: below, being fuller costs nothing.
 // stepBudget is max_num_batched_tokens of vLLM V1 on devices of 70 GiB and more.
 const (
@@ -76,7 +77,13 @@ const (
 	// wasteWeight is how much of the delay counts that computing again what another
 	// replica has cached puts on others: most of it is made good in quiet moments.
 	wasteWeight = 0.3
-	stepBudget  = 8192
+	// stallWeight is how much counts what a prefill holds others up: it is spread
+	// over the tokens of many answers, of which most can bear it, while the same wait
+	// before a first token is borne by one. With more than crowd prompts waiting
+	// per replica a fleet is beyond what it can carry; from there to twice as many it
+	// comes to count in full. README.md has the figures.
+	stallWeight, crowd = 0.1, 6
+	stepBudget         = 8192
 	// kvUsable is how much of the KV cache can be filled before requests wait: vLLM
 	// preempts when it is full, and what grows fills it.
 	kvUsable = 0.9

@@ -43,7 +43,7 @@ func (p *leastCost) terms(w *workspace, i int) []balancer.Term {
 		known("stalls", c.stalls),
 		known("waste", c.waste),
 		known("penalty", c.penalty),
-		known("weight_of_others", f.w),
+		known("weight_of_others", f.stalls),
 		known("weight_of_decoding", f.decoding),
 		known("fleet_load", f.load),
 		known("prompt_tokens", a.prompt),

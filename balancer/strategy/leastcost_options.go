@@ -33,7 +33,8 @@ type LeastCostOptions struct {
 	Prior *Coefficients
 	// Frozen keeps the coefficients as they are.
 	Frozen bool
-	// WeightMax bounds what the delay inflicted on others counts (w), default 1.
+	// WeightMax bounds w, what decoding counts and, less, the delay inflicted on others;
+	// default 1.
 	WeightMax float64
 	// The load U at which w begins to grow, and over how much more it reaches
 	// WeightMax.

@@ -31,7 +31,8 @@ type fleetwide struct {
 	uncached float64 // u*, the least of all
 	cached   float64 // g, the part of the prompt that is cached somewhere
 	load     float64 // U
-	w        float64 // what stalls of others weigh
+	w        float64 // how busy that is, up to 1
+	stalls   float64 // what stalls of others weigh
 	decoding float64 // what decoding weighs
 	unsure   float64 // what the error of learned speeds weighs
 }
@@ -78,8 +79,17 @@ func (p *leastCost) survey(w *workspace) {
 		f.load = max(f.load, p.opt.LoadFrom+p.opt.LoadSpan*(fill/holders-fillFrom)/(1-fillFrom))
 	}
 	f.w = min(max((f.load-p.opt.LoadFrom)/p.opt.LoadSpan, 0), p.opt.WeightMax)
+	f.stalls = f.w * p.patience(prefill*each)
 	f.decoding = max(f.w, f.cached)
 	f.unsure = doubts * max(1-f.w, 0)
+}
+
+// patience is what stalls weigh in a busy fleet where so many ms of prefill wait for
+// each replica: little, as long as those are a few prompts; in full when they are more
+// than it can catch up with. Then few long prompts have to wait for many short ones.
+func (p *leastCost) patience(waiting float64) float64 {
+	prompts := waiting / max(p.prefills.or(math.Inf(1)), 1e-3)
+	return stallWeight + (1-stallWeight)*min(max(prompts/crowd-1, 0), 1)
 }
 
 // price makes the costs of all candidates.
@@ -117,10 +127,11 @@ func (s *costSight) progress(now int64) {
 //	slowed = n·O·(tB + tK·(L + O/2))                 longer steps of n others
 //	stalls = n·pre                                   which n others wait for
 //	waste  = n̄·(pre(u) − pre(u*))                    what u* tokens elsewhere would have done
-//	total  = first + overdue + max(w, g)·(own + slowed) + w·stalls + (1−w)·wasteWeight·waste + penalty
+//	total  = first + overdue + max(w, g)·(own + slowed) + w·v·stalls + wasteWeight·waste + penalty
 //
-// w grows with the load of the fleet, g = 1 − u*/L is how much of the prompt is
-// cached somewhere. README.md says why each term is there, and what was tried.
+// w grows with the load of the fleet, v is stallWeight unless the fleet has more than it
+// can carry, see patience. g = 1 − u*/L is how much of the prompt is cached somewhere.
+// README.md says why each term is there, and what was tried.
 //
 // The step model is that of vLLM's V1 engine, a sum of a prefill part and a decode
 // part; Mooncake (2407.00079) predicts the first token likewise, Preble
@@ -153,7 +164,7 @@ func (p *leastCost) costOf(costs []cost, w *workspace) {
 			waste = f.requests * (k.token*again + k.pair*again*(L-f.uncached-again/2))
 		}
 		overdue := s.overdue(first, own)
-		total := first + overdue + f.decoding*(own+slowed) + f.w*stalls + (1-f.w)*wasteWeight*waste + s.penalty
+		total := first + overdue + f.decoding*(own+slowed) + f.stalls*stalls + wasteWeight*waste + s.penalty
 		c := &costs[i]
 		c.prefill, c.queue, c.steps, c.wait, c.first, c.own = prefill, queue, steps, wait, first, own
 		c.slowed, c.stalls, c.waste, c.overdue, c.penalty = slowed, stalls, waste, overdue, s.penalty
@@ -287,6 +298,7 @@ func (p *leastCost) reserve(w *workspace, i int, q *balancer.Request, r *balance
 		st.hits.predicted.Add(t.predicted)
 	}
 	st.memory.shared.Add(t.predicted)
+	p.prefills.add(t.expected)
 	work := balancer.Work{
 		Prompt: int64(a.prompt), Uncached: int64(s.uncached), Pairs: int64(pairs),
 		Prefill: time.Duration(t.expected * 1e6),

@@ -90,7 +90,8 @@ func TestCostTerms(t *testing.T) {
 	long := &balancer.Request{PromptTokens: 200_000, OutputTokens: 1, Stream: true}
 	res := rs[0].Place(balancer.Work{Prompt: 200_000, Uncached: 200_000, Pairs: 2e10, Prefill: 1}, new(balancer.Placement), &costTicket{p: p, st: p.states["r0:8000"]})
 	near(t, "queue", term(t, p, long, rs, 0, "queue"), prior.PerToken*200_000+prior.PerPair*2e10, 1e-9)
-	near(t, "weight of others when busy", term(t, p, q, rs, 0, "weight_of_others"), 1, 0)
+	near(t, "weight of others when busy", term(t, p, q, rs, 0, "weight_of_others"), stallWeight, 0)
+	near(t, "weight of decoding when busy", term(t, p, q, rs, 0, "weight_of_decoding"), 1, 0)
 	if steps := term(t, p, q, rs, 0, "steps"); steps < 24*prior.Step {
 		t.Errorf("steps %v of a queue of 25 steps", steps)
 	}
@@ -126,7 +127,40 @@ func TestFillIsLoad(t *testing.T) {
 	for _, c := range []struct{ fill, w float64 }{{0.2, 0}, {0.7, 0}, {0.85, 0.5}, {1, 1}} {
 		full(rs[0], 10, c.fill*100_000)
 		full(rs[1], 10, c.fill*100_000)
-		near(t, "weight of others", term(t, p, q, rs, 0, "weight_of_others"), c.w, 1e-9)
+		near(t, "weight of others", term(t, p, q, rs, 0, "weight_of_others"), c.w*stallWeight, 1e-9)
+		near(t, "weight of decoding", term(t, p, q, rs, 0, "weight_of_decoding"), c.w, 1e-9)
+	}
+}
+
+// What prefills hold others up counts little until more prompts wait than a fleet can catch up with, however long they take.
+func TestCrowdsWeighStalls(t *testing.T) {
+	for _, tokens := range []int{5_000, 50_000} {
+		p, rs := costs(false), replicas(t, 1, 1)
+		full(rs[0], 0, 0)
+		full(rs[1], 0, 0)
+		q := &balancer.Request{PromptTokens: tokens, OutputTokens: 100, Stream: true, Now: msec(0)}
+		p.Pick(q, rs) // or the second one would start slowly
+		for placed := range 4*crowd + 1 {
+			want := stallWeight + (1-stallWeight)*min(max(float64(placed)/(2*crowd)-1, 0), 1)
+			if got := term(t, p, q, rs, 0, "weight_of_others"); placed >= crowd && math.Abs(got-want) > 1e-9 {
+				t.Errorf("%d prompts of %d tokens at two replicas: weight of others %v, want %v", placed, tokens, got, want)
+			}
+			p.Place(q, rs)
+		}
+	}
+}
+
+// Of two long prompts the second does not wait for the first because the other replica has more requests that could be
+// held up: those can bear it. That was most of what first tokens at the 99th percentile had lost.
+func TestLongPromptsPart(t *testing.T) {
+	p, rs := costs(false), replicas(t, 1, 1)
+	full(rs[0], 10, 0)
+	full(rs[1], 16, 0)
+	q := &balancer.Request{PromptTokens: 40_000, OutputTokens: 100, Stream: true, Now: msec(0)}
+	first := p.Place(q, rs)
+	second := p.Place(q, rs)
+	if first.Replica() == second.Replica() {
+		t.Errorf("both prompts of 40,000 tokens are at %s", first.Replica().ID)
 	}
 }
 
