@@ -124,6 +124,9 @@ func (x *exchange) recovered(keep *bool) {
 	}
 	x.s.panicked(r)
 	*keep = false
+	if !x.begun {
+		x.status = 500 // and not the replica's
+	}
 	x.end()
 	if !x.begun {
 		x.s.own(x.client, false, internalError.write)

@@ -406,7 +406,9 @@ func TestAdmissionDrains(t *testing.T) {
 	p.until("it runs", func() bool { return g.count() == 1 })
 	w := p.sendNamed("waits")
 	p.waits(1)
+	idle := p.dial()
 	stopped := p.stopping(context.Background())
+	idle.closed() // from then on every answer ends its connection
 	g.answer()
 	p.until("the other one runs", func() bool { return g.count() == 2 })
 	g.answer()

@@ -105,8 +105,12 @@ func lbdFrom(t *testing.T, load func() (*config.Config, error)) *proxied {
 		t.Fatal(err)
 	}
 	log := &syncLog{}
+	level, err := zerolog.ParseLevel(cfg.LogLevel) // not that of all tests at once
+	if err != nil {
+		t.Fatal(err)
+	}
 	d, err := daemon.New(cfg, daemon.Options{
-		Log: zerolog.New(log).With().Timestamp().Logger(), Version: "test", Load: load,
+		Log: zerolog.New(log).Level(level).With().Timestamp().Logger(), Version: "test", Load: load,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -133,7 +137,7 @@ func tryLoad(endpoints []string, settings ...string) (*config.Config, error) {
 	config.Flags(fs)
 	all := append([]string{
 		"listen", "127.0.0.1:0", "admin-listen", "127.0.0.1:0", "metrics-poll-interval", "50ms", "models-poll-interval", "200ms",
-		"health-interval", "50ms", "health-timeout", "2s", "ejection-time", "100ms", "drain-timeout", "5s", "drain-idle-timeout", "0", "log-level", "debug",
+		"health-interval", "50ms", "health-timeout", "2s", "ejection-time", "100ms", "drain-timeout", "5s", "drain-idle-timeout", "0", "log-level", logLevel,
 	}, settings...)
 	if len(endpoints) > 0 {
 		all = append(all, "endpoints", strings.Join(endpoints, ","))
