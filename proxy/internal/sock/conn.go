@@ -19,9 +19,27 @@ import (
 const BufSize = 32 << 10
 
 // Buf is a pooled relay buffer.
-type Buf struct{ B [BufSize]byte }
+type Buf struct {
+	B [BufSize]byte
+	// Without it all buffers would begin at multiples of a page, and their first bytes,
+	// which is all that most of them hold, share a few sets of the caches.
+	_ [192]byte
+}
 
-var bufs = sync.Pool{New: func() any { return new(Buf) }}
+// slab is how many buffers are made at once, so that they lie as above.
+const slab = 8
+
+var bufs sync.Pool
+
+func init() { bufs.New = newBufs }
+
+func newBufs() any {
+	s := new([slab]Buf)
+	for i := range s[1:] {
+		bufs.Put(&s[i+1])
+	}
+	return &s[0]
+}
 
 // GetBuf takes a buffer from the pool.
 func GetBuf() *Buf { return bufs.Get().(*Buf) }
