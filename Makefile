@@ -52,7 +52,7 @@ faults: ## the fault matrix under every strategy, twenty rounds, about half an h
 bench: ## lbd beside nginx, HAProxy and Caddy, about half an hour; WIRE='-cells post,sse256' or WIRE=-features
 	$(GO) run ./bench/wire -o bench/results $(WIRE)
 
-soak: ## streams, faults and reloads at once for ten minutes; SOAK='-duration 1h'
+soak: ## streams, faults and reloads at once, for ten minutes and a lull (SOAK="-duration 1h")
 	$(GO) run ./bench/soak -o bench/results $(SOAK)
 
 compare: ## both environments on simulated replicas, three repeats, a report to open
