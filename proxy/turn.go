@@ -34,7 +34,7 @@ func (s *Server) Begin(c *inbound.Conn, t *sock.Turn) (taken bool) {
 		}
 	}()
 	req := c.Request()
-	if string(req.Method) != "POST" || !postOnly[string(req.Target)] || len(req.Body) > turnBody || !s.settled() || s.logs() {
+	if string(req.Method) != "POST" || !postOnly[string(req.Target)] || len(req.Body) > turnBody || !s.settled() || !s.Turns() {
 		return false
 	}
 	x = s.newExchange(c)
@@ -42,9 +42,10 @@ func (s *Server) Begin(c *inbound.Conn, t *sock.Turn) (taken bool) {
 	return true
 }
 
-// logs says that each request writes a line. What that goes to may make it wait.
-func (s *Server) logs() bool {
-	return s.cfg.Load().AccessLog || max(s.opt.Log.GetLevel(), zerolog.GlobalLevel()) < zerolog.InfoLevel
+// Turns implements inbound.Beginner. A request that writes a line has a goroutine: what
+// the line goes to may make it wait.
+func (s *Server) Turns() bool {
+	return !s.cfg.Load().AccessLog && max(s.opt.Log.GetLevel(), zerolog.GlobalLevel()) >= zerolog.InfoLevel
 }
 
 // forward is relay up to the wait for the answer.

@@ -10,6 +10,9 @@ import (
 // loop, so that a connection needs a goroutine only for what takes time.
 type Beginner interface {
 	Handler
+	// Turns says that Begin takes requests at present. While it does not, a connection
+	// at work keeps its goroutine: to begin one for each request costs more.
+	Turns() bool
 	// Begin takes the request c has read, or returns false, nothing done: Serve gets it
 	// then. What was taken ends with c.Answered or c.GoOn. It must not wait.
 	Begin(c *Conn, t *sock.Turn) (taken bool)
@@ -21,7 +24,7 @@ var _ sock.Sender = (*Conn)(nil)
 // rest ends the goroutine of a connection that waits for a request: a loop reads that.
 // It returns false when the goroutine has to go on.
 func (c *Conn) rest() bool {
-	if c.srv.beginner == nil || c.srv.TLS != nil || c.from != c.to {
+	if c.srv.beginner == nil || c.srv.TLS != nil || c.from != c.to || !c.srv.beginner.Turns() {
 		return false
 	}
 	c.flush() // if it fails there will be no request either

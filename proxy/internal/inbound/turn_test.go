@@ -15,8 +15,11 @@ import (
 // a goroutine, the others within the turn.
 type turner struct {
 	*answerer
-	n atomic.Int64
+	n     atomic.Int64
+	stays atomic.Bool
 }
+
+func (h *turner) Turns() bool { return !h.stays.Load() }
 
 func (h *turner) Begin(c *Conn, t *sock.Turn) bool {
 	target := string(c.Request().Target)
@@ -132,4 +135,25 @@ func converse(c net.Conn, pieces [][]byte, want string) error {
 		return fmt.Errorf("got %q, %v; want %q", got[:n], err, want)
 	}
 	return nil
+}
+
+// While nothing is taken in turns a connection at work keeps its goroutine.
+func TestNoTurnsAtPresent(t *testing.T) {
+	h := &turner{answerer: newAnswerer()}
+	h.stays.Store(true)
+	r := start(t, h, plentiful)
+	c := r.dial(t)
+	r.settle(t, waiting, 1)
+	for range 3 {
+		send(t, c, get("/1"))
+		recv(t, c, answerTo("/1"))
+		r.settle(t, waiting, 1)
+	}
+	h.stays.Store(false)
+	send(t, c, get("/2"))
+	recv(t, c, answerTo("/2"))
+	r.settle(t, parked, 1)
+	if n := h.n.Load(); n != 0 {
+		t.Errorf("%d requests begun in turns; want none", n)
+	}
 }
