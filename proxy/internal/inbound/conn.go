@@ -61,6 +61,7 @@ type Conn struct {
 	serveFn  func()       // serve, made once
 	atOnce   bool         // reading must not wait
 	ready    bool         // a request has been read and is to be answered
+	wrong    error        // with one that has been read, and is to be refused
 	begun    atomic.Bool  // a request has come
 	stays    atomic.Bool  // it cannot be parked
 	seat     seat         // of the server's room
@@ -98,6 +99,10 @@ func (c *Conn) next() error {
 	if c.ready {
 		c.ready = false
 		return nil
+	}
+	if c.wrong != nil {
+		c.isBegun()
+		return c.wrong
 	}
 	for {
 		if c.from == c.to {
@@ -302,7 +307,7 @@ func (c *Conn) serve() {
 		return
 	}
 	for {
-		if !c.ready && c.rest() {
+		if !c.ready && c.wrong == nil && c.rest() {
 			return
 		}
 		switch err := c.next(); {

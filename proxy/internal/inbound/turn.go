@@ -81,20 +81,25 @@ func (c *Conn) Took(t *sock.Turn, b *sock.Buf, n int, err error) {
 // errPartly says that not all of a request has come.
 var errPartly = errors.New("the request goes on")
 
-// readAll reads a request if all of it is there. If not, or if it is none, nothing has
-// happened: a goroutine reads it anew.
+// readAll reads a request if all of it is there. Of a part nothing is kept: a goroutine
+// reads it anew. What is wrong with a request is for the goroutine to tell: it may not
+// be asked for twice, as refusals are counted.
 func (c *Conn) readAll() bool {
 	blanks := c.blanks
 	c.atOnce = true
 	err := c.read(c.srv.limits.Load())
 	c.atOnce = false
-	if err != nil {
+	switch err {
+	case nil:
+		c.isBegun()
+		c.ready = true
+		return true
+	case errPartly, errBlank:
 		c.from, c.blanks = 0, blanks
-		return false
+	default:
+		c.wrong = err
 	}
-	c.isBegun()
-	c.ready = true
-	return true
+	return false
 }
 
 // Answered ends a request that Begin has taken, as the return of Serve does.

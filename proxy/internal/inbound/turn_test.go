@@ -16,7 +16,13 @@ import (
 type turner struct {
 	*answerer
 	n     atomic.Int64
+	asked atomic.Int64 // to admit
 	stays atomic.Bool
+}
+
+func (h *turner) Admit(c *Conn) error {
+	h.asked.Add(1)
+	return h.answerer.Admit(c)
 }
 
 func (h *turner) Turns() bool { return !h.stays.Load() }
@@ -155,5 +161,29 @@ func TestNoTurnsAtPresent(t *testing.T) {
 	r.settle(t, parked, 1)
 	if n := h.n.Load(); n != 0 {
 		t.Errorf("%d requests begun in turns; want none", n)
+	}
+}
+
+// A request that is refused is looked at once, whoever refuses it.
+func TestRefusedOnce(t *testing.T) {
+	for in, want := range map[string]string{
+		get("/no"):                              "refused: not admitted",
+		"GET / HTTP/1.1\r\nHost: a b\r\n\r\n":   "",
+		put("/no", strings.Repeat("b", 100)):    "refused: not admitted",
+		"\r\n\r\n" + get("/no"):                 "refused: not admitted",
+		strings.Replace(get("/no"), "a", "", 1): "refused: not admitted",
+	} {
+		h := &turner{answerer: newAnswerer()}
+		r := start(t, h, plentiful)
+		c := r.dial(t)
+		r.settle(t, parked, 1)
+		send(t, c, in)
+		b, err := io.ReadAll(c)
+		if err != nil || !strings.HasPrefix(string(b), "refused: ") || want != "" && string(b) != want {
+			t.Errorf("%q: %q, %v; want %q", in, b, err, want)
+		}
+		if n := h.asked.Load(); n != 1 && want != "" {
+			t.Errorf("%q: asked %d times; want once", in, n)
+		}
 	}
 }
