@@ -30,7 +30,7 @@ func (s *Server) Begin(c *inbound.Conn, t *sock.Turn) (taken bool) {
 	var x *exchange
 	defer func() {
 		if r := recover(); r != nil {
-			taken = x.panicked(r)
+			taken = x.panicked(t, r)
 		}
 	}()
 	req := c.Request()
@@ -51,25 +51,29 @@ func (s *Server) Turns() bool {
 // forward is relay up to the wait for the answer.
 func (x *exchange) forward(t *sock.Turn) {
 	if err := x.prepare(x.client.Request()); err != nil {
-		x.goOn(func(x *exchange) { x.fail(err) })
+		x.goOn(t, func(x *exchange) { x.fail(err) })
 		return
 	}
 	if !x.passes() {
-		x.goOn((*exchange).attempts)
+		x.goOn(t, (*exchange).attempts)
 		return
 	}
 	res, err := x.want.model.Pick(&x.req, x.tried)
 	if err != nil {
-		x.goOn(func(x *exchange) { x.fail(noHealthyReplica(x.want.model.Name)) })
+		x.goOn(t, func(x *exchange) { x.fail(noHealthyReplica(x.want.model.Name)) })
 		return
 	}
 	x.enter(res)
+	if x.replica.Endpoint.TLS { // which only goroutines speak
+		x.goOn(t, func(x *exchange) { x.conclude(x.attempt()) })
+		return
+	}
 	if x.up = x.pool.Reuse(x.now); x.up == nil {
-		x.goOn(func(x *exchange) { x.conclude(x.attempt()) })
+		x.goOn(t, func(x *exchange) { x.conclude(x.attempt()) })
 		return
 	}
 	if !x.client.Bind(x.up.Conn) {
-		x.goOn(func(x *exchange) { x.conclude(clientLeft) })
+		x.goOn(t, func(x *exchange) { x.conclude(clientLeft) })
 		return
 	}
 	x.up.Begin()
@@ -83,30 +87,33 @@ func (x *exchange) Sent(t *sock.Turn, n int, err error) {
 	case err == nil && n == len(x.out):
 		t.Await(x.up.Conn, x)
 	case errors.Is(err, sock.ErrNotQuiet):
-		x.goOn(func(x *exchange) { x.conclude(x.unlessStale(verdict{}, true)) })
+		x.goOn(t, func(x *exchange) { x.conclude(x.unlessStale(verdict{}, true)) })
 	default:
-		x.goOn(func(x *exchange) { x.conclude(x.unlessStale(x.came(x.asked(x.up.AskOn(x.out, n, err))))) })
+		x.goOn(t, func(x *exchange) { x.conclude(x.unlessStale(x.came(x.asked(x.up.AskOn(x.out, n, err))))) })
 	}
 }
 
 // Claim implements sock.Reader: an answer is always wanted.
 func (x *exchange) Claim() bool { return true }
 
-// Ended implements sock.Reader: a goroutine finds out what there is, or waits on.
-func (x *exchange) Ended() {
-	x.goOn(func(x *exchange) { x.conclude(x.unlessStale(x.came(x.up.ReadBuf()))) })
+// Ended implements sock.Reader.
+func (x *exchange) Ended() { x.find(nil) }
+
+// find has a goroutine find out what became of the answer.
+func (x *exchange) find(t *sock.Turn) {
+	x.goOn(t, func(x *exchange) { x.conclude(x.unlessStale(x.came(x.up.ReadBuf()))) })
 }
 
 // Took implements sock.Reader for the answer.
 func (x *exchange) Took(t *sock.Turn, b *sock.Buf, n int, err error) {
 	switch {
 	case err != nil:
-		x.Ended()
+		x.find(t)
 	case n == 0:
 		t.Await(x.up.Conn, x)
 	default:
 		defer func() {
-			if r := recover(); r != nil && !x.panicked(r) {
+			if r := recover(); r != nil && !x.panicked(t, r) {
 				panic(r)
 			}
 		}()
@@ -118,17 +125,17 @@ func (x *exchange) Took(t *sock.Turn, b *sock.Buf, n int, err error) {
 func (x *exchange) pass(t *sock.Turn, b *sock.Buf, n int) {
 	size, err := x.headIn(b, n)
 	if err != nil || size == 0 || x.answer.Status < 200 {
-		x.goOn(func(x *exchange) { x.conclude(x.unlessStale(x.came(b, n, nil))) })
+		x.goOn(t, func(x *exchange) { x.conclude(x.unlessStale(x.came(b, n, nil))) })
 		return
 	}
 	x.now = time.Now()
 	rest := b.B[size:n]
 	if !x.whole(rest) {
-		x.goOn(func(x *exchange) { x.conclude(x.answered(rest)) })
+		x.goOn(t, func(x *exchange) { x.conclude(x.answered(rest)) })
 		return
 	}
 	if v := x.answered(rest); v.err != nil || v.retry != "" {
-		x.goOn(func(x *exchange) { x.conclude(v) })
+		x.goOn(t, func(x *exchange) { x.conclude(v) })
 		return
 	}
 	x.end()
@@ -148,18 +155,27 @@ func (x *exchange) whole(rest []byte) bool {
 	return false
 }
 
-// goOn has a goroutine do the rest.
-func (x *exchange) goOn(rest func(*exchange)) {
-	x.client.GoOn(func() (keep bool) { return x.serve(rest) })
+// goOn has a goroutine do the rest. t is the turn it is called in, nil for none.
+func (x *exchange) goOn(t *sock.Turn, rest func(*exchange)) {
+	s := x.s
+	x.client.GoOn(t, func() (keep bool) {
+		defer func() { // of the way out of a first panic
+			if r := recover(); r != nil {
+				s.panicked(r)
+				keep = false
+			}
+		}()
+		return x.serve(rest)
+	})
 }
 
 // panicked has a goroutine panic in place of a turn, because it knows what to do about
 // it. Where there is no exchange, or none any more, it returns false.
-func (x *exchange) panicked(r any) (taken bool) {
+func (x *exchange) panicked(t *sock.Turn, r any) (taken bool) {
 	if x == nil || x.client == nil {
 		return false
 	}
 	p := &sock.Panicked{Value: r, Stack: debug.Stack()}
-	x.goOn(func(*exchange) { panic(p) })
+	x.goOn(t, func(*exchange) { panic(p) })
 	return true
 }

@@ -263,6 +263,10 @@ func (c *Conn) shut(since int64) (closed, orphan bool) {
 		return false, false
 	}
 	was := c.state.Load()
+	if was == parked && c.Unread() {
+		c.Stir() // nobody may have told of it: what stands behind an urgent byte is not told of
+		return false, false
+	}
 	if (was != waiting && was != parked) || c.Unread() || !c.state.CompareAndSwap(was, closing) {
 		return false, false
 	}

@@ -27,7 +27,12 @@ func (c *Conn) rest() bool {
 	if c.srv.beginner == nil || c.srv.TLS != nil || c.from != c.to || !c.srv.beginner.Turns() {
 		return false
 	}
-	c.flush() // if it fails there will be no request either
+	if c.flush() != nil {
+		// Nothing may follow an answer that was cut, not even when the client, which took
+		// nothing for too long, comes back.
+		c.Conn.Close()
+		return false
+	}
 	c.give()
 	c.parks()
 	if c.srv.leaving() && !c.Unread() || !c.Rest(c) {
@@ -128,10 +133,15 @@ func (c *Conn) Sent(t *sock.Turn, n int, err error) {
 }
 
 // GoOn has a goroutine answer a request that Begin has taken: answer is called in place
-// of Serve.
-func (c *Conn) GoOn(answer func() (keep bool)) {
+// of Serve. t is the turn it is called in, nil for none.
+func (c *Conn) GoOn(t *sock.Turn, answer func() (keep bool)) {
 	c.ready = false
-	go func() { c.after(answer()) }()
+	goOn := func() { c.after(answer()) }
+	if t == nil {
+		go goOn()
+	} else {
+		t.Go(goOn)
+	}
 }
 
 // after goes on behind an answer, with a goroutine.

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"lbd/proxy/internal/sock"
 )
@@ -33,7 +34,7 @@ func (h *turner) Begin(c *Conn, t *sock.Turn) bool {
 	case n%5 == 0:
 		return false
 	case n%5 == 1, target == "/hold", target == "/now":
-		c.GoOn(func() bool { return h.Serve(c) })
+		c.GoOn(t, func() bool { return h.Serve(c) })
 	default:
 		keep := h.Serve(c)
 		c.Answered(t, keep)
@@ -185,5 +186,46 @@ func TestRefusedOnce(t *testing.T) {
 		if n := h.asked.Load(); n != 1 && want != "" {
 			t.Errorf("%q: asked %d times; want once", in, n)
 		}
+	}
+}
+
+// A client that took nothing for too long gets nothing more, not even the rest of what
+// it was sent: it could not tell it from the next answer.
+func TestNothingFollowsACutAnswer(t *testing.T) {
+	for _, turns := range []bool{true, false} {
+		h := &turner{answerer: newAnswerer()}
+		h.stays.Store(!turns)
+		w := newWatch(t)
+		ln, err := sock.Listen("127.0.0.1:0", w, 50*time.Millisecond)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := net.Dial("tcp", ln.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		sc, err := ln.AcceptConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		sc.SetWriteBuffer(4 << 10)
+		s := still(h, plentiful)
+		s.begin(sc)
+		c.(*net.TCPConn).SetReadBuffer(4 << 10)
+		body := strings.Repeat("b", 900<<10)
+		go func() {
+			io.WriteString(c, put("/1", body))
+			io.WriteString(c, get("/2"))
+		}()
+		eventually(t, "the end", func() bool { return s.Open() == 0 && h.asked.Load() > 0 })
+		b, _ := io.ReadAll(c) // ends in a reset if anything was left unread
+		if strings.Contains(string(b), answerTo("/2")) || len(b) >= len(body) {
+			t.Errorf("turns %t: %d bytes, of which the last are %q", turns, len(b), b[max(0, len(b)-30):])
+		}
+		c.Close()
+		if err := s.Shutdown(soon(t)); err != nil {
+			t.Error(err)
+		}
+		ln.Close()
 	}
 }

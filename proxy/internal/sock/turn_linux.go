@@ -31,20 +31,37 @@ func (t *Turn) Go(f func()) {
 
 // Send has p written in this turn.
 func (t *Turn) Send(c *Conn, p []byte, s Sender) {
+	c.mustBePlain()
 	t.sends = append(t.sends, sending{c: c, p: p, s: s})
 }
 
 // Ask is Send for a question: it fails with ErrNotQuiet, nothing sent, when something
 // waits to be read. Await waits for the answer, however soon that comes.
 func (t *Turn) Ask(c *Conn, p []byte, s Sender) {
+	c.mustBePlain()
 	t.sends = append(t.sends, sending{c: c, p: p, s: s, ask: true})
 }
 
 // Await has a loop read what comes next, for r. Nothing is missed that has come since
 // Took brought all there was, or since Ask.
 func (t *Turn) Await(c *Conn, r Reader) {
+	c.mustBePlain()
 	if !c.TCPConn.(*polled).rd.rest(r) {
 		t.again = append(t.again, c)
+	}
+}
+
+// mustBePlain keeps what is to be encrypted from being sent as it is.
+func (c *Conn) mustBePlain() {
+	if c.tls != nil {
+		panic("BUG: a turn on a connection in TLS")
+	}
+}
+
+// Stir ends the rest of a connection, if it rests, as if something had happened.
+func (c *Conn) Stir() {
+	if s, ok := c.TCPConn.(*polled); ok && s.rd.state.CompareAndSwap(gateResting, gateIdle) {
+		s.rd.reader.Ended()
 	}
 }
 
@@ -79,6 +96,9 @@ func (t *Turn) take(s *polled) {
 	n, err := s.readNow(b.B[:])
 	switch {
 	case n > 0:
+		if n == BufSize { // there may be more, of which nobody will tell
+			s.rd.tell()
+		}
 		t.took = append(t.took, taken{r, b, n, nil})
 		return
 	case err == nil:
@@ -156,22 +176,29 @@ func (t *Turn) writeParts() {
 	t.parts = drop(t.parts, len(t.parts))
 }
 
-// send writes what is to be written.
+// send writes what is to be written, and what is added meanwhile. It looks whether a
+// connection is quiet right before it writes: a replica may close one at any moment.
 func (t *Turn) send() {
-	for i := range t.sends {
-		if k := &t.sends[i]; k.ask {
-			k.err = k.c.TCPConn.(*polled).quiet()
+	for from := 0; from < len(t.sends); {
+		now := t.sends[from:]
+		from = len(t.sends)
+		for i := range now {
+			now[i].write()
 		}
-	}
-	for i := range t.sends {
-		if k := &t.sends[i]; k.err == nil {
-			k.n, k.err = k.c.writeNow(k.p)
+		for _, k := range now {
+			k.s.Sent(t, k.n, k.err)
 		}
-	}
-	for _, k := range t.sends {
-		k.s.Sent(t, k.n, k.err)
 	}
 	t.sends = drop(t.sends, len(t.sends))
+}
+
+func (k *sending) write() {
+	if k.ask {
+		if k.err = k.c.TCPConn.(*polled).quiet(); k.err != nil {
+			return
+		}
+	}
+	k.n, k.err = k.c.writeNow(k.p)
 }
 
 // end is for a loop that ends, and has no other turn.

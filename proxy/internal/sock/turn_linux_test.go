@@ -2,14 +2,18 @@ package sock
 
 import (
 	"bytes"
+	"crypto/tls"
 	"errors"
 	"io"
 	"math/rand/v2"
 	"net"
 	"os"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // resting is a Reader that notes what it is told.
@@ -409,5 +413,66 @@ func TestLoopCarriesOwnBytes(t *testing.T) {
 	}
 	if !looped {
 		t.Error("no loop carried anything: the test shows nothing")
+	}
+}
+
+// What stands behind a buffer that was filled is read as well, although nobody tells of it.
+func TestTurnReadsOnBehindAFullBuffer(t *testing.T) {
+	w := newWatch(t)
+	c, peer := dialled(t, w)
+	all := strings.Repeat("x", BufSize) + "rest"
+	send(t, peer, all)
+	eventually(t, "the bytes", func() bool {
+		n, err := unix.IoctlGetInt(polledOf(c).fd, unix.TIOCINQ)
+		return err == nil && n == len(all)
+	})
+	polledOf(c).rd.tell() // what the loop may not have told yet
+	r := newResting()
+	r.then = func(turn *Turn) { turn.Await(c, r) }
+	inTurn(t, w, func(turn *Turn) { turn.Await(c, r) })
+	for _, want := range []string{all[:BufSize], "rest"} {
+		for got := ""; got == ""; {
+			k := <-r.took
+			if got = k.got; got != "" && got != want || k.err != nil {
+				t.Fatalf("took %d bytes, %v; want %d", len(got), k.err, len(want))
+			}
+		}
+	}
+}
+
+func TestStir(t *testing.T) {
+	c, peer := dialled(t, newWatch(t))
+	c.Stir() // does not rest
+	r := newResting()
+	rests(t, c, r)
+	c.Stir()
+	c.Stir()
+	<-r.ended
+	send(t, peer, "x")
+	recv(t, c, "x")
+	if len(r.ended)+len(r.took) > 0 {
+		t.Error("told twice")
+	}
+}
+
+func TestNoTurnInTLS(t *testing.T) {
+	c, _ := dialled(t, newWatch(t))
+	c.tls = tls.Client(c, &tls.Config{})
+	for name, do := range map[string]func(*Turn){
+		"Send":  func(turn *Turn) { turn.Send(c, []byte("secret"), nil) },
+		"Ask":   func(turn *Turn) { turn.Ask(c, []byte("secret"), nil) },
+		"Await": func(turn *Turn) { turn.Await(c, newResting()) },
+	} {
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Errorf("%s on a connection in TLS", name)
+				}
+			}()
+			do(new(Turn))
+		}()
+	}
+	if c.Rest(newResting()) {
+		t.Error("a connection in TLS rests")
 	}
 }

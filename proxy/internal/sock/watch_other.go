@@ -81,5 +81,8 @@ func (t *Turn) Send(*Conn, []byte, Sender) { panic("BUG: a loop without loops") 
 func (t *Turn) Ask(*Conn, []byte, Sender)  { panic("BUG: a loop without loops") }
 func (t *Turn) Await(*Conn, Reader)        { panic("BUG: a loop without loops") }
 
+// Stir is for connections that rest.
+func (c *Conn) Stir() {}
+
 // Rest cannot be had on this system.
 func (c *Conn) Rest(Reader) bool { return false }

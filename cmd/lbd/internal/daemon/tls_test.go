@@ -101,6 +101,16 @@ func TestReplicaInTLS(t *testing.T) {
 		t.Fatalf("%+v", s)
 	}
 	p.until("polled", func() bool { return s.Polled() != nil })
+	// From the second request on the connection to the replica is one that was kept.
+	for i := range 10 {
+		a := p.post("/v1/chat/completions", chat(llama, i%3 == 2, 2))
+		if a.status != 200 || a.err != nil || !strings.Contains(a.body, "choices") {
+			t.Fatalf("request %d: %d %s, %v", i, a.status, a.body, a.err)
+		}
+	}
+	if n := p.metric(`lbd_upstream_errors_total{reason="bad_response",replica="` + addr + `"}`); n != "" && n != "0" {
+		t.Errorf("%s malformed answers", n)
+	}
 	for name, settings := range map[string][]string{
 		"no CA":            {},
 		"no certificate":   {"upstream-tls-ca-file", mine.CA},
