@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -104,13 +105,14 @@ func TestFanOutToTheReplicasOfAModel(t *testing.T) {
 func TestFanOutIsParallelAndBounded(t *testing.T) {
 	var now, most atomic.Int64
 	full := make(chan struct{})
+	var once sync.Once // the last call may be one of so many again
 	base, _ := newReplica(t, func(w http.ResponseWriter, r *http.Request) {
 		n := now.Add(1)
 		defer now.Add(-1)
 		for old := most.Load(); n > old && !most.CompareAndSwap(old, n); old = most.Load() {
 		}
 		if n == parallelCalls {
-			close(full)
+			once.Do(func() { close(full) })
 		}
 		select {
 		case <-full:
