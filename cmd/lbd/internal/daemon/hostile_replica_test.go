@@ -64,6 +64,8 @@ func TestHostileAnswers(t *testing.T) {
 			w.sendPost("/v1/bad", `{}`)
 			a := w.answer("POST")
 			h.check(t, a)
+			// A client has the end of a stream before its connection is given back.
+			p.until("the request over", func() bool { return p.Snapshot().Replicas[0].InFlight() == 0 })
 			w = p.dial()
 			w.sendPost("/v1/good", `{}`)
 			if a := w.answer("POST"); a.StatusCode != 200 || a.body != `"fine"` {
