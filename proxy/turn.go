@@ -64,11 +64,10 @@ func (x *exchange) forward(t *sock.Turn) {
 		return
 	}
 	x.enter(res)
-	if x.replica.Endpoint.TLS { // which only goroutines speak
-		x.goOn(t, func(x *exchange) { x.conclude(x.attempt()) })
-		return
+	if !x.replica.Endpoint.TLS { // which only goroutines speak
+		x.up = x.pool.Reuse(x.now)
 	}
-	if x.up = x.pool.Reuse(x.now); x.up == nil {
+	if x.up == nil {
 		x.goOn(t, func(x *exchange) { x.conclude(x.attempt()) })
 		return
 	}

@@ -153,9 +153,10 @@ func (p *Pool) dialAt(ctx context.Context, addr string) (*sock.Conn, error) {
 // end any more.
 func (p *Pool) moved(c *Conn) bool { return p.named && !p.cfg.Names.Current(p.addr, c.ip) }
 
-// Reuse returns the idle connection used last, nil if there is none. It asks the watch only. Its word may be on the way, and stray bytes of a replica
-// would be taken for the next answer: who uses the connection has to see that it
-// is quiet, which Ask does at no cost of its own.
+// Reuse returns the idle connection used last, nil if there is none. It asks the watch
+// only. Its word may be on the way, and stray bytes of a replica would be taken for the
+// next answer: who uses the connection has to see that it is quiet, which Ask does at
+// no cost of its own.
 func (p *Pool) Reuse(now time.Time) *Conn {
 	for {
 		c, most := p.take(now)
