@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
+	"sync"
 	"time"
 )
 
@@ -18,10 +19,55 @@ func (s *Server) debugTable() []route {
 		{"/debug/vars", "GET   runtime facts", get(s.varsPage)},
 		{"/debug/pprof/", "GET   profiles of this process", get(pprof.Index)},
 		{"/debug/pprof/profile", "GET   CPU profile; ?seconds=30", get(pprof.Profile)},
+		{"/debug/pprof/mutex", "GET   waits for locks; ?seconds=30", get(mutexSampling.during(pprof.Handler("mutex")))},
+		{"/debug/pprof/block", "GET   waits of goroutines; ?seconds=30", get(blockSampling.during(pprof.Handler("block")))},
 		{"/debug/pprof/trace", "GET   execution trace; ?seconds=1", get(pprof.Trace)},
 		{"/debug/pprof/symbol", "", methods{"GET": pprof.Symbol, "POST": pprof.Symbol}},
 		{"/debug/pprof/cmdline", "", get(noCommandLine)},
 	}
+}
+
+// sampling is what the runtime records only when told to, since every wait then costs
+// a stack trace: it is on while somebody takes the profile.
+type sampling struct {
+	set   func(on bool)
+	mu    sync.Mutex
+	users int
+}
+
+var (
+	mutexSampling = &sampling{set: func(on bool) { runtime.SetMutexProfileFraction(one(on)) }}
+	blockSampling = &sampling{set: func(on bool) { runtime.SetBlockProfileRate(one(on)) }}
+)
+
+// one is the rate at which every event is recorded, 0 that of none.
+func one(on bool) int {
+	if on {
+		return 1
+	}
+	return 0
+}
+
+// during serves a profile of the seconds asked for, 30 when nothing is said, as the
+// CPU profile is.
+func (p *sampling) during(h http.Handler) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		q := r.URL.Query()
+		if q.Get("seconds") == "" {
+			q.Set("seconds", "30")
+			r.URL.RawQuery, r.Form = q.Encode(), nil
+		}
+		p.use(1)
+		defer p.use(-1)
+		h.ServeHTTP(w, r)
+	}
+}
+
+func (p *sampling) use(n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.users += n
+	p.set(p.users > 0)
 }
 
 // noCommandLine: --replica-api-key is a flag, and /config redacts it.

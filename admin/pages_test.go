@@ -1,11 +1,16 @@
 package admin
 
 import (
+	"compress/gzip"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
+	"runtime"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 )
 
 func TestIndexListsWhatIsThere(t *testing.T) {
@@ -75,6 +80,63 @@ func TestDebugPages(t *testing.T) {
 	if v.Version != "1.2.3" || v.Goroutines == 0 || v.HeapBytes == 0 || v.TotalBytes < v.HeapBytes || v.CPUs == 0 || v.StartedAt.IsZero() {
 		t.Errorf("%+v", v)
 	}
+}
+
+// Locks are sampled while somebody takes the profile of them, and only then.
+func TestMutexProfile(t *testing.T) {
+	s := start(t, Options{Fleet: newFleet(t)})
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		contend(stop)
+	}()
+	defer func() { close(stop); <-stopped }()
+	if names := unzipped(t, s.get("/debug/pprof/mutex?seconds=1")); !strings.Contains(names, "admin.contend") {
+		t.Errorf("%q; want the lock that was waited for", names)
+	}
+	if rate := runtime.SetMutexProfileFraction(-1); rate != 0 {
+		t.Errorf("1 of %d waits is still sampled; want none", rate)
+	}
+	if names := unzipped(t, s.get("/debug/pprof/block?seconds=1")); !strings.Contains(names, "admin.contend") {
+		t.Errorf("%q; want the wait", names)
+	}
+}
+
+// unzipped is a profile with the names of its functions in clear text.
+func unzipped(t *testing.T, a answer) string {
+	t.Helper()
+	z, err := gzip.NewReader(strings.NewReader(a.body))
+	if err != nil {
+		t.Fatalf("%d %q: %v", a.status, a.body, err)
+	}
+	b, err := io.ReadAll(z)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// contend has two goroutines want one lock.
+func contend(stop <-chan struct{}) {
+	var (
+		mu  sync.Mutex
+		two sync.WaitGroup
+	)
+	for range 2 {
+		two.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				mu.Lock()
+				time.Sleep(time.Millisecond)
+				mu.Unlock()
+			}
+		})
+	}
+	two.Wait()
 }
 
 // A key given as a flag is in the command line.

@@ -28,6 +28,7 @@ type options struct {
 	loadCPU  int
 	proxyCPU int
 	profile  string
+	mutex    string
 	seed     uint64
 	quiet    float64 // share of the machine others may use
 }
@@ -104,6 +105,7 @@ func parse(ctx context.Context, args []string, dir string) (options, error) {
 	common := fs.String("lbd-args", "", "further flags for every lbd, separated by spaces")
 	fs.Var(&variants, "variant", "NAME=FLAGS: a further lbd of the first build with these flags; may be repeated")
 	fs.StringVar(&o.profile, "pprof", "", "write a CPU profile of each lbd's last run to this file (with cell and name put before the extension)")
+	fs.StringVar(&o.mutex, "mutex", "", "write what each lbd's last run waited for locks to this file, likewise")
 	fs.Uint64Var(&o.seed, "seed", 1, "of the shuffle")
 	fs.Float64Var(&o.quiet, "quiet", 0.05, "share of the machine others may use before a run waits or is repeated")
 	costs := fs.Bool("features", false, "what lbd's optional features cost: lbd and its variants instead of its rivals, cells "+featureCells+" unless told, into features.md, .json and .svg")

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -216,11 +217,7 @@ func (g *rig) once(ctx context.Context, c cell, p peer) (*outcome, error) {
 		return nil, err
 	}
 	profiled := make(chan error, 1)
-	if g.o.profile != "" && p.lbd {
-		go func() { profiled <- g.takeProfile(ctx, where.admin, c, p) }()
-	} else {
-		profiled <- nil
-	}
+	go func() { profiled <- g.takeProfiles(ctx, where.admin, c, p) }()
 	o, err := g.task(t)
 	if err != nil {
 		return nil, fmt.Errorf("%w\n%s", err, proxy.tail())
@@ -228,23 +225,43 @@ func (g *rig) once(ctx context.Context, c cell, p peer) (*outcome, error) {
 	return o, <-profiled
 }
 
-// takeProfile profiles lbd for the warm-up and the window.
-func (g *rig) takeProfile(ctx context.Context, admin int, c cell, p peer) error {
+// takeProfiles profiles lbd for the warm-up and the window.
+func (g *rig) takeProfiles(ctx context.Context, admin int, c cell, p peer) error {
+	if !p.lbd {
+		return nil
+	}
+	var (
+		both sync.WaitGroup
+		errs [2]error
+	)
+	for i, of := range [...]struct{ kind, file string }{{"profile", g.o.profile}, {"mutex", g.o.mutex}} {
+		if of.file != "" {
+			ext := filepath.Ext(of.file)
+			path := strings.TrimSuffix(of.file, ext) + "." + c.Name + "." + p.name + ext
+			both.Go(func() { errs[i] = g.takeProfile(ctx, admin, of.kind, path) })
+		}
+	}
+	both.Wait()
+	return errors.Join(errs[:]...)
+}
+
+func (g *rig) takeProfile(ctx context.Context, admin int, kind, path string) error {
 	whole := max(1, int(g.o.seconds+g.o.warm))
-	ext := filepath.Ext(g.o.profile)
-	path := strings.TrimSuffix(g.o.profile, ext) + "." + c.Name + "." + p.name + ext
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d/debug/pprof/profile?seconds=%d", admin, whole), nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d/debug/pprof/%s?seconds=%d", admin, kind, whole), nil)
 	if err != nil {
 		return err
 	}
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return fmt.Errorf("profile: %w", err)
+		return fmt.Errorf("%s: %w", kind, err)
 	}
 	defer func() { _ = res.Body.Close() }()
 	b, err := io.ReadAll(res.Body)
 	if err != nil {
-		return fmt.Errorf("profile: %w", err)
+		return fmt.Errorf("%s: %w", kind, err)
+	}
+	if res.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s: lbd answers %s: %.200s", kind, res.Status, b)
 	}
 	return os.WriteFile(path, b, 0o644)
 }
