@@ -116,35 +116,46 @@ const batch = 128
 func (l *loop) run() {
 	defer close(l.done)
 	defer l.deafen()
-	var (
-		events  [batch]unix.EpollEvent
-		sockets [batch]*polled
-		n       int
-		turn    Turn
-	)
-	defer turn.end()
-	look := func(fd uintptr) bool {
-		n = epollNow(fd, events[:])
-		return n != 0 || len(turn.again) > 0
+	var k work
+	defer k.turn.end()
+	// Never true: what happens after a look is told to the poller, which then does
+	// not let the goroutine wait.
+	l.raw.Read(func(fd uintptr) bool {
+		for l.serve(fd, &k) {
+		}
+		return k.n < 0
+	}) // ends when it is closed
+}
+
+// work is what a loop does at once.
+type work struct {
+	events  [batch]unix.EpollEvent
+	sockets [batch]*polled
+	n       int // events
+	turn    Turn
+}
+
+// serve does what there is to do. It says whether there is likely to be more: a loop
+// that is told of things one by one has the time to wait for the next.
+func (l *loop) serve(fd uintptr, k *work) (more bool) {
+	k.n = epollNow(fd, k.events[:])
+	if k.n < 0 || k.n == 0 && len(k.turn.again) == 0 {
+		return false
 	}
-	for {
-		if err := l.raw.Read(look); err != nil || n < 0 {
-			return // closed
-		}
-		l.find(events[:n], &sockets)
-		turn.others = false
-		for i, s := range sockets[:n] {
-			if s != nil && s.happened(events[i].Events, &turn) {
-				turn.others = true
-			}
-		}
-		turn.work()
-		if turn.others {
-			// They come first; with one processor they would else wait until nothing
-			// more happens.
-			runtime.Gosched()
+	l.find(k.events[:k.n], &k.sockets)
+	k.turn.others = false
+	for i, s := range k.sockets[:k.n] {
+		if s != nil && s.happened(k.events[i].Events, &k.turn) {
+			k.turn.others = true
 		}
 	}
+	k.turn.work()
+	if k.turn.others {
+		// They come first; with one processor they would else wait until nothing
+		// more happens.
+		runtime.Gosched()
+	}
+	return k.n > 1 || len(k.turn.again) > 0
 }
 
 // epollNow does not wait; it returns -1 when the set cannot be read.
