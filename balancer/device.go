@@ -15,6 +15,7 @@ func ShareDevices(replicas []*Replica) {
 		} else {
 			r.load.group.Store(nil)
 		}
+		r.load.changed()
 	}
 }
 

@@ -9,19 +9,42 @@ import (
 // load is what a replica is known to be busy with. Own load is counted here
 // event by event; polled load is replaced as a whole by each poll.
 type load struct {
-	_        [64]byte // own cache line: every pick on every core reads and writes these
+	// One cache line: every pick on every core reads and writes these.
+	_        [64]byte
+	changes  atomic.Uint64 // see Watch
 	inflight atomic.Int64
 	pending  atomic.Int64
 	// What Placements add up to.
 	prefillTokens, prefillPairs, prefillTime, resident atomic.Int64
+	number                                             atomic.Uint64 // of polled
 
 	epoch       atomic.Pointer[epoch]
 	polled      atomic.Pointer[Polled]
-	number      atomic.Uint64 // of polled
 	incarnation atomic.Uint64
 	group       atomic.Pointer[[]*Replica] // those on the same device
-	_           [64]byte
+	_           [96]byte                   // 256 in all, which the allocator aligns
 }
+
+// A Watch tells whether what is known of a replica's load is still so: what Placements
+// add up to, requests in flight, the poll, the process and the neighbours on the device. It
+// says nothing of response bytes (Pending), of which there are more than picks.
+//
+// The count grows after a change: who has taken the watch first and read the load then
+// has missed nothing as long as the watch stands.
+type Watch struct {
+	load *load
+	at   uint64
+}
+
+// Watch begins to watch the replica, which With and At do not make another one.
+func (r *Replica) Watch() Watch { return Watch{r.load, r.load.changes.Load()} }
+
+// Stands says whether nothing has changed since. The zero Watch watches nothing and
+// must not be asked.
+func (w *Watch) Stands() bool { return w.load.changes.Load() == w.at }
+
+// changed ends what watches say.
+func (l *load) changed() { l.changes.Add(1) }
 
 // An epoch counts the requests that were sent between two polls. Requests keep
 // a pointer to the epoch they were sent in, so what was sent since a poll stays
@@ -112,6 +135,7 @@ func (r *Replica) publish(p *Polled) {
 	p.Number = published.Add(1)
 	r.load.polled.Store(p)
 	r.load.number.Store(p.Number)
+	r.load.changed()
 }
 
 // PollNumber is the Number of the last published poll, 0 before the first one.
@@ -305,6 +329,12 @@ type Reservation struct {
 
 // Reserve adds one request to the replica's own load.
 func (r *Replica) Reserve() Reservation {
+	v := r.reserve()
+	r.load.changed()
+	return v
+}
+
+func (r *Replica) reserve() Reservation {
 	e := r.load.epoch.Load()
 	r.load.inflight.Add(1)
 	r.load.pending.Add(1)
@@ -365,6 +395,7 @@ func (v *Reservation) End(e Ending, now time.Time) {
 	v.FirstByte()
 	v.epoch.inflight.Add(-1)
 	v.replica.load.inflight.Add(-1)
+	v.replica.load.changed()
 	if v.tracker != nil {
 		v.tracker.Done(e, now)
 	}

@@ -66,7 +66,7 @@ type Placement struct {
 // Place reserves one request with its work. The reservation tells t what becomes
 // of it; t owns p.
 func (r *Replica) Place(w Work, p *Placement, t Tracker) Reservation {
-	v := r.Reserve()
+	v := r.reserve()
 	p.replica, p.epoch, p.work, p.resident = r, v.epoch, w, w.Prompt
 	p.prefill.Store(true)
 	l := r.load
@@ -75,6 +75,7 @@ func (r *Replica) Place(w Work, p *Placement, t Tracker) Reservation {
 	l.prefillTime.Add(int64(w.Prefill))
 	l.resident.Add(w.Prompt)
 	p.epoch.resident.Add(w.Prompt)
+	l.changed()
 	v.tracker = t
 	return v
 }
@@ -95,6 +96,7 @@ func (p *Placement) EndPrefill() bool {
 	l.prefillTokens.Add(-p.work.Uncached)
 	l.prefillPairs.Add(-p.work.Pairs)
 	l.prefillTime.Add(-int64(p.work.Prefill))
+	l.changed()
 	return true
 }
 
@@ -104,6 +106,7 @@ func (p *Placement) Grow(tokens int64) {
 	p.resident += tokens
 	p.replica.load.resident.Add(tokens)
 	p.epoch.resident.Add(tokens)
+	p.replica.load.changed()
 }
 
 // Resident returns the request's tokens in the KV cache.
@@ -136,4 +139,7 @@ func (r *Replica) Incarnation() uint64 { return r.load.incarnation.Load() }
 
 // Restarted notes that another process answers at the replica's endpoint now. Own
 // load stays: it ends with its requests.
-func (r *Replica) Restarted() { r.load.incarnation.Add(1) }
+func (r *Replica) Restarted() {
+	r.load.incarnation.Add(1)
+	r.load.changed()
+}
