@@ -2,7 +2,6 @@ package strategy
 
 import (
 	"math"
-	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -119,7 +118,7 @@ func (p *leastCost) Place(q *balancer.Request, candidates []*balancer.Replica) b
 	p.look(w, q, candidates)
 	i := p.best(w)
 	v := p.reserve(w, i, q, candidates[i])
-	if grown := candidates[i].PrefillTokens() - w.sights[i].load.prefill - int64(w.sights[i].uncached); grown > p.opt.Budget {
+	if grown := candidates[i].PrefillTokens() - w.sights[i].load.prefill - int64(w.computes(i)); grown > p.opt.Budget {
 		v.Done()
 		p.look(w, q, candidates)
 		i = p.best(w)
@@ -132,16 +131,30 @@ func (p *leastCost) Place(q *balancer.Request, candidates []*balancer.Replica) b
 // workspace is what one pick works in. The next one on the same processor finds what
 // it has seen there, and reads again only what has changed since.
 type workspace struct {
-	hashes []uint64
-	depths prefix.Depths
+	// Of the candidates, in their order. What every pick goes through is apart from
+	// what it seldom needs.
+	kept     []kept
+	bases    []basis
+	parts    []part
+	prices   []price
+	uncached []float64 // tokens of the prompt; all of them when matched is not set
+	ties     []int32
+	sights   []costSight
+
 	// matched says that depths are not all zero.
 	matched bool
-	sights  []costSight
-	costs   []cost
-	ties    []float64
+	asked   asked
+	fleet   fleetwide
+	terms   cost // of the candidate that was asked for last
 
-	asked asked
-	fleet fleetwide
+	view    *costView // in which the states of sights were found
+	due     int64     // no prefill is to be ended before, Unix nanoseconds
+	edition uint32    // of asked, when sights were made
+	// progress says that sights change with the time.
+	progress bool
+
+	hashes []uint64
+	depths prefix.Depths
 }
 
 // asked is what is known of the request.
@@ -228,197 +241,3 @@ func (a *asked) cached(depth int) float64 {
 
 // vllmBlock is block_size, 16 unless configured.
 const vllmBlock = 16
-
-// costSight is what one candidate shows. What does not change with every request
-// is kept from the pick before, see seeState.
-type costSight struct {
-	rates
-	own      float64 // requests
-	requests float64 // own and foreign
-	// Prefill that no first token has ended, in tokens and pairs.
-	tokens, pairs float64
-	resident      float64 // tokens of all contexts, which decode steps read
-	occupied      float64 // tokens in the KV cache, each block once
-	capacity      float64 // tokens, 0 is unknown
-	foreign       float64 // requests
-	// For how long, in ms, a first token or an answer has been awaited.
-	silentFirst, silentEnd float64
-	// Of the replicas on the same device: outstanding prefill in ms, requests, and
-	// what their decode steps take.
-	devicePrefill, deviceRequests, deviceStep float64
-
-	work float64 // the prefill above in ms, without trust
-	left float64 // the part of it that is still to be done
-	// Of the request: what is not cached there. And what a decode step takes.
-	uncached, cycle float64
-	penalty         float64 // ms
-	weight          float64 // see costState
-
-	st      *costState
-	load    ownLoad // as it was when the rest was made of it
-	changes uint32  // of the state, as counted when it was read
-	edition uint32  // of what others' requests are taken to be
-	place   int32   // in prefix.Depths
-	told    bool
-	full    bool // the pool it shares
-}
-
-// rates are the coefficients of one replica, in ms, as learned so far, and trust.
-type rates struct {
-	overhead, token, pair float64
-	step, sequence, held  float64
-	trust                 float64
-	unsure                float64 // see costState
-}
-
-// look reads everything a pick depends on.
-func (p *leastCost) look(w *workspace, q *balancer.Request, candidates []*balancer.Replica) {
-	p.ask(w, q)
-	v := p.view.Load()
-	if v == nil || len(v.replicas) < len(candidates) {
-		v = p.meet(candidates)
-	}
-	w.sights = slices.Grow(w.sights[:0], len(candidates))[:len(candidates)]
-	all := true
-	for i, r := range candidates {
-		st := p.stateOf(v, i, r)
-		if st == nil {
-			v = p.meet(candidates)
-			st = v.states[i]
-		}
-		s := &w.sights[i]
-		if !s.current(st, r, &w.asked) {
-			p.see(s, st, r, &w.asked)
-		}
-		all = all && s.told
-	}
-	if !all {
-		suppose(w, candidates)
-	}
-	p.match(w, q) // behind observe, which hears of restarts
-	p.price(w)
-}
-
-// suppose gives a replica that does not tell what is typical of those that do.
-func suppose(w *workspace, candidates []*balancer.Replica) {
-	var told, foreign, tokens, resident float64
-	for i := range w.sights {
-		if s := &w.sights[i]; s.told {
-			told += s.st.weight.load()
-			if s.foreign > 0 {
-				foreign += s.foreign
-				tokens += s.tokens - float64(s.load.prefill)
-				resident += s.resident - float64(candidates[i].Resident())
-			}
-		}
-	}
-	if told == 0 || foreign == 0 {
-		return
-	}
-	for i := range w.sights {
-		if s := &w.sights[i]; !s.told {
-			k := s.st.weight.load() / told
-			s.requests += foreign * k
-			s.tokens += tokens * k
-			s.resident += resident * k
-			s.settle()
-			s.changes = 0 // to be read again
-		}
-	}
-}
-
-// current says that the sight is as the pick before has left it: neither the state
-// nor the own load has changed since.
-func (s *costSight) current(st *costState, r *balancer.Replica, a *asked) bool {
-	return s.st == st && s.changes == st.changes.Load() && s.edition == a.edition && !st.unseen.due(a.now) &&
-		r.PollNumber() == st.polled.Load() && r.InFlight() == s.load.requests && r.PrefillTokens() == s.load.prefill &&
-		r.PrefillPairs() == s.load.pairs && r.Resident() == s.load.resident && r.Neighbours() == nil
-}
-
-// see fills one sight, but for what survey does.
-func (p *leastCost) see(s *costSight, st *costState, r *balancer.Replica, a *asked) {
-	if st.unseen.due(a.now) {
-		st.unseen.expire(a.now)
-	}
-	if st.polled.Load() != r.PollNumber() {
-		p.observe(st, r, r.Polled())
-	}
-	if n := st.changes.Load(); s.changes != n || s.st != st {
-		p.seeState(s, st)
-		s.st, s.changes = st, n
-	}
-	s.load = ownLoad{r.InFlight(), r.PrefillTokens(), r.PrefillPairs(), r.Resident()}
-	s.edition = a.edition
-	p.seeLoad(s, r, a)
-}
-
-// ownLoad is what the requests that this lbd has at a replica add up to.
-type ownLoad struct{ requests, prefill, pairs, resident int64 }
-
-// seeLoad makes of own load, of others' and of the neighbours' what is priced.
-func (p *leastCost) seeLoad(s *costSight, r *balancer.Replica, a *asked) {
-	s.own = float64(s.load.requests)
-	s.requests, s.tokens, s.pairs, s.resident = s.own, float64(s.load.prefill), float64(s.load.pairs), float64(s.load.resident)
-	if s.foreign != 0 {
-		s.seeForeign(a)
-	}
-	s.occupied = s.resident
-	s.devicePrefill, s.deviceRequests, s.deviceStep = 0, 0, 0
-	if on := r.Neighbours(); on != nil {
-		p.seeDevice(s, r, on)
-		s.changes = 0 // nobody tells when the neighbours' load changes, or that they are gone
-	}
-	s.settle()
-}
-
-// settle is what follows from the load for every request.
-func (s *costSight) settle() {
-	s.work = s.token*s.tokens + s.pair*s.pairs
-	s.left = s.work
-	s.cycle = s.step + s.sequence*s.requests + s.held*s.resident + s.deviceStep
-}
-
-// seeState reads what was learned of a replica and polled, which changes with events
-// and not with picks.
-func (p *leastCost) seeState(s *costSight, st *costState) {
-	c := &p.prior
-	s.overhead, s.token, s.pair = c.Overhead*st.prefill[0].load(), c.PerToken*st.prefill[1].load(), c.PerPair*st.prefill[2].load()
-	s.step, s.sequence, s.held = c.Step*st.decode[0].load(), c.PerSequence*st.decode[1].load(), c.PerResident*st.decode[2].load()
-	s.trust, s.unsure, s.weight, s.place = st.trust.load(), st.unsure.load(), st.weight.load(), st.place
-	said := st.gauges.said.Load()
-	s.told, s.full, s.capacity, s.foreign = said&saidLoad != 0, said&saidFull != 0, 0, 0
-	if said != 0 {
-		s.capacity, s.foreign = st.gauges.capacity.load(), st.gauges.foreign.load()
-	}
-}
-
-// seeForeign adds what others do there. What of theirs waits has its prefill before
-// it; what runs holds its tokens.
-func (s *costSight) seeForeign(a *asked) {
-	g := &s.st.gauges
-	s.requests += s.foreign
-	prompt, waiting := a.usualPrompt, g.waiting.load()
-	s.tokens += waiting * prompt
-	s.pairs += waiting * prompt * prompt / 2
-	if g.said.Load()&saidTokens != 0 {
-		s.resident += g.tokens.load()
-	} else {
-		s.resident += (s.foreign - waiting) * (prompt + a.usualOutput/2)
-	}
-}
-
-// seeDevice adds the replicas, of whatever model, that share the device: they take
-// turns on it, so that their prefill comes before ours as our own does, and their
-// decode steps come between ours.
-func (p *leastCost) seeDevice(s *costSight, r *balancer.Replica, on []*balancer.Replica) {
-	for _, o := range on {
-		if o.ID == r.ID {
-			continue
-		}
-		s.devicePrefill += milliseconds(o.PrefillTime())
-		if n := float64(o.Requests()); n > 0 {
-			s.deviceRequests += n
-			s.deviceStep += p.prior.Step + p.prior.PerSequence*n + p.prior.PerResident*float64(o.Resident())
-		}
-	}
-}

@@ -21,7 +21,7 @@ func (p *leastCost) Explain(q *balancer.Request, candidates []*balancer.Replica)
 // terms are those of one candidate. What is not known is shown as unknown.
 func (p *leastCost) terms(w *workspace, i int) []balancer.Term {
 	s, a, f := &w.sights[i], &w.asked, &w.fleet
-	k, c := &s.rates, &w.costs[i]
+	k, c := &s.rates, p.cost(w, i)
 	known := func(name string, v float64) balancer.Term { return balancer.Term{Name: name, Value: balancer.Known(v)} }
 	capacity, room := balancer.Term{Name: "kv_capacity_tokens"}, balancer.Term{Name: "prefix_cache_tokens"}
 	if s.capacity > 0 {
@@ -47,7 +47,7 @@ func (p *leastCost) terms(w *workspace, i int) []balancer.Term {
 		known("weight_of_decoding", f.decoding),
 		known("fleet_load", f.load),
 		known("prompt_tokens", a.prompt),
-		known("cached_tokens", a.prompt-s.uncached),
+		known("cached_tokens", a.prompt-w.computes(i)),
 		known("output_tokens", a.output),
 		known("requests", s.requests),
 		known("prefill_tokens", s.tokens),
@@ -55,7 +55,7 @@ func (p *leastCost) terms(w *workspace, i int) []balancer.Term {
 		known("kv_used_tokens", s.occupied),
 		capacity, room,
 		known("trust", k.trust),
-		known("doubt", c.doubt),
+		known("doubt", w.prices[i].doubt),
 		known("us_per_prompt_token", 1000*k.token),
 		known("decode_step", s.cycle),
 	}

@@ -2,7 +2,6 @@ package strategy
 
 import (
 	"math"
-	"slices"
 	"time"
 
 	"lbd/balancer"
@@ -22,12 +21,14 @@ type cost struct {
 	overdue float64 // how long a first token, or an answer, has been due there
 	penalty float64
 	total   float64
-	doubt   float64 // what that may be off
 }
 
 // fleetwide is what candidates are compared with.
 type fleetwide struct {
 	requests float64 // the mean number
+	prefill  float64 // the mean that is still to be done, in ms
+	dear     int     // how many of them have a penalty, or a slow start
+	usual    float64 // ms of prefill of a request, by which stalls were weighed
 	uncached float64 // u*, the least of all
 	cached   float64 // g, the part of the prompt that is cached somewhere
 	load     float64 // U
@@ -37,66 +38,112 @@ type fleetwide struct {
 	unsure   float64 // what the error of learned speeds weighs
 }
 
+// sum adds up what does not depend on the request.
+func (p *leastCost) sum(w *workspace) {
+	t := add(w.parts)
+	if t.untold > 0 {
+		w.suppose()
+		t = add(w.parts)
+	}
+	each, f := 1/float64(len(w.parts)), &w.fleet
+	f.requests = t.requests * each
+	f.prefill = t.prefill * each
+	f.load = f.prefill / milliseconds(p.opt.PrefillScale)
+	if t.holders > 0 {
+		f.load = max(f.load, p.opt.LoadFrom+p.opt.LoadSpan*(t.fill/float64(t.holders)-fillFrom)/(1-fillFrom))
+	}
+	f.w = min(max((f.load-p.opt.LoadFrom)/p.opt.LoadSpan, 0), p.opt.WeightMax)
+	f.unsure = doubts * max(1-f.w, 0)
+	f.dear, f.usual = t.dear, math.NaN() // which is no usual prefill: survey asks for patience
+}
+
+// sums are what the parts of all candidates add up to.
+type sums struct {
+	requests, prefill, fill float64
+	holders, untold, dear   int
+}
+
+func add(parts []part) (t sums) {
+	for i := range parts {
+		c := &parts[i]
+		t.requests += c.requests
+		t.prefill += c.prefill
+		t.fill += c.fill
+		if c.holds {
+			t.holders++
+		}
+		if c.untold {
+			t.untold++
+		}
+		if c.dear {
+			t.dear++
+		}
+	}
+	return t
+}
+
 // survey looks at all candidates at once: how busy they are, and what is cached.
 func (p *leastCost) survey(w *workspace) {
 	a, f := &w.asked, &w.fleet
-	*f = fleetwide{uncached: a.prompt}
-	var prefill, fill, holders float64
-	depth, cached := 0, 0.0 // of the candidate before: many have as much
-	for i := range w.sights {
-		s := &w.sights[i]
-		st := s.st
-		s.silentFirst, s.silentEnd = st.firsts.lasts(a.now), st.ends.lasts(a.now)
-		if p.opt.Progress {
-			s.progress(a.now)
-		}
-		s.uncached = a.prompt
-		if w.matched {
-			if d := int(w.depths[s.place]); d != depth {
-				depth, cached = d, a.cached(d)
-			}
-			s.uncached -= cached
-			f.uncached = min(f.uncached, s.uncached)
-		}
-		f.requests += s.requests
-		prefill += s.left * s.trust
-		if s.capacity > 0 {
-			if s.told {
-				s.occupied = st.memory.heldWith(s.load.resident)
-			}
-			fill += s.occupied / s.capacity
-			holders++
-		}
-		if s.penalty = 0; s.full || st.dear.Load() {
-			s.penalty = s.punish(a.now)
-		}
+	f.uncached, f.cached = a.prompt, 0
+	if w.matched {
+		w.share()
 	}
-	each := 1 / float64(len(w.sights))
-	f.requests *= each
-	f.cached = 1 - f.uncached/a.prompt
-	f.load = prefill * each / milliseconds(p.opt.PrefillScale)
-	if holders > 0 {
-		f.load = max(f.load, p.opt.LoadFrom+p.opt.LoadSpan*(fill/holders-fillFrom)/(1-fillFrom))
+	if f.dear > 0 {
+		w.punish()
 	}
-	f.w = min(max((f.load-p.opt.LoadFrom)/p.opt.LoadSpan, 0), p.opt.WeightMax)
-	f.stalls = f.w * p.patience(prefill*each)
+	if usual := p.prefills.or(math.Inf(1)); usual != f.usual {
+		f.usual, f.stalls = usual, f.w*patience(f.prefill, usual)
+	}
 	f.decoding = max(f.w, f.cached)
-	f.unsure = doubts * max(1-f.w, 0)
+}
+
+// share finds how much of the prompt each candidate has to compute.
+func (w *workspace) share() {
+	a, f := &w.asked, &w.fleet
+	depth, cached := 0, 0.0 // of the candidate before: many have as much
+	for i := range w.parts {
+		if d := int(w.depths[w.parts[i].place]); d != depth {
+			depth, cached = d, a.cached(d)
+		}
+		w.uncached[i] = a.prompt - cached
+		f.uncached = min(f.uncached, w.uncached[i])
+	}
+	f.cached = 1 - f.uncached/a.prompt
+}
+
+// computes is how many tokens of the prompt candidate i has to compute.
+func (w *workspace) computes(i int) float64 {
+	if w.matched {
+		return w.uncached[i]
+	}
+	return w.asked.prompt
 }
 
 // patience is what stalls weigh in a busy fleet where so many ms of prefill wait for
 // each replica: little, as long as those are a few prompts; in full when they are more
-// than it can catch up with. Then few long prompts have to wait for many short ones.
-func (p *leastCost) patience(waiting float64) float64 {
-	prompts := waiting / max(p.prefills.or(math.Inf(1)), 1e-3)
+// than it can catch up with, by what a prompt usually takes. Then few long prompts have to wait for many short ones.
+func patience(waiting, usual float64) float64 {
+	prompts := waiting / max(usual, 1e-3)
 	return stallWeight + (1-stallWeight)*min(max(prompts/crowd-1, 0), 1)
 }
 
-// price makes the costs of all candidates.
+// price is what a pick compares, in ms.
+type price struct {
+	total float64
+	doubt float64 // what that may be off
+}
+
+// price makes the prices of all candidates.
 func (p *leastCost) price(w *workspace) {
 	p.survey(w)
-	w.costs = slices.Grow(w.costs[:0], len(w.sights))[:len(w.sights)]
-	p.costOf(w.costs, w)
+	p.costOf(w, 0, len(w.bases), nil)
+}
+
+// cost is what the pick has found of candidate i, term by term.
+func (p *leastCost) cost(w *workspace, i int) *cost {
+	p.costOf(w, i, i+1, &w.terms)
+	return &w.terms
 }
 
 // A prefill before a new request counts as a whole until its first token. With
@@ -104,7 +151,6 @@ func (p *leastCost) price(w *workspace) {
 // is more than all of it should take. Then the credit shrinks again, for a replica
 // that hangs must not look idle.
 func (s *costSight) progress(now int64) {
-	s.left = s.work
 	if s.load.prefill == 0 || now == 0 {
 		return
 	}
@@ -115,7 +161,8 @@ func (s *costSight) progress(now int64) {
 	}
 }
 
-// costOf prices all candidates, each by itself:
+// costOf prices candidates from i to n, each by itself, and shows the terms of the last one
+// to who asks:
 //
 //	u      = L − h                                   L prompt tokens, h of them cached there
 //	pre    = c·u + a·u·(L − u/2)                     its prefill
@@ -139,38 +186,44 @@ func (s *costSight) progress(now int64) {
 //
 // The loop is within, and the terms are local variables until the end: calls for each
 // candidate, and structs that are copied, took longer than the formula.
-func (p *leastCost) costOf(costs []cost, w *workspace) {
-	f, L, O := &w.fleet, w.asked.prompt, w.asked.output
-	for i := range costs {
-		s := &w.sights[i]
-		k, u := &s.rates, s.uncached
-		steps, wait, waste := 1.0, 0.0, 0.0
-		if s.capacity > 0 {
-			if over := s.occupied + u + O - kvUsable*s.capacity; over > 0 {
-				wait = over / s.freeRate(w.asked.now, O*s.cycle)
-			}
+func (p *leastCost) costOf(w *workspace, from, to int, terms *cost) {
+	f, a, budget := &w.fleet, &w.asked, float64(p.opt.Budget+1)
+	L, O, now, matched := a.prompt, a.output, a.now, w.matched
+	context, least := L+O/2, f.uncached
+	for i := from; i < to; i++ {
+		b, u := &w.bases[i], L
+		if matched {
+			u = w.uncached[i]
 		}
-		if tokens := int64(s.tokens + u); tokens > p.opt.Budget {
-			steps = float64((tokens + p.opt.Budget - 1) / p.opt.Budget)
+		steps, wait, waste, overdue := 1.0, 0.0, 0.0, 0.0
+		if over := b.occupied + u + O - b.usable; over > 0 {
+			wait = over / w.sights[i].freeRate(now, O*b.cycle)
 		}
-		prefill := k.token*u + k.pair*u*(L-u/2)
-		queue := s.left + s.devicePrefill
-		first := k.trust*(k.overhead+queue+prefill) + steps*s.cycle + wait
-		added := k.sequence + k.held*(L+O/2)
-		own := O * (s.cycle + added)
-		slowed := s.requests * O * added
-		stalls := (s.requests + s.deviceRequests) * prefill
-		if again := u - f.uncached; again > 0 {
-			waste = f.requests * (k.token*again + k.pair*again*(L-f.uncached-again/2))
+		if tokens := b.tokens + u; tokens >= budget {
+			steps = float64((int64(tokens) + p.opt.Budget - 1) / p.opt.Budget)
 		}
-		overdue := s.overdue(first, own)
-		total := first + overdue + f.decoding*(own+slowed) + f.stalls*stalls + wasteWeight*waste + s.penalty
-		c := &costs[i]
-		c.prefill, c.queue, c.steps, c.wait, c.first, c.own = prefill, queue, steps, wait, first, own
-		c.slowed, c.stalls, c.waste, c.overdue, c.penalty = slowed, stalls, waste, overdue, s.penalty
-		c.total, c.doubt = total, s.doubt(first, f)
+		prefill := b.token*u + b.pair*u*(L-u/2)
+		first := b.trust*(b.before+prefill) + steps*b.cycle + wait
+		added := b.sequence + b.held*context
+		own := O * (b.cycle + added)
+		slowed := b.requests * O * added
+		stalls := b.stalled * prefill
+		if again := u - least; again > 0 {
+			waste = f.requests * (b.token*again + b.pair*again*(L-least-again/2))
+		}
+		if float64(now-b.since) > lateFirst*1e6*first {
+			overdue = w.sights[i].overdue(now, first, own)
+		}
+		total := first + overdue + f.decoding*(own+slowed) + f.stalls*stalls + wasteWeight*waste + b.penalty
+		w.prices[i] = price{total, doubt(first, f.unsure*b.unsure)}
+		if terms != nil {
+			*terms = cost{prefill, w.sights[i].queue(), steps, wait, first, own, slowed, stalls, waste, overdue, b.penalty, total}
+		}
 	}
 }
+
+// queue is how many ms of prefill there are before a request.
+func (s *costSight) queue() float64 { return s.left + s.devicePrefill }
 
 // freeRate is how fast the KV cache empties, in tokens per ms: as seen of late, and
 // no less than a quarter of what it holds per lifetime of a request.
@@ -182,8 +235,17 @@ func (s *costSight) freeRate(now int64, lifetime float64) float64 {
 	return max(rate, 1e-3)
 }
 
-// punish is the penalty for failures, a slow start and a pool that is full.
-func (s *costSight) punish(now int64) float64 {
+// punish finds the penalties, which change with the time.
+func (w *workspace) punish() {
+	for i := range w.parts {
+		if w.parts[i].dear {
+			w.bases[i].penalty = w.sights[i].penalty(w.asked.now)
+		}
+	}
+}
+
+// penalty is that for failures, a slow start and a pool that is full.
+func (s *costSight) penalty(now int64) float64 {
 	v := 0.0
 	if s.st.penalty.load() > 0 {
 		v = s.st.penaltyNow(now)
@@ -205,12 +267,12 @@ const doubts = 1.5
 
 // doubt is how much dearer a cost may be than it looks, or cheaper, in ms: the error
 // of the learned speed. It fades as the fleet fills, for what is queued then decides.
-func (s *costSight) doubt(first float64, f *fleetwide) float64 {
+func doubt(first, unsure float64) float64 {
 	even := float64(evenMs)
 	if part := evenPart * first; part > even {
 		even = part
 	}
-	return even/2 + f.unsure*s.unsure*first
+	return even/2 + unsure*first
 }
 
 // best is the index of the least cost. Of those that may be as good, given what is
@@ -219,72 +281,51 @@ func (s *costSight) doubt(first float64, f *fleetwide) float64 {
 // and the others none to show that they are as fast.
 func (p *leastCost) best(w *workspace) int {
 	least, at := math.Inf(1), 0
-	for i := range w.costs {
-		if t := w.costs[i].total; t < least {
+	for i := range w.prices {
+		if t := w.prices[i].total; t < least {
 			least, at = t, i
 		}
 	}
-	limit := least + w.costs[at].doubt
-	w.ties = slices.Grow(w.ties[:0], len(w.costs))[:len(w.costs)]
-	fewest, even := math.Inf(1), uint64(0)
-	for i := range w.costs {
-		w.ties[i] = math.Inf(1)
-		if c := &w.costs[i]; !(c.total-c.doubt <= limit) {
-			continue
-		}
-		n := w.sights[i].perWeight()
-		if w.ties[i] = n; n < fewest {
-			fewest, even, at = n, 1, i
-		} else if n == fewest {
-			even++
-		}
-	}
-	if even < 2 {
-		return at
-	}
-	k := below(p.uint64(), even)
-	for i, n := range w.ties {
-		if n == fewest {
-			if k == 0 {
-				return i
+	limit := least + w.prices[at].doubt
+	fewest, even := math.Inf(1), 0
+	for i := range w.prices {
+		if c := &w.prices[i]; c.total-c.doubt <= limit {
+			n := w.bases[i].perWeight
+			if n < fewest {
+				fewest, even = n, 0
 			}
-			k--
+			if n == fewest {
+				w.ties[even] = int32(i)
+				even++
+			}
 		}
 	}
-	return at // costs that are no numbers
-}
-
-// perWeight is requests for its weight, the one to place counted in. Of others'
-// those count that are more than gaugeError: a gauge that is stuck at a few would keep
-// all of ours away from a replica in a calm fleet.
-func (s *costSight) perWeight() float64 {
-	n := s.own
-	if others := s.requests - s.own - gaugeError; others > 0 {
-		n += others
+	switch even {
+	case 0:
+		return at // costs that are no numbers
+	case 1:
+		return int(w.ties[0])
 	}
-	return (n + 1) / s.weight
+	return int(w.ties[below(p.uint64(), uint64(even))])
 }
-
-// gaugeError is requests: what comes and goes while a poll is under way looks like
-// another lbd's.
-const gaugeError = 4
 
 // reserve places the request on candidate i.
 func (p *leastCost) reserve(w *workspace, i int, q *balancer.Request, r *balancer.Replica) balancer.Reservation {
 	s, a := &w.sights[i], &w.asked
-	c, pairs := &w.costs[i], s.uncached*(a.prompt-s.uncached/2)
+	c, uncached := p.cost(w, i), w.computes(i)
+	pairs := uncached * (a.prompt - uncached/2)
 	st, k := s.st, &s.rates
 	t := ticketPool.Get().(*costTicket)
 	t.p, t.st, t.stream, t.sent, t.bucket, t.text = p, st, q.Stream, q.Now, a.bucket, a.text
 	t.hashes = append(t.hashes[:0], w.hashes...)
 	t.incarnation = r.Incarnation()
 	t.usage = balancer.Usage{Prompt: -1, Completion: -1, Cached: -1}
-	t.predicted = int64(a.prompt - s.uncached)
+	t.predicted = int64(a.prompt - uncached)
 	part := 1.0
 	if s.work > 0 {
 		part = s.left / s.work
 	}
-	t.features = vec{p.prior.Overhead, p.prior.PerToken * (part*s.tokens + s.uncached), p.prior.PerPair * (part*s.pairs + pairs)}
+	t.features = vec{p.prior.Overhead, p.prior.PerToken * (part*s.tokens + uncached), p.prior.PerPair * (part*s.pairs + pairs)}
 	t.ahead = c.steps*s.cycle + c.wait + k.trust*s.devicePrefill
 	t.expected = c.prefill * k.trust
 	t.total = k.overhead + c.queue + c.prefill + c.steps*s.cycle + c.wait
@@ -293,14 +334,14 @@ func (p *leastCost) reserve(w *workspace, i int, q *balancer.Request, r *balance
 		st.since.Store(a.now)
 	}
 	if st.owner != nil {
-		st.owner.Advance(int64(s.uncached))
+		st.owner.Advance(int64(uncached))
 		st.hits.asked.Add(int64(a.prompt))
 		st.hits.predicted.Add(t.predicted)
 	}
 	st.memory.shared.Add(t.predicted)
 	p.prefills.add(t.expected)
 	work := balancer.Work{
-		Prompt: int64(a.prompt), Uncached: int64(s.uncached), Pairs: int64(pairs),
+		Prompt: int64(a.prompt), Uncached: int64(uncached), Pairs: int64(pairs),
 		Prefill: time.Duration(t.expected * 1e6),
 	}
 	v := r.Place(work, &t.Placement, t)
@@ -312,6 +353,8 @@ func (p *leastCost) reserve(w *workspace, i int, q *balancer.Request, r *balance
 	if !q.Stream && !q.Now.IsZero() {
 		t.expiry = a.now + int64(c.first*1e6)
 		st.unseen.add(t)
+		w.expect(st)
 	}
+	st.changes.Add(1)
 	return v
 }

@@ -62,6 +62,7 @@ func (t *costTicket) FirstToken(now time.Time) {
 	} else if n > 0 && t.st.slow.CompareAndSwap(n, 0) {
 		t.st.dear.Store(t.st.penalty.load() > 0)
 	}
+	t.st.changes.Add(1)
 }
 
 // slowStartUntil is how many requests at a time end the slow start.
@@ -106,7 +107,6 @@ func (t *costTicket) learnFirst(now time.Time) {
 	m, w := &t.p.model, t.st.weight.load()
 	center := scaled(load(&m.prefill), 1/w)
 	t.st.regressed.learn(&t.st.regressed.prefills, &t.st.prefill, t.features, y, center, replicaRange, now)
-	t.st.changes.Add(1)
 	t.p.regressed.learn(&t.p.regressed.prefills, &m.prefill, t.features, y*w, vec{1, 1, 1}, modelRange, now)
 	t.p.recenter(now)
 }
@@ -121,7 +121,6 @@ func (t *costTicket) learnWhole(completion int, now time.Time) {
 	ratio := math.Log(max(milliseconds(now.Sub(t.sent)), 1e-3) / expected)
 	t.p.wholes.add(ratio)
 	t.st.correct(math.Exp(ratio-t.p.wholes.or(0)), 1)
-	t.st.changes.Add(1)
 	t.sampled(now)
 	t.p.recenter(now)
 }
@@ -262,6 +261,7 @@ func (t *costTicket) Done(e balancer.Ending, now time.Time) {
 	t.shows(time.Time{}) // unless it has: one that is given up is no sign of life
 	t.Placement.Done()
 	st.memory.shared.Add(-t.predicted)
+	st.changes.Add(1)
 	if st.owner != nil {
 		st.owner.SetRoom(st.memory.room(t.Replica()))
 	}

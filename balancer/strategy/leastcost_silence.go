@@ -26,13 +26,18 @@ func (x *silence) end(now time.Time) {
 	}
 }
 
-// lasts is for how many ms, 0 when nothing is awaited or nobody knows since when.
-func (x *silence) lasts(now int64) float64 {
-	if x.asked.Load() == 0 || now == 0 {
+// awaited is since when, in Unix nanoseconds; 0 when nothing is awaited or nobody
+// knows since when.
+func (x *silence) awaited() int64 {
+	if x.asked.Load() == 0 {
 		return 0
 	}
-	since := x.since.Load()
-	if since == 0 {
+	return x.since.Load()
+}
+
+// silent is for how many ms something is awaited.
+func silent(since, now int64) float64 {
+	if since == 0 || now == 0 {
 		return 0
 	}
 	return float64(now-since) / 1e6
@@ -45,11 +50,11 @@ func (x *silence) lasts(now int64) float64 {
 const lateFirst, lateEnd = 4, 8
 
 // overdue is for how long something has been due, in ms.
-func (s *costSight) overdue(first, own float64) (late float64) {
-	if d := s.silentFirst - lateFirst*first; d > 0 {
+func (s *costSight) overdue(now int64, first, own float64) (late float64) {
+	if d := silent(s.firstSince, now) - lateFirst*first; d > 0 {
 		late = d
 	}
-	if d := s.silentEnd - lateEnd*(first+own); d > late {
+	if d := silent(s.endSince, now) - lateEnd*(first+own); d > late {
 		late = d
 	}
 	return late

@@ -28,7 +28,8 @@ type costState struct {
 	place  int32         // in prefix.Depths; 0 is nobody's
 	learner
 
-	// What every pick reads, from learner.changes to unseen.earliest, is one cache line.
+	// Of learner, every pick reads changes. It is in one cache line with what a pick
+	// reads of most replicas of which something has changed, to unseen.earliest.
 	polled       atomic.Uint64 // Number of the last poll that was looked at, 0 of none
 	firsts, ends silence
 	dear         atomic.Bool // there is a penalty, or a slow start
