@@ -25,6 +25,7 @@ const (
 // request that wants it and belongs to the goroutine of the connection.
 type owner struct {
 	key    *keys.Key // of the request under way; nil when none is asked for
+	addr   string    // of the client, for the log; "" = not asked for yet
 	peer   forwarded.Peer
 	policy *forwarded.Policy // that peer was made by
 }
@@ -36,6 +37,14 @@ func ownerOf(c *inbound.Conn) *owner {
 		c.Owner = o
 	}
 	return o
+}
+
+// address returns where the client is.
+func (o *owner) address(c *inbound.Conn) string {
+	if o.addr == "" {
+		o.addr = c.RemoteAddr().String()
+	}
+	return o.addr
 }
 
 // Admit implements inbound.Handler: it asks for a key before a body is read.

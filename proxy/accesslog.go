@@ -9,26 +9,112 @@ import (
 	"lbd/proxy/internal/inbound"
 )
 
-// requestLine begins a line about a request: at info when the access log is on,
-// one in so many, else at debug. It is nil when nothing is to be written.
-func (s *Server) requestLine(cfg *Config) *zerolog.Event {
-	if !cfg.AccessLog {
-		return s.opt.Log.Debug()
+// The lines of requests are written whole, in the order in which the requests ended and
+// behind all lines that were written before, and none is left out: a log that is read too
+// slowly makes requests wait for room, and nobody else. A request that has a goroutine
+// waits itself. One that is relayed in turns of a loop takes room before its answer is
+// passed on, and gets a goroutine where there is none. A line is handed in before the
+// last bytes of its answer are sent, as all accounts are done; it is written soon after.
+
+// Lines takes the lines of requests, which do not wait until they are written.
+type Lines interface {
+	// Try takes room for a line. It returns false, at once, when there is none.
+	Try() bool
+	// Wait takes room for a line as soon as there is some.
+	Wait()
+	// Give gives back room that is not needed.
+	Give()
+	// Put hands in a line for which there is room, and keeps nothing of p. It does not wait.
+	Put(p []byte)
+}
+
+// putter has a logger write into room that was taken.
+type putter struct{ Lines }
+
+func (p putter) Write(line []byte) (int, error) {
+	p.Put(line)
+	return len(line), nil
+}
+
+// lineState is what a request has to do with the log.
+type lineState uint8
+
+const (
+	undecided lineState = iota
+	noLine
+	hasLine
+	hasRoom // for the line
+)
+
+// says whether lines of a level are written.
+func (s *Server) says(level zerolog.Level) bool {
+	return level >= max(s.opt.Log.GetLevel(), zerolog.GlobalLevel())
+}
+
+// decide says whether a request has a line: at info when the access log is on, one in
+// so many, else at debug.
+func (s *Server) decide(cfg *Config) lineState {
+	wanted := s.says(zerolog.DebugLevel)
+	if cfg.AccessLog {
+		wanted = s.says(zerolog.InfoLevel) && s.logged.Add(1)%uint64(max(cfg.AccessLogSample, 1)) == 0
 	}
-	if n := uint64(max(cfg.AccessLogSample, 1)); s.logged.Add(1)%n != 0 {
-		return nil
+	if wanted {
+		return hasLine
 	}
-	return s.opt.Log.Info()
+	return noLine
+}
+
+// logs says whether the request has a line.
+func (x *exchange) logs() bool {
+	if x.line == undecided {
+		x.line = x.s.decide(x.cfg)
+	}
+	return x.line != noLine
+}
+
+// logsAtOnce says that the request's line, if it has one, makes nobody wait.
+func (x *exchange) logsAtOnce() bool {
+	if !x.logs() {
+		return true
+	}
+	if l := x.s.opt.Lines; l == nil || !l.Try() {
+		return false
+	}
+	x.line = hasRoom
+	return true
+}
+
+// beginLine begins a line, for which it waits until there is room unless there is. It is nil
+// when nothing is written after all: the level may have changed.
+func (s *Server) beginLine(cfg *Config, room bool) *zerolog.Event {
+	l := s.opt.Lines
+	if l != nil && !room {
+		l.Wait()
+	}
+	level := zerolog.DebugLevel
+	if cfg.AccessLog {
+		level = zerolog.InfoLevel
+	}
+	ev := s.lines.WithLevel(level)
+	if ev == nil && l != nil {
+		l.Give()
+	}
+	return ev
 }
 
 // accessLog writes the line of a request that was relayed or should have been.
-func (s *Server) accessLog(x *exchange, strategy string) {
-	ev := s.requestLine(x.cfg)
+func (x *exchange) accessLog(strategy string) {
+	if !x.logs() {
+		return
+	}
+	room := x.line == hasRoom
+	x.line = noLine // there is one only
+	ev := x.s.beginLine(x.cfg, room)
 	if ev == nil {
 		return
 	}
 	ev.Bytes("method", x.head.method).Bytes("path", pathOnly(x.head.target)).Int("status", x.status).
-		Dur("duration_ms", x.now.Sub(x.start)).Bytes("request_id", x.head.id).Str("client", x.client.RemoteAddr().String())
+		Dur("duration_ms", x.now.Sub(x.start)).Bytes("request_id", x.head.id).Str("client", x.owner.address(x.client))
 	if x.keyName != "" {
 		ev.Str("key", x.keyName)
 	}
@@ -73,7 +159,11 @@ func (b blockHashes) MarshalZerologArray(a *zerolog.Array) {
 
 // logRefused writes the line of a request that no replica was asked for.
 func (s *Server) logRefused(c *inbound.Conn, e *apiError) {
-	if ev := s.requestLine(s.cfg.Load()); ev != nil {
+	cfg := s.cfg.Load()
+	if s.decide(cfg) == noLine {
+		return
+	}
+	if ev := s.beginLine(cfg, false); ev != nil {
 		req := c.Request()
 		ev.Bytes("method", req.Method).Bytes("path", pathOnly(req.Target)).Int("status", e.status).
 			Str("client", c.RemoteAddr().String()).Str("refused", e.code).Msg("request")

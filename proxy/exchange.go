@@ -48,6 +48,7 @@ type exchange struct {
 	promptTokens int64  // an estimate
 	forwarded    forwarded.Fields
 	promptBytes  int
+	line         lineState
 	blocks       []uint64 // hashes of the prompt's blocks, for the log
 	preamble     []byte   // of the prompt, where it is put together
 	origin       []byte   // of the page that asks, as far as lbd has a say
@@ -299,7 +300,7 @@ func (x *exchange) end() {
 	x.model.Duration.Observe(x.now.Sub(x.start).Seconds())
 	x.countTokens()
 	x.charge()
-	x.s.accessLog(x, strategy)
+	x.accessLog(strategy)
 	if cap(x.out) > keepBuffer {
 		x.out = nil
 	}
@@ -342,6 +343,10 @@ func (x *exchange) free() {
 	x.sniff.Reset(false, nil)
 	x.stream.Reset()
 	clear(x.tried)
+	if x.line == hasRoom {
+		x.s.opt.Lines.Give() // of a request that panicked on its way to the line
+	}
+	x.line = undecided
 	x.s, x.cfg, x.client = nil, nil, nil
 	x.want, x.req, x.stored = want{}, balancer.Request{}, stored{}
 	x.head.clear()

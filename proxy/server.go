@@ -63,6 +63,9 @@ type Options struct {
 	Log      zerolog.Logger
 	Version  string
 
+	// Lines takes the lines of requests on their way to where Log writes; nil = requests
+	// write to Log.
+	Lines Lines
 	// Keys says who may call; nil = everybody.
 	Keys *keys.Keys
 	// Affinity keeps sessions and responses where their state is; nil = it does not.
@@ -99,6 +102,7 @@ type Server struct {
 	modelsPage atomic.Pointer[modelsPage]
 	lastServed sync.Map // replica ID -> *atomic.Int64, Unix ns of the last success
 	logged     atomic.Uint64
+	lines      zerolog.Logger // of requests
 }
 
 // New returns a server that does not listen yet.
@@ -121,6 +125,9 @@ func New(o Options) (*Server, error) {
 	o.Config = o.Config.filled()
 	s := &Server{opt: o, watch: w, served: make(chan error, 1), made: time.Now()}
 	s.cfg.Store(&o.Config)
+	if s.lines = o.Log; o.Lines != nil {
+		s.lines = o.Log.Output(putter{o.Lines})
+	}
 	s.admission = admission.New(o.Config.Admission.Config, o.Fleet.Snapshot)
 	s.pools = upstream.NewPools(s.poolConfig(&o.Config))
 	s.pools.TLS = o.Outward.TLS

@@ -42,10 +42,10 @@ func (s *Server) Begin(c *inbound.Conn, t *sock.Turn) (taken bool) {
 	return true
 }
 
-// Turns implements inbound.Beginner. A request that writes a line has a goroutine: what
-// the line goes to may make it wait.
+// Turns implements inbound.Beginner. Where lines can only be written, every request that
+// has one has a goroutine: what is written to may make it wait. And so it has at debug.
 func (s *Server) Turns() bool {
-	return !s.cfg.Load().AccessLog && max(s.opt.Log.GetLevel(), zerolog.GlobalLevel()) >= zerolog.InfoLevel
+	return (s.opt.Lines != nil || !s.cfg.Load().AccessLog) && !s.says(zerolog.DebugLevel)
 }
 
 // forward is relay up to the wait for the answer.
@@ -129,7 +129,7 @@ func (x *exchange) pass(t *sock.Turn, b *sock.Buf, n int) {
 	}
 	x.now = time.Now()
 	rest := b.B[size:n]
-	if !x.whole(rest) {
+	if !x.whole(rest) || !x.logsAtOnce() {
 		x.goOn(t, func(x *exchange) { x.conclude(x.answered(rest)) })
 		return
 	}

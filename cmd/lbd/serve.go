@@ -30,12 +30,13 @@ func runProxy(cmd *cobra.Command, in *handover.Inherited) error {
 	if err != nil {
 		return err
 	}
-	log := daemon.NewLogger(cmd.ErrOrStderr(), cfg)
+	log, lines := daemon.NewLogger(cmd.ErrOrStderr(), cfg)
+	defer lines.Close()
 	if err := logConfig(cfg, log); err != nil {
 		return err
 	}
 	d, err := daemon.New(cfg, daemon.Options{
-		Log: log, Version: buildVersion().Version, Inherited: in, Load: func() (*config.Config, error) { return loadConfig(cmd) },
+		Log: log, Lines: lines, Version: buildVersion().Version, Inherited: in, Load: func() (*config.Config, error) { return loadConfig(cmd) },
 	})
 	if err != nil {
 		return exitError{exitStart, err}

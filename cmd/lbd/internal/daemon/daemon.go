@@ -26,6 +26,7 @@ import (
 	"lbd/balancer/strategy"
 	"lbd/cmd/lbd/internal/config"
 	"lbd/cmd/lbd/internal/handover"
+	"lbd/cmd/lbd/internal/lines"
 	"lbd/metrics"
 	"lbd/metrics/poll"
 	"lbd/names"
@@ -35,6 +36,9 @@ import (
 // Options are what a daemon needs beside its configuration.
 type Options struct {
 	Log zerolog.Logger
+	// Lines is what Log writes to; nil = something else, which requests with a line wait
+	// for.
+	Lines *lines.Writer
 	// Load reads the configuration again for a reload; nil = reloads fail.
 	Load    func() (*config.Config, error)
 	Version string
@@ -101,7 +105,7 @@ func New(cfg *config.Config, o Options) (*Daemon, error) {
 		metrics.NewConnectionCollector(func() metrics.Connections { return d.proxy.Connections() }))
 	d.proxy, err = proxy.New(proxy.Options{
 		Config: d.proxyConfig(cfg, a), Affinity: d.affinity, Prefixes: d.prefixes, Keys: d.keys, Outward: d.outward, Names: d.names, TLS: tlsConfig(d.mainTLS), Fleet: d.fleet, Health: d.health, Models: d.poller, Metrics: d.metrics,
-		Gatherer: d.registry, Log: d.log("proxy"), Version: o.Version,
+		Gatherer: d.registry, Log: d.log("proxy"), Lines: o.requestLines(), Version: o.Version,
 	})
 	if err != nil {
 		return nil, err
@@ -111,6 +115,13 @@ func New(cfg *config.Config, o Options) (*Daemon, error) {
 	}
 	d.keepDrained()
 	return d, nil
+}
+
+func (o *Options) requestLines() proxy.Lines {
+	if o.Lines == nil {
+		return nil
+	}
+	return o.Lines
 }
 
 // newAccess reads keys and certificates.

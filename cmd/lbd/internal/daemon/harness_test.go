@@ -20,6 +20,7 @@ import (
 	"lbd/bench/sim"
 	"lbd/cmd/lbd/internal/config"
 	"lbd/cmd/lbd/internal/daemon"
+	"lbd/cmd/lbd/internal/lines"
 )
 
 func TestMain(m *testing.M) {
@@ -105,12 +106,14 @@ func lbdFrom(t *testing.T, load func() (*config.Config, error)) *proxied {
 		t.Fatal(err)
 	}
 	log := &syncLog{}
+	log.lines = lines.New(log, nil)
+	t.Cleanup(func() { log.lines.Close() })        // after the end of lbd
 	level, err := zerolog.ParseLevel(cfg.LogLevel) // not that of all tests at once
 	if err != nil {
 		t.Fatal(err)
 	}
 	d, err := daemon.New(cfg, daemon.Options{
-		Log: zerolog.New(log).Level(level).With().Timestamp().Logger(), Version: "test", Load: load,
+		Log: zerolog.New(log.lines).Level(level).With().Timestamp().Logger(), Lines: log.lines, Version: "test", Load: load,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -255,8 +258,9 @@ func (p *proxied) metric(series string) string {
 
 // syncLog collects what lbd logs.
 type syncLog struct {
-	mu sync.Mutex
-	b  strings.Builder
+	lines *lines.Writer // in front of it; nil = of another process
+	mu    sync.Mutex
+	b     strings.Builder
 }
 
 func (l *syncLog) Write(p []byte) (int, error) {
@@ -265,7 +269,11 @@ func (l *syncLog) Write(p []byte) (int, error) {
 	return l.b.Write(p)
 }
 
+// String returns the log, with the lines of all requests whose answers have come.
 func (l *syncLog) String() string {
+	if l.lines != nil {
+		l.lines.Write(nil)
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.b.String()

@@ -9,16 +9,25 @@ import (
 	"github.com/rs/zerolog"
 
 	"lbd/cmd/lbd/internal/config"
+	"lbd/cmd/lbd/internal/lines"
 )
 
-// NewLogger returns the logger a configuration asks for.
-func NewLogger(w io.Writer, c *config.Config) zerolog.Logger {
+// NewLogger returns the logger a configuration asks for, and what it writes to, which is
+// to be closed when nothing logs any more. That is nil for the format for people: to turn
+// a line into it takes too long for a loop, so requests do it themselves.
+func NewLogger(w io.Writer, c *config.Config) (zerolog.Logger, *lines.Writer) {
+	setLevel(c.LogLevel)
 	if c.LogFormat == "console" {
 		w = zerolog.ConsoleWriter{Out: w, TimeFormat: time.TimeOnly, NoColor: !isTerminal(w)}
+		return newLogger(w), nil
 	}
-	setLevel(c.LogLevel)
-	return zerolog.New(w).With().Timestamp().Logger()
+	var log zerolog.Logger
+	lw := lines.New(w, func(lost int, err error) { log.Warn().Err(err).Int("lines", lost).Msg("lines of requests were lost") })
+	log = newLogger(lw)
+	return log, lw
 }
+
+func newLogger(w io.Writer) zerolog.Logger { return zerolog.New(w).With().Timestamp().Logger() }
 
 // zerolog has one format for all loggers. RFC 3339 with milliseconds: an access log
 // is replayed from its times.

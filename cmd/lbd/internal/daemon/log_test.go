@@ -117,7 +117,7 @@ func TestRequestsInLog(t *testing.T) {
 func TestOneLinePerChange(t *testing.T) {
 	a, b := replica(t, sim.Config{}), replica(t, sim.Config{})
 	p := lbd(t, urls(a, b))
-	before := lines(p)
+	before := messages(p)
 	a.Kill()
 	p.becomes(a, balancer.Ejected)
 	p.spread(llama, 20)
@@ -129,7 +129,7 @@ func TestOneLinePerChange(t *testing.T) {
 	p.available(llama, a, b)
 	p.until("polled again", func() bool { return len(p.log.logged("poll recovered")) == 1 })
 	told := map[string]int{}
-	for _, line := range lines(p)[len(before):] {
+	for _, line := range messages(p)[len(before):] {
 		told[line]++
 	}
 	for _, message := range []string{"replica ejected", "replica readmitted", "poll failed", "poll recovered"} {
@@ -144,15 +144,15 @@ func TestOneLinePerChange(t *testing.T) {
 	}
 }
 
-// lines lists the messages of the log, but those of requests.
-func lines(p *proxied) (messages []string) {
+// messages lists the messages of the log, but those of requests.
+func messages(p *proxied) (all []string) {
 	for line := range strings.Lines(p.log.String()) {
 		if _, m, ok := strings.Cut(line, `"message":"`); ok && !strings.HasPrefix(m, `request"`) {
 			m, _, _ = strings.Cut(m, `"`)
-			messages = append(messages, m)
+			all = append(all, m)
 		}
 	}
-	return messages
+	return all
 }
 
 // Replicas with an API key and an lbd without: nothing is served, and the log says

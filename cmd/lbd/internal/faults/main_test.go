@@ -67,7 +67,9 @@ func serve(flags, resolver string) error {
 	if err != nil {
 		return err
 	}
-	d, err := daemon.New(cfg, daemon.Options{Log: daemon.NewLogger(os.Stderr, cfg), Version: "test", Load: load})
+	log, lines := daemon.NewLogger(os.Stderr, cfg)
+	defer lines.Close()
+	d, err := daemon.New(cfg, daemon.Options{Log: log, Lines: lines, Version: "test", Load: load})
 	if err != nil {
 		return err
 	}
