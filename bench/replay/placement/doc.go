@@ -17,6 +17,12 @@
 // The most telling runs come first: one seed of everything, then all seeds of what came within a tenth of the best of its
 // cell, their latencies, and then the rest.
 //
+// # Yardsticks
+//
+// Two columns of the first table say how much room there is for any rule: what the fleet can carry for ever at most,
+// whoever chooses (ceiling, replay.Ceiling), and what one replica in place of all carries in the same search (pooled,
+// replay.Config.Pooled). They are run like rules (-policies ceiling,pooled).
+//
 // # Statistics
 //
 // The first tenth of the requests is not counted. A policy's capacity in a cell is the mean over seeds. Two policies are

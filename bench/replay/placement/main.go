@@ -111,14 +111,16 @@ type policy struct {
 	own bool
 	// key names its outcomes: for a tuned rule the setting that was taken, so that another choice leaves no stale ones.
 	key string
+	// limit is nil for what can be run: how a yardstick finds its capacity.
+	limit func(*worker, task) (float64, int, error)
 }
 
 func allPolicies() (all []policy) {
 	for _, e := range strategy.Table {
-		all = append(all, policy{replay.Shipped(e), true, e.Name})
+		all = append(all, policy{Policy: replay.Shipped(e), own: true, key: e.Name})
 	}
 	for _, p := range rivals.Table {
-		all = append(all, policy{p, false, rivals.Setup(p.Name)})
+		all = append(all, policy{Policy: p, key: rivals.Setup(p.Name)})
 	}
 	return all
 }
@@ -128,14 +130,14 @@ func settings() (all []policy) {
 	for i := range rivals.Tunables {
 		t := &rivals.Tunables[i]
 		for k := range t.Tried {
-			all = append(all, policy{t.Policy(k), false, t.Policy(k).Name})
+			all = append(all, policy{Policy: t.Policy(k), key: t.Policy(k).Name})
 		}
 	}
 	return all
 }
 
 func (o *options) named() ([]policy, error) {
-	all := allPolicies()
+	all := append(allPolicies(), yardsticks...)
 	if o.policies == "" {
 		return all, nil
 	}

@@ -22,7 +22,7 @@ func filled(t *testing.T, path string) *store {
 	}
 	rev := cells[0].rev
 	for seed := range uint64(5) {
-		for policy, capacity := range map[string]float64{ours: 9 + float64(seed)/10, "lmetric": 10, "dynamo": 8, "oracle": 12, "cycle": 5} {
+		for policy, capacity := range map[string]float64{ours: 9 + float64(seed)/10, "lmetric": 10, "dynamo": 8, "oracle": 12, "cycle": 5, pooledName: 15, ceilingName: 10.5} {
 			o := outcome{Cell: "mooncake", Rev: rev, Policy: policy, Seed: seed + 1, Capacity: capacity}
 			if policy == ours || policy == "cycle" {
 				o.PolicyRev = 3
@@ -40,8 +40,8 @@ func TestStoreResumes(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "deep", "p.jsonl")
 	filled(t, path)
 	again, err := openStore(path)
-	if err != nil || len(again.done) != 25 {
-		t.Fatalf("%d outcomes, %v; want 25", len(again.done), err)
+	if err != nil || len(again.done) != 35 {
+		t.Fatalf("%d outcomes, %v; want 35", len(again.done), err)
 	}
 	w := worker{options: &options{rev: 3}, store: again}
 	for _, p := range allPolicies() {
@@ -68,13 +68,17 @@ func TestReport(t *testing.T) {
 	s := filled(t, filepath.Join(t.TempDir(), "p.jsonl"))
 	text := report(s)
 	for _, want := range []string{
-		"| mooncake | yes | 5 | 9.2 x | lmetric | 10 | -8.0 % (-9.2 to -6.8) | cycle 5 | 12 |", // the oracle is no rival
+		"| mooncake | yes | 5 | 9.2 x | lmetric | 10 | -8.0 % (-9.2 to -6.8) | cycle 5 | 12 | 15 (+50 %) | 10.5 (+5 %) |", // the oracle is no rival
+		"less than 10 % above the best rival in 1: no rule can reach the goal there for long\n(mooncake)",
 		"- mooncake: lmetric -8.0 %",
 		"| oracle | 100 |", "| lmetric | 83 |",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the report lacks %q:\n%s", want, text)
 		}
+	}
+	if strings.Contains(text, "| pooled | 1") || strings.Contains(text, "pooled, lmetric") {
+		t.Error("a yardstick is among the rules")
 	}
 	if strings.Contains(text, "dynamo -") {
 		t.Error("a rival that carries less is among the losses")

@@ -27,7 +27,7 @@ func samples(s *store, share float64, of func(*outcome) float64) grid {
 	for i := range cells {
 		c := &cells[i]
 		g.capacity[c.name] = map[string]sample{}
-		for _, p := range allPolicies() {
+		for _, p := range append(allPolicies(), yardsticks...) {
 			got, rev := sample{}, 0
 			if p.own {
 				rev = s.newest(p.key)
@@ -104,7 +104,8 @@ func (g grid) contest(b *strings.Builder) {
 	fmt.Fprintf(b, "## %s against the best rival of each cell\n\nThe goal is never more than 3 %% below, and 10 %% above in heavy cells (shared prefixes, mixed hardware). The best rival\n"+
 		"is chosen after the fact, per cell, tuned ones included: no single rule is that good. Cells marked * were looked at while\nrules were tuned, lbd's and others'.\n\n", ours)
 	rows := &strings.Builder{}
-	within, above, heavy, n := 0, 0, 0, 0
+	within, above, heavy, n, limited := 0, 0, 0, 0, 0
+	var beyond []string
 	for i := range cells {
 		c := &cells[i]
 		rival, r := g.best(c.name, false, false)
@@ -113,8 +114,10 @@ func (g grid) contest(b *strings.Builder) {
 		}
 		own, theirs := common(g.capacity[c.name][ours], g.capacity[c.name][rival])
 		second, _ := g.best(c.name, true, false)
-		fmt.Fprintf(rows, "| %s | %s | %d | %.4g %s | %s | %.4g | %s | %s | %s |\n", c.title(), mark(c.heavy), r.n, own.mean(), c.unit,
-			rival, theirs.mean(), r, g.named(c.name, second), g.named(c.name, "oracle"))
+		pool, _ := g.room(c, pooledName, rival)
+		top, most := g.room(c, ceilingName, rival)
+		fmt.Fprintf(rows, "| %s | %s | %d | %.4g %s | %s | %.4g | %s | %s | %s | %s | %s |\n", c.title(), mark(c.heavy), r.n, own.mean(), c.unit,
+			rival, theirs.mean(), r, g.named(c.name, second), g.named(c.name, "oracle"), pool, top)
 		if c.tuned {
 			continue
 		}
@@ -124,13 +127,20 @@ func (g grid) contest(b *strings.Builder) {
 		}
 		if c.heavy {
 			heavy++
-			if r.mean >= 1.1 {
+			if r.mean >= goal {
 				above++
+			}
+			if most.n > 0 {
+				limited++
+				if most.mean < goal {
+					beyond = append(beyond, c.name)
+				}
 			}
 		}
 	}
 	fmt.Fprintf(b, "Of %d cells without mark, %s is at most 3 %% below the best rival in %d; of the %d heavy ones among them it is at least 10 %%\nabove in %d.\n\n", n, ours, within, heavy, above)
-	fmt.Fprintf(b, "| cell | heavy | seeds | %s | best rival | its | difference (95 %%) | best other strategy of lbd | oracle |\n|---|---|---|---|---|---|---|---|---|\n%s\n", ours, rows)
+	verdict(b, beyond, limited)
+	fmt.Fprintf(b, "| cell | heavy | seeds | %s | best rival | its | difference (95 %%) | best other strategy of lbd | oracle | pooled | ceiling |\n|---|---|---|---|---|---|---|---|---|---|---|\n%s\n", ours, rows)
 }
 
 func (c *cell) title() string {
@@ -299,8 +309,8 @@ func few(seeds int) string {
 }
 
 func (g grid) top(cell string) (top float64) {
-	for name := range g.capacity[cell] {
-		top = max(top, g.relative(cell, name))
+	for _, p := range allPolicies() {
+		top = max(top, g.relative(cell, p.Name))
 	}
 	return top
 }

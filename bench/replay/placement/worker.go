@@ -81,7 +81,8 @@ func (w *worker) capacities(seeds int, which func(*cell, policy) bool) (tasks []
 }
 
 func (w *worker) latencies(which func(*cell, policy) bool) (tasks []task) {
-	for _, t := range w.capacities(w.seeds, which) {
+	rules := func(c *cell, p policy) bool { return p.limit == nil && which(c, p) }
+	for _, t := range w.capacities(w.seeds, rules) {
 		for _, t.share = range shares {
 			tasks = append(tasks, t)
 		}
@@ -181,19 +182,30 @@ func (w *worker) one(t task) error {
 }
 
 func (w *worker) search(t task, o *outcome) (string, error) {
-	cfg := t.c.config
-	cfg.Policy, cfg.Seed = t.p.Policy, t.seed
 	if _, err := t.c.traffic(w.data, t.seed, t.c.from); err != nil {
 		return "", err
 	}
-	s := replay.Search{Config: cfg, Requests: t.c.count, Skip: t.c.count / warmup, Good: t.c.good, Whole: t.c.whole, Workload: w.workload(t)}
-	s.From, s.Stride = w.guess(t)
-	o.From = s.From
+	cfg := t.c.config
+	cfg.Policy, cfg.Seed = t.p.Policy, t.seed
+	find := func(w *worker, t task) (float64, int, error) { return w.grid(t, cfg) }
+	if t.p.limit != nil {
+		find = t.p.limit
+	}
 	var err error
-	if o.Capacity, o.Runs, err = s.Capacity(); err != nil {
+	if o.Capacity, o.Runs, err = find(w, t); err != nil || o.Capacity == 0 && t.p.limit != nil {
 		return "", err
 	}
+	if o.Runs > 0 {
+		o.From, _ = w.guess(t)
+	}
 	return fmt.Sprintf("%8.3f %s in %d runs", o.Capacity, t.c.unit, o.Runs), nil
+}
+
+// grid searches the highest load that is carried.
+func (w *worker) grid(t task, cfg replay.Config) (capacity float64, runs int, err error) {
+	s := replay.Search{Config: cfg, Requests: t.c.count, Skip: t.c.count / warmup, Good: t.c.good, Whole: t.c.whole, Workload: w.workload(t)}
+	s.From, s.Stride = w.guess(t)
+	return s.Capacity()
 }
 
 // warmup: the first tenth of the requests is not counted.
