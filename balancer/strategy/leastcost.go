@@ -43,7 +43,7 @@ type leastCost struct {
 func newLeastCost(o Options) balancer.Picker {
 	p := &leastCost{opt: o.LeastCost.filled(), uint64: o.uint64(), states: make(map[string]*costState)}
 	p.prior = *p.opt.Prior
-	p.workspaces.New = func() any { return &workspace{hashes: make([]uint64, 0, prefix.MaxBlocks)} }
+	p.workspaces.New = func() any { return &workspace{opt: &p.opt, hashes: make([]uint64, 0, prefix.MaxBlocks)} }
 	if !p.opt.NoPrefixes {
 		if p.index = o.Prefixes; p.index == nil {
 			p.index = prefix.New(prefix.Config{})
@@ -136,7 +136,7 @@ type workspace struct {
 	kept     []kept
 	bases    []basis
 	parts    []part
-	prices   []price
+	lowest   []float64 // what the price may be at least
 	uncached []float64 // tokens of the prompt; all of them when matched is not set
 	ties     []int32
 	sights   []costSight
@@ -145,16 +145,17 @@ type workspace struct {
 	matched bool
 	asked   asked
 	fleet   fleetwide
-	terms   cost // of the candidate that was asked for last
+	// Which candidate seems to cost least, and what it may cost at most.
+	cheapest int
+	limit    float64
+	terms    cost // of the candidate that was asked for last
 
+	opt     *LeastCostOptions
 	view    *costView // in which the states of sights were found
 	due     int64     // no prefill is to be ended before, Unix nanoseconds
 	edition uint32    // of asked, when sights were made
-	// progress says that sights change with the time.
-	progress bool
-
-	hashes []uint64
-	depths prefix.Depths
+	hashes  []uint64
+	depths  prefix.Depths
 }
 
 // asked is what is known of the request.

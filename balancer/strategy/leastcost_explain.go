@@ -55,7 +55,7 @@ func (p *leastCost) terms(w *workspace, i int) []balancer.Term {
 		known("kv_used_tokens", s.occupied),
 		capacity, room,
 		known("trust", k.trust),
-		known("doubt", w.prices[i].doubt),
+		known("doubt", c.doubt),
 		known("us_per_prompt_token", 1000*k.token),
 		known("decode_step", s.cycle),
 	}

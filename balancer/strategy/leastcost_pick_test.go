@@ -22,18 +22,18 @@ func TestKeptIsAsRead(t *testing.T) {
 
 func keptIsAsRead(t *testing.T, seed uint64) {
 	f := newCostFleet(t, seed)
-	kept := &workspace{}
+	kept := &workspace{opt: &f.p.opt}
 	for step := range 1500 {
 		f.happen()
 		q, some := f.request(), f.rs
 		if f.rng.IntN(8) == 0 {
 			some = f.rs[:1+f.rng.IntN(len(f.rs))]
 		}
-		f.p.look(&workspace{}, q, some) // takes over polls and ends prefills that are due
+		f.p.look(&workspace{opt: &f.p.opt}, q, some) // takes over polls and ends prefills that are due
 		f.p.look(kept, q, some)
-		read := &workspace{}
+		read := &workspace{opt: &f.p.opt}
 		f.p.look(read, q, some)
-		if d := cmp.Diff(f.costs(read), f.costs(kept), cmp.AllowUnexported(cost{}, price{}, basis{}, part{})); d != "" {
+		if d := cmp.Diff(f.costs(read), f.costs(kept), cmp.AllowUnexported(cost{}, basis{}, part{})); d != "" {
 			t.Fatalf("step %d, read and kept (-, +):\n%s", step, d)
 		}
 	}
@@ -71,8 +71,8 @@ func newCostFleet(t *testing.T, seed uint64) *costFleet {
 
 // costs are what a workspace has come to, term by term.
 func (f *costFleet) costs(w *workspace) (all []any) {
-	for i := range w.prices {
-		all = append(all, w.prices[i], *f.p.cost(w, i), w.bases[i], w.parts[i], w.computes(i))
+	for i := range w.lowest {
+		all = append(all, w.lowest[i], *f.p.cost(w, i), w.bases[i], w.parts[i], w.computes(i))
 	}
 	return append(all, w.fleet.load, w.fleet.stalls)
 }

@@ -21,6 +21,7 @@ type cost struct {
 	overdue float64 // how long a first token, or an answer, has been due there
 	penalty float64
 	total   float64
+	doubt   float64 // what that may be off
 }
 
 // fleetwide is what candidates are compared with.
@@ -128,16 +129,11 @@ func patience(waiting, usual float64) float64 {
 	return stallWeight + (1-stallWeight)*min(max(prompts/crowd-1, 0), 1)
 }
 
-// price is what a pick compares, in ms.
-type price struct {
-	total float64
-	doubt float64 // what that may be off
-}
-
-// price makes the prices of all candidates.
+// price finds what each candidate may cost at least, and what the cheapest one may cost
+// at most.
 func (p *leastCost) price(w *workspace) {
 	p.survey(w)
-	p.costOf(w, 0, len(w.bases), nil)
+	w.cheapest, w.limit = p.costOf(w, 0, len(w.bases), nil)
 }
 
 // cost is what the pick has found of candidate i, term by term.
@@ -161,8 +157,8 @@ func (s *costSight) progress(now int64) {
 	}
 }
 
-// costOf prices candidates from i to n, each by itself, and shows the terms of the last one
-// to who asks:
+// costOf prices some of the candidates, each by itself, finds the cheapest of them and what
+// that may cost at most, and shows the terms of the last one to who asks:
 //
 //	u      = L − h                                   L prompt tokens, h of them cached there
 //	pre    = c·u + a·u·(L − u/2)                     its prefill
@@ -186,40 +182,60 @@ func (s *costSight) progress(now int64) {
 //
 // The loop is within, and the terms are local variables until the end: calls for each
 // candidate, and structs that are copied, took longer than the formula.
-func (p *leastCost) costOf(w *workspace, from, to int, terms *cost) {
-	f, a, budget := &w.fleet, &w.asked, float64(p.opt.Budget+1)
-	L, O, now, matched := a.prompt, a.output, a.now, w.matched
-	context, least := L+O/2, f.uncached
+func (p *leastCost) costOf(w *workspace, from, to int, terms *cost) (cheapest int, limit float64) {
+	f, L, O, now := &w.fleet, w.asked.prompt, w.asked.output, w.asked.now
+	bases, lowest := w.bases[:to], w.lowest[:to]
+	context, decoding, weight, unsure := L+O/2, f.decoding, f.stalls, f.unsure
+	matched, least := w.matched, math.Inf(1)
+	u, ends, waste := L, L/2, 0.0 // ends is where the middle one of the tokens to compute ends
 	for i := from; i < to; i++ {
-		b, u := &w.bases[i], L
+		b := &bases[i]
 		if matched {
 			u = w.uncached[i]
+			ends, waste = L-u/2, 0
+			if again := u - f.uncached; again > 0 {
+				waste = f.requests * (b.token*again + b.pair*again*(L-f.uncached-again/2))
+			}
 		}
-		steps, wait, waste, overdue := 1.0, 0.0, 0.0, 0.0
-		if over := b.occupied + u + O - b.usable; over > 0 {
-			wait = over / w.sights[i].freeRate(now, O*b.cycle)
+		steps, wait, overdue := 1.0, 0.0, 0.0
+		if u+O > b.spare {
+			steps, wait = w.sights[i].delays(u, O, now, p.opt.Budget)
 		}
-		if tokens := b.tokens + u; tokens >= budget {
-			steps = float64((int64(tokens) + p.opt.Budget - 1) / p.opt.Budget)
-		}
-		prefill := b.token*u + b.pair*u*(L-u/2)
+		prefill := b.token*u + b.pair*u*ends
 		first := b.trust*(b.before+prefill) + steps*b.cycle + wait
 		added := b.sequence + b.held*context
 		own := O * (b.cycle + added)
 		slowed := b.requests * O * added
 		stalls := b.stalled * prefill
-		if again := u - least; again > 0 {
-			waste = f.requests * (b.token*again + b.pair*again*(L-least-again/2))
-		}
-		if float64(now-b.since) > lateFirst*1e6*first {
+		if now > b.late {
 			overdue = w.sights[i].overdue(now, first, own)
 		}
-		total := first + overdue + f.decoding*(own+slowed) + f.stalls*stalls + wasteWeight*waste + b.penalty
-		w.prices[i] = price{total, doubt(first, f.unsure*b.unsure)}
+		total := first + overdue + decoding*(own+slowed) + weight*stalls + wasteWeight*waste + b.penalty
+		doubt := doubt(first, unsure*b.unsure)
+		lowest[i] = total - doubt
+		if total < least {
+			least, limit, cheapest = total, total+doubt, i
+		}
 		if terms != nil {
-			*terms = cost{prefill, w.sights[i].queue(), steps, wait, first, own, slowed, stalls, waste, overdue, b.penalty, total}
+			*terms = cost{prefill, w.sights[i].queue(), steps, wait, first, own, slowed, stalls, waste, overdue, b.penalty, total, doubt}
 		}
 	}
+	return cheapest, limit
+}
+
+// delays is by how many decode steps a prefill is cut, and how many ms a request waits
+// for room in the KV cache.
+func (s *costSight) delays(u, output float64, now, budget int64) (steps, wait float64) {
+	steps = 1
+	if tokens := int64(s.tokens + u); tokens > budget {
+		steps = float64((tokens + budget - 1) / budget)
+	}
+	if s.capacity > 0 {
+		if over := s.occupied + u + output - kvUsable*s.capacity; over > 0 {
+			wait = over / s.freeRate(now, output*s.cycle)
+		}
+	}
+	return steps, wait
 }
 
 // queue is how many ms of prefill there are before a request.
@@ -280,33 +296,29 @@ func doubt(first, unsure float64) float64 {
 // several: one that seems a little faster by chance would get all requests otherwise,
 // and the others none to show that they are as fast.
 func (p *leastCost) best(w *workspace) int {
-	least, at := math.Inf(1), 0
-	for i := range w.prices {
-		if t := w.prices[i].total; t < least {
-			least, at = t, i
+	limit, fewest, even := w.limit, math.Inf(1), 0
+	bases, ties := w.bases[:len(w.lowest)], w.ties[:len(w.lowest)]
+	for i, low := range w.lowest {
+		if !(low <= limit) {
+			continue
 		}
-	}
-	limit := least + w.prices[at].doubt
-	fewest, even := math.Inf(1), 0
-	for i := range w.prices {
-		if c := &w.prices[i]; c.total-c.doubt <= limit {
-			n := w.bases[i].perWeight
-			if n < fewest {
-				fewest, even = n, 0
-			}
-			if n == fewest {
-				w.ties[even] = int32(i)
-				even++
-			}
+		n := bases[i].perWeight
+		if n > fewest {
+			continue
 		}
+		if n < fewest {
+			fewest, even = n, 0
+		}
+		ties[even] = int32(i)
+		even++
 	}
 	switch even {
 	case 0:
-		return at // costs that are no numbers
+		return w.cheapest // costs that are no numbers
 	case 1:
-		return int(w.ties[0])
+		return int(ties[0])
 	}
-	return int(w.ties[below(p.uint64(), uint64(even))])
+	return int(ties[below(p.uint64(), uint64(even))])
 }
 
 // reserve places the request on candidate i.

@@ -62,13 +62,11 @@ type basis struct {
 	cycle, sequence, held float64
 	requests              float64
 	stalled               float64 // requests, also those of neighbours on the device
-	tokens                float64
-	occupied              float64
-	usable                float64 // tokens of the KV cache, all of them when that is unknown
+	spare                 float64 // tokens that come in without delays
 	unsure                float64
 	penalty               float64 // ms
 	perWeight             float64 // requests, see settle
-	since                 int64   // the earlier one, or never
+	late                  int64   // nothing is overdue before, Unix nanoseconds
 }
 
 // never is later than any time.
@@ -110,7 +108,7 @@ func (p *leastCost) notice(w *workspace, candidates []*balancer.Replica) (news b
 	if w.edition != a.edition {
 		w.supersede()
 	}
-	if w.progress = p.opt.Progress; w.progress {
+	if p.opt.Progress {
 		clear(w.kept) // all changes with the time
 	}
 	for i, r := range candidates {
@@ -141,10 +139,10 @@ func (w *workspace) enter(v *costView, n int) (news bool) {
 	if n > cap(w.kept) { // all together, or one would be kept without the other
 		w.kept, w.sights = make([]kept, n), make([]costSight, n)
 		w.bases, w.parts = make([]basis, n), make([]part, n)
-		w.prices, w.uncached, w.ties = make([]price, n), make([]float64, n), make([]int32, n)
+		w.lowest, w.uncached, w.ties = make([]float64, n), make([]float64, n), make([]int32, n)
 	}
 	w.kept, w.sights, w.bases, w.parts = w.kept[:n], w.sights[:n], w.bases[:n], w.parts[:n]
-	w.prices, w.uncached, w.ties = w.prices[:n], w.uncached[:n], w.ties[:n]
+	w.lowest, w.uncached, w.ties = w.lowest[:n], w.uncached[:n], w.ties[:n]
 	if w.view != v {
 		had, w.view = 0, v
 	}
@@ -255,7 +253,7 @@ func (p *leastCost) seeLoad(s *costSight, r *balancer.Replica, a *asked) {
 func (w *workspace) settle(i int) {
 	s := &w.sights[i]
 	s.work = s.token*s.tokens + s.pair*s.pairs
-	if s.left = s.work; w.progress {
+	if s.left = s.work; w.opt.Progress {
 		s.progress(w.asked.now)
 	}
 	s.cycle = s.step + s.sequence*s.requests + s.held*s.resident + s.deviceStep
@@ -268,20 +266,14 @@ func (w *workspace) lay(i int) {
 	b, c := &w.bases[i], &w.parts[i]
 	b.before, b.trust, b.token, b.pair = s.overhead+(s.left+s.devicePrefill), s.trust, s.token, s.pair
 	b.cycle, b.sequence, b.held = s.cycle, s.sequence, s.held
-	b.requests, b.stalled, b.tokens = s.requests, s.requests+s.deviceRequests, s.tokens
-	b.occupied, b.usable = s.occupied, math.Inf(1)
+	b.requests, b.stalled, b.spare = s.requests, s.requests+s.deviceRequests, float64(w.opt.Budget)-s.tokens
 	b.unsure, b.penalty, b.perWeight = s.unsure, 0, s.perWeight()
-	b.since = never
-	if s.firstSince != 0 {
-		b.since = s.firstSince
-	}
-	if s.endSince != 0 {
-		b.since = min(b.since, s.endSince)
-	}
+	b.late = s.late(s.trust*b.before + s.cycle)
+	b.spare-- // sums are rounded, and delays looks closer
 	c.requests, c.prefill, c.fill = s.requests, s.left*s.trust, 0
 	c.place, c.holds, c.dear, c.untold = s.place, s.capacity > 0, s.dear, !s.told
 	if c.holds {
-		b.usable = kvUsable * s.capacity
+		b.spare = min(b.spare, kvUsable*s.capacity-s.occupied)
 		c.fill = s.occupied / s.capacity
 	}
 }

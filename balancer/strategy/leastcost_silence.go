@@ -60,6 +60,22 @@ func (s *costSight) overdue(now int64, first, own float64) (late float64) {
 	return late
 }
 
+// late is from when on something may be overdue, in Unix nanoseconds, if no first token
+// there takes less than so many ms.
+func (s *costSight) late(first float64) int64 {
+	since := int64(never)
+	if s.firstSince != 0 {
+		since = s.firstSince
+	}
+	if s.endSince != 0 {
+		since = min(since, s.endSince)
+	}
+	if since == never {
+		return never
+	}
+	return since + int64(lateFirst*1e6*first) - 1 // which is rounded
+}
+
 // shows ends the wait for what the request shows first.
 func (t *costTicket) shows(now time.Time) {
 	if t.awaited {
