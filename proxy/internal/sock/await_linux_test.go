@@ -2,6 +2,7 @@ package sock
 
 import (
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -40,4 +41,34 @@ func TestAwaitReadableForgone(t *testing.T) {
 	case <-time.After(10 * time.Second):
 		t.Error("not called when the peer left")
 	}
+}
+
+// More happens at once than a loop takes without going by the scheduler: what is left
+// then is taken as well, though nothing more happens.
+func TestMoreThanLoopTakes(t *testing.T) {
+	l, err := newLoop()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &Watch{loops: []*loop{l}}
+	defer w.Close()
+	first, peer := dialled(t, w)
+	held, all := make(chan struct{}), make(chan struct{})
+	if !first.AwaitReadable(func() { <-held }) { // the loop stands still
+		t.Fatal("AwaitReadable = false")
+	}
+	send(t, peer, "x")
+	const conns = looks*batch + batch/2
+	var told atomic.Int32
+	for range conns {
+		c, peer := dialled(t, w)
+		c.AwaitReadable(func() {
+			if told.Add(1) == conns {
+				close(all)
+			}
+		})
+		send(t, peer, "x")
+	}
+	close(held)
+	within(t, "every connection is told", all)
 }

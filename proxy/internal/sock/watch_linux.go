@@ -77,6 +77,7 @@ func (w *Watch) CloseAll() {
 type loop struct {
 	file *os.File
 	raw  syscall.RawConn
+	bell int // an eventfd in the set, for ring
 	done chan struct{}
 
 	mu      sync.Mutex
@@ -85,29 +86,47 @@ type loop struct {
 }
 
 func newLoop() (*loop, error) {
-	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	fd, bell, err := newSet()
 	if err != nil {
-		return nil, err
-	}
-	if err := unix.SetNonblock(fd, true); err != nil {
-		unix.Close(fd)
 		return nil, err
 	}
 	f := os.NewFile(uintptr(fd), "loop")
 	raw, err := f.SyscallConn()
 	if err != nil {
 		f.Close()
+		unix.Close(bell)
 		return nil, err
 	}
-	l := &loop{file: f, raw: raw, done: make(chan struct{}), sockets: map[int32]*polled{}}
+	l := &loop{file: f, raw: raw, bell: bell, done: make(chan struct{}), sockets: map[int32]*polled{}}
 	go l.run()
 	return l, nil
+}
+
+// newSet makes an epoll set with a bell in it.
+func newSet() (set, bell int, err error) {
+	set, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return 0, 0, err
+	}
+	bell, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		unix.Close(set)
+		return 0, 0, err
+	}
+	ev := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET, Fd: int32(bell)}
+	err = errors.Join(unix.SetNonblock(set, true), unix.EpollCtl(set, unix.EPOLL_CTL_ADD, bell, &ev))
+	if err != nil {
+		unix.Close(set)
+		unix.Close(bell)
+		return 0, 0, err
+	}
+	return set, bell, nil
 }
 
 func (l *loop) close() error {
 	err := l.file.Close()
 	<-l.done
-	return err
+	return errors.Join(err, unix.Close(l.bell))
 }
 
 // batch is how many events are taken at once.
@@ -118,14 +137,26 @@ func (l *loop) run() {
 	defer l.deafen()
 	var k work
 	defer k.turn.end()
-	// Never true: what happens after a look is told to the poller, which then does
-	// not let the goroutine wait.
 	l.raw.Read(func(fd uintptr) bool {
-		for l.serve(fd, &k) {
+		for range looks {
+			if !l.serve(fd, &k) {
+				return k.n < 0
+			}
 		}
-		return k.n < 0
+		if k.left() {
+			l.ring()
+		}
+		// What happens after the last look is told to the poller, which then does not
+		// let the goroutine wait.
+		return false
 	}) // ends when it is closed
 }
+
+// looks is how often a loop looks for more before it goes by the scheduler: only
+// there, and only when nothing is left to run, does a busy processor ask the poller
+// about the other loops. Else the system's monitor does, after 10 ms (sysmon in
+// runtime/proc.go).
+const looks = 4
 
 // work is what a loop does at once.
 type work struct {
@@ -157,6 +188,12 @@ func (l *loop) serve(fd uintptr, k *work) (more bool) {
 	}
 	return k.n > 1 || len(k.turn.again) > 0
 }
+
+// left says that there is something to do that nobody will tell of.
+func (k *work) left() bool { return k.n == batch || len(k.turn.again) > 0 }
+
+// ring has the poller told of the loop's set, whatever was told before.
+func (l *loop) ring() { unix.Write(l.bell, []byte{1, 0, 0, 0, 0, 0, 0, 0}) }
 
 // epollNow does not wait; it returns -1 when the set cannot be read.
 func epollNow(fd uintptr, events []unix.EpollEvent) int {
