@@ -84,22 +84,13 @@ func (x *exchange) logsAtOnce() bool {
 	return true
 }
 
-// beginLine begins a line, for which it waits until there is room unless there is. It is nil
-// when nothing is written after all: the level may have changed.
-func (s *Server) beginLine(cfg *Config, room bool) *zerolog.Event {
-	l := s.opt.Lines
-	if l != nil && !room {
-		l.Wait()
-	}
-	level := zerolog.DebugLevel
+// line begins the line of a request that has one. It is nil when nothing is written after
+// all: the level may have changed.
+func (s *Server) line(cfg *Config) *zerolog.Event {
 	if cfg.AccessLog {
-		level = zerolog.InfoLevel
+		return s.lines.Info()
 	}
-	ev := s.lines.WithLevel(level)
-	if ev == nil && l != nil {
-		l.Give()
-	}
-	return ev
+	return s.lines.Debug()
 }
 
 // accessLog writes the line of a request that was relayed or should have been.
@@ -107,9 +98,11 @@ func (x *exchange) accessLog(strategy string) {
 	if !x.logs() {
 		return
 	}
-	room := x.line == hasRoom
-	x.line = noLine // there is one only
-	ev := x.s.beginLine(x.cfg, room)
+	if l := x.s.opt.Lines; l != nil && x.line != hasRoom {
+		l.Wait()
+		x.line = hasRoom
+	}
+	ev := x.s.line(x.cfg)
 	if ev == nil {
 		return
 	}
@@ -146,6 +139,7 @@ func (x *exchange) accessLog(strategy string) {
 		ev.Array("prefix", blockHashes(x.blocks))
 	}
 	ev.Msg("request")
+	x.line = noLine // there is one only, and it has used the room
 }
 
 // blockHashes writes hashes in hexadecimal: JSON's numbers do not hold 64 bits.
@@ -159,14 +153,21 @@ func (b blockHashes) MarshalZerologArray(a *zerolog.Array) {
 
 // logRefused writes the line of a request that no replica was asked for.
 func (s *Server) logRefused(c *inbound.Conn, e *apiError) {
-	cfg := s.cfg.Load()
+	cfg, l := s.cfg.Load(), s.opt.Lines
 	if s.decide(cfg) == noLine {
 		return
 	}
-	if ev := s.beginLine(cfg, false); ev != nil {
+	if l != nil {
+		l.Wait()
+	}
+	ev := s.line(cfg)
+	switch {
+	case ev != nil:
 		req := c.Request()
 		ev.Bytes("method", req.Method).Bytes("path", pathOnly(req.Target)).Int("status", e.status).
 			Str("client", c.RemoteAddr().String()).Str("refused", e.code).Msg("request")
+	case l != nil:
+		l.Give()
 	}
 }
 

@@ -344,7 +344,7 @@ func (x *exchange) free() {
 	x.stream.Reset()
 	clear(x.tried)
 	if x.line == hasRoom {
-		x.s.opt.Lines.Give() // of a request that panicked on its way to the line
+		x.s.opt.Lines.Give() // the line was not written after all
 	}
 	x.line = undecided
 	x.s, x.cfg, x.client = nil, nil, nil

@@ -55,7 +55,7 @@ var relayedMethods = map[string]bool{
 // route answers one request. It returns whether the connection may go on.
 func (s *Server) route(c *inbound.Conn) (keep bool) {
 	req, cfg := c.Request(), s.cfg.Load()
-	if string(req.Method) == "POST" && postOnly[string(req.Target)] { // as nearly always: nothing below would stop it
+	if string(req.Method) == "POST" && straight(req.Target) { // as nearly always: nothing below would stop it
 		return s.relay(c)
 	}
 	if cfg.preflight(req) {
@@ -80,6 +80,14 @@ func (s *Server) route(c *inbound.Conn) (keep bool) {
 		return s.own(c, true, func(ctx *fasthttp.RequestCtx) { page(s, ctx) })
 	}
 	return s.relay(c)
+}
+
+// straight says that a POST to the target is relayed: the path is one of those, in its
+// plain spelling. Some clients send a query (Claude Code asks for /v1/messages?beta=true);
+// a fragment is for cleanPath to refuse.
+func straight(target []byte) bool {
+	path, query, _ := bytes.Cut(target, []byte("?"))
+	return (postOnly[string(path)] || relayedRoot[string(path)]) && bytes.IndexByte(query, '#') < 0
 }
 
 // permitted refuses what lbd neither answers nor relays.

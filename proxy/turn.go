@@ -34,7 +34,7 @@ func (s *Server) Begin(c *inbound.Conn, t *sock.Turn) (taken bool) {
 		}
 	}()
 	req := c.Request()
-	if string(req.Method) != "POST" || !postOnly[string(req.Target)] || len(req.Body) > turnBody || !s.settled() || !s.Turns() {
+	if string(req.Method) != "POST" || !straight(req.Target) || len(req.Body) > turnBody || !s.settled() || !s.Turns() {
 		return false
 	}
 	x = s.newExchange(c)

@@ -32,6 +32,8 @@ const (
 	inSnapshot = 1 << iota
 	inPick
 	inReport
+	inFinished
+	inLine
 	noneToPick
 )
 
@@ -58,7 +60,7 @@ func (o *one) Pick(_ *balancer.Request, from []*balancer.Replica) *balancer.Repl
 }
 
 func (o *one) Report(*balancer.Replica, balancer.Outcome) { o.fails(inReport) }
-func (o *one) Finished(*balancer.Replica)                 {}
+func (o *one) Finished(*balancer.Replica)                 { o.fails(inFinished) }
 
 // yes answers every request, and counts them.
 func yes(t *testing.T, asked *atomic.Int64) (addr string) {
