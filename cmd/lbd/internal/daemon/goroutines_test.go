@@ -2,14 +2,25 @@ package daemon_test
 
 import "testing"
 
-// logLevel is that of every lbd of the tests. At info small requests are relayed in
-// turns of a loop; at debug, when each of them writes a line, in goroutines.
-var logLevel = "info"
+// logLevel and accessLog are those of every lbd of the tests. At info small requests are
+// relayed in turns of a loop, with and without a line; at debug in goroutines.
+var logLevel, accessLog = "info", "false"
 
 // What a client sees is the same whether or not requests have goroutines of their own.
 func TestInGoroutines(t *testing.T) {
 	logLevel = "debug"
 	t.Cleanup(func() { logLevel = "info" })
+	likeAllOthers(t)
+}
+
+// And it is the same whether or not they have a line in the log.
+func TestWithAccessLog(t *testing.T) {
+	accessLog = "true"
+	t.Cleanup(func() { accessLog = "false" })
+	likeAllOthers(t)
+}
+
+func likeAllOthers(t *testing.T) {
 	for name, test := range map[string]func(*testing.T){
 		"HostileAnswers":                   TestHostileAnswers,
 		"ReplicaMisbehaves":                TestReplicaMisbehaves,

@@ -140,7 +140,7 @@ func tryLoad(endpoints []string, settings ...string) (*config.Config, error) {
 	config.Flags(fs)
 	all := append([]string{
 		"listen", "127.0.0.1:0", "admin-listen", "127.0.0.1:0", "metrics-poll-interval", "50ms", "models-poll-interval", "200ms",
-		"health-interval", "50ms", "health-timeout", "2s", "ejection-time", "100ms", "drain-timeout", "5s", "drain-idle-timeout", "0", "log-level", logLevel,
+		"health-interval", "50ms", "health-timeout", "2s", "ejection-time", "100ms", "drain-timeout", "5s", "drain-idle-timeout", "0", "log-level", logLevel, "access-log", accessLog,
 	}, settings...)
 	if len(endpoints) > 0 {
 		all = append(all, "endpoints", strings.Join(endpoints, ","))

@@ -33,8 +33,9 @@ type Writer struct {
 
 	mu     sync.Mutex
 	put    []byte    // lines
-	more   sync.Cond // of the writing goroutine: something was put, or closed
+	more   sync.Cond // of the writing goroutine: something is to be done
 	room   sync.Cond // of the crowd
+	tell   bool      // what was lost
 	closed bool
 
 	writing sync.Mutex // held by who writes; taken before mu
@@ -78,7 +79,19 @@ func (w *Writer) Write(p []byte) (int, error) {
 	w.writing.Lock()
 	defer w.writing.Unlock()
 	w.flush()
-	return w.write(p)
+	n, err := w.write(p)
+	if err == nil && w.lost > 0 {
+		w.canTell()
+	}
+	return n, err
+}
+
+// canTell leaves it to the goroutine to tell what was lost: whoever is told may write.
+func (w *Writer) canTell() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.tell = true
+	w.more.Signal()
 }
 
 // Try takes room for a line. It returns false, at once, when there is none, or others
@@ -163,14 +176,16 @@ func (w *Writer) run() {
 	}
 }
 
-// some waits until something is to be written, and returns false when nothing will be.
+// some waits until something is to be done, and returns false when nothing will be.
 func (w *Writer) some() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for len(w.put) == 0 && !w.closed {
+	for len(w.put) == 0 && !w.tell && !w.closed {
 		w.more.Wait()
 	}
-	return len(w.put) > 0
+	todo := len(w.put) > 0 || w.tell
+	w.tell = false
+	return todo
 }
 
 // turn writes what was put, and returns what is to be told of what was lost.

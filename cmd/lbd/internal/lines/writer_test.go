@@ -264,7 +264,7 @@ func TestFailing(t *testing.T) {
 		t.Errorf("told of %v while nothing can be written", <-told)
 	}
 	out.failing(nil)
-	put(w, []byte("b\n"))
+	w.Write([]byte("b\n"))
 	if got := <-told; got.lines != 101 || got.err != full {
 		t.Errorf("told of %v; want 101 lines", got)
 	}
