@@ -2,8 +2,10 @@ package main
 
 import (
 	"encoding/xml"
+	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -159,5 +161,27 @@ func TestWithin(t *testing.T) {
 	}
 	if got := c.within(20_000); got.Conns != 9800 || !strings.Contains(got.What, "9800 of them") {
 		t.Errorf("with 20,000 files: %d, %q", got.Conns, got.What)
+	}
+}
+
+// What two cores cost is told beside what they cost nginx.
+func TestBarsAgainstARivalsRatio(t *testing.T) {
+	r := &report{Peers: []party{{"lbd", true}, {"nginx", false}}}
+	for _, c := range []string{"post", "post2c"} {
+		r.Cells = append(r.Cells, measured{cell: named(t, c), Rounds: 1})
+	}
+	for peer, cpu := range map[string][2]int64{"lbd": {20_000, 24_000}, "nginx": {10_000, 11_000}} {
+		r.Samples = append(r.Samples,
+			sample{Cell: "post", Peer: peer, Round: 1, Outcome: &outcome{Answers: 1, CPU: cpu[0]}},
+			sample{Cell: "post2c", Peer: peer, Round: 1, Outcome: &outcome{Answers: 1, CPU: cpu[1]}})
+	}
+	var got []string
+	for _, v := range r.verdicts("lbd") {
+		if v.cell == "post2c" {
+			got = append(got, fmt.Sprintf("%s %.3f %v", v.rival, v.value, v))
+		}
+	}
+	if want := []string{" 1.200 not met", "nginx 1.091 met"}; !slices.Equal(got, want) {
+		t.Errorf("%q; want %q", got, want)
 	}
 }
