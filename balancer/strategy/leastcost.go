@@ -76,13 +76,15 @@ const (
 	// wasteWeight is how much of the delay counts that computing again what another
 	// replica has cached puts on others: most of it is made good in quiet moments.
 	wasteWeight = 0.3
-	// stallWeight is how much counts what a prefill holds others up: it is spread
-	// over the tokens of many answers, of which most can bear it, while the same wait
-	// before a first token is borne by one. With more than crowd prompts waiting
-	// per replica a fleet is beyond what it can carry; from there to twice as many it
-	// comes to count in full. README.md has the figures.
-	stallWeight, crowd = 0.1, 6
-	stepBudget         = 8192
+	// othersWeight is how much counts what a prefill holds others up and what a context
+	// slows their steps down: it is spread over the tokens of many answers, of which most
+	// can bear it, while the same wait before a first token is borne by one. With more
+	// than crowd prompts waiting per replica a fleet is beyond what it can carry; from
+	// there to twice as many it comes to count in full. jamWeight is how much counts a
+	// queue for each request that runs there. README.md has the figures.
+	othersWeight, crowd = 0.1, 5
+	jamWeight           = 0.1
+	stepBudget          = 8192
 	// kvUsable is how much of the KV cache can be filled before requests wait: vLLM
 	// preempts when it is full, and what grows fills it.
 	kvUsable = 0.9

@@ -74,7 +74,7 @@ func (f *costFleet) costs(w *workspace) (all []any) {
 	for i := range w.lowest {
 		all = append(all, w.lowest[i], *f.p.cost(w, i), w.bases[i], w.parts[i], w.computes(i))
 	}
-	return append(all, w.fleet.load, w.fleet.stalls)
+	return append(all, w.fleet.load, w.fleet.others, w.fleet.jams)
 }
 
 func (f *costFleet) request() *balancer.Request {

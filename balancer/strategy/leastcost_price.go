@@ -17,6 +17,7 @@ type cost struct {
 	own     float64 // its decoding
 	slowed  float64 // what that adds to the steps of others
 	stalls  float64 // what its prefill holds others up
+	jam     float64 // how much is queued where how many run
 	waste   float64 // prefill that it would not take where more is cached
 	overdue float64 // how long a first token, or an answer, has been due there
 	penalty float64
@@ -29,13 +30,15 @@ type fleetwide struct {
 	requests float64 // the mean number
 	prefill  float64 // the mean that is still to be done, in ms
 	dear     int     // how many of them have a penalty, or a slow start
-	usual    float64 // ms of prefill of a request, by which stalls were weighed
+	usual    float64 // ms of prefill of a request, by which crowded was found
 	uncached float64 // u*, the least of all
 	cached   float64 // g, the part of the prompt that is cached somewhere
 	load     float64 // U
 	w        float64 // how busy that is, up to 1
-	stalls   float64 // what stalls of others weigh
+	crowded  float64 // how far beyond what it can carry, up to 1
+	others   float64 // what delays of others weigh
 	decoding float64 // what decoding weighs
+	jams     float64 // what jams weigh
 	unsure   float64 // what the error of learned speeds weighs
 }
 
@@ -94,9 +97,11 @@ func (p *leastCost) survey(w *workspace) {
 		w.punish()
 	}
 	if usual := p.prefills.or(math.Inf(1)); usual != f.usual {
-		f.usual, f.stalls = usual, f.w*patience(f.prefill, usual)
+		f.usual, f.crowded = usual, crowded(f.prefill, usual)
+		f.others = f.w * (othersWeight + (1-othersWeight)*f.crowded)
 	}
 	f.decoding = max(f.w, f.cached)
+	f.jams = jamWeight * f.decoding * (1 - f.crowded)
 }
 
 // share finds how much of the prompt each candidate has to compute.
@@ -121,12 +126,12 @@ func (w *workspace) computes(i int) float64 {
 	return w.asked.prompt
 }
 
-// patience is what stalls weigh in a busy fleet where so many ms of prefill wait for
-// each replica: little, as long as those are a few prompts; in full when they are more
-// than it can catch up with, by what a prompt usually takes. Then few long prompts have to wait for many short ones.
-func patience(waiting, usual float64) float64 {
-	prompts := waiting / max(usual, 1e-3)
-	return stallWeight + (1-stallWeight)*min(max(prompts/crowd-1, 0), 1)
+// crowded is how far a fleet is beyond what it can carry where so many ms of prefill
+// wait for each replica: 0 as long as those are a few prompts, by what a prompt usually
+// takes, 1 when they are twice as many. Then delays of others count in full, so that few
+// long prompts have to wait for many short ones.
+func crowded(waiting, usual float64) float64 {
+	return min(max(waiting/max(usual, 1e-3)/crowd-1, 0), 1)
 }
 
 // price finds what each candidate may cost at least, and what the cheapest one may cost
@@ -170,10 +175,12 @@ func (s *costSight) progress(now int64) {
 //	slowed = n·O·(tB + tK·(L + O/2))                 longer steps of n others
 //	stalls = n·pre                                   which n others wait for
 //	waste  = n̄·(pre(u) − pre(u*))                    what u* tokens elsewhere would have done
-//	total  = first + overdue + max(w, g)·(own + slowed) + w·v·stalls + wasteWeight·waste + penalty
+//	jam    = n·(overhead + queue)                    what LMetric (2603.15202) compares
+//	total  = first + overdue + max(w, g)·(own + j·jam) + w·v·(stalls + slowed) + wasteWeight·waste + penalty
 //
-// w grows with the load of the fleet, v is stallWeight unless the fleet has more than it
-// can carry, see patience. g = 1 − u*/L is how much of the prompt is cached somewhere.
+// w grows with the load of the fleet, g = 1 − u*/L is how much of the prompt is cached
+// somewhere. v is othersWeight and j is jamWeight, unless the fleet has more than it can
+// carry: then v grows to 1 and j falls to 0, see crowded.
 // README.md says why each term is there, and what was tried.
 //
 // The step model is that of vLLM's V1 engine, a sum of a prefill part and a decode
@@ -185,7 +192,7 @@ func (s *costSight) progress(now int64) {
 func (p *leastCost) costOf(w *workspace, from, to int, terms *cost) (cheapest int, limit float64) {
 	f, L, O, now := &w.fleet, w.asked.prompt, w.asked.output, w.asked.now
 	bases, lowest := w.bases[:to], w.lowest[:to]
-	context, decoding, weight, unsure := L+O/2, f.decoding, f.stalls, f.unsure
+	context, decoding, jams, others, unsure := L+O/2, f.decoding, f.jams, f.others, f.unsure
 	matched, least := w.matched, math.Inf(1)
 	u, ends, waste := L, L/2, 0.0 // ends is where the middle one of the tokens to compute ends
 	for i := from; i < to; i++ {
@@ -207,17 +214,18 @@ func (p *leastCost) costOf(w *workspace, from, to int, terms *cost) (cheapest in
 		own := O * (b.cycle + added)
 		slowed := b.requests * O * added
 		stalls := b.stalled * prefill
+		jam := b.requests * b.before
 		if now > b.late {
 			overdue = w.sights[i].overdue(now, first, own)
 		}
-		total := first + overdue + decoding*(own+slowed) + weight*stalls + wasteWeight*waste + b.penalty
+		total := first + overdue + decoding*own + jams*jam + others*(stalls+slowed) + wasteWeight*waste + b.penalty
 		doubt := doubt(first, unsure*b.unsure)
 		lowest[i] = total - doubt
 		if total < least {
 			least, limit, cheapest = total, total+doubt, i
 		}
 		if terms != nil {
-			*terms = cost{prefill, w.sights[i].queue(), steps, wait, first, own, slowed, stalls, waste, overdue, b.penalty, total, doubt}
+			*terms = cost{prefill, w.sights[i].queue(), steps, wait, first, own, slowed, stalls, jam, waste, overdue, b.penalty, total, doubt}
 		}
 	}
 	return cheapest, limit

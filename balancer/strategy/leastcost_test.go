@@ -90,7 +90,7 @@ func TestCostTerms(t *testing.T) {
 	long := &balancer.Request{PromptTokens: 200_000, OutputTokens: 1, Stream: true}
 	res := rs[0].Place(balancer.Work{Prompt: 200_000, Uncached: 200_000, Pairs: 2e10, Prefill: 1}, new(balancer.Placement), &costTicket{p: p, st: p.states["r0:8000"]})
 	near(t, "queue", term(t, p, long, rs, 0, "queue"), prior.PerToken*200_000+prior.PerPair*2e10, 1e-9)
-	near(t, "weight of others when busy", term(t, p, q, rs, 0, "weight_of_others"), stallWeight, 0)
+	near(t, "weight of others when busy", term(t, p, q, rs, 0, "weight_of_others"), othersWeight, 0)
 	near(t, "weight of decoding when busy", term(t, p, q, rs, 0, "weight_of_decoding"), 1, 0)
 	if steps := term(t, p, q, rs, 0, "steps"); steps < 24*prior.Step {
 		t.Errorf("steps %v of a queue of 25 steps", steps)
@@ -111,7 +111,8 @@ func TestCostOfWaste(t *testing.T) {
 	near(t, "waste at home", term(t, p, q, rs, 0, "waste"), 0, 0)
 	again := prior.PerToken*3072 + prior.PerPair*(4096*2048-1024*(4096-512))
 	near(t, "waste elsewhere", term(t, p, q, rs, 1, "waste"), (11.+30)/2*again, 1e-9)
-	total := term(t, p, q, rs, 1, "first_token") + 0.75*(term(t, p, q, rs, 1, "decode")+term(t, p, q, rs, 1, "slowed")) +
+	near(t, "jam", term(t, p, q, rs, 1, "jam"), 30*prior.Overhead, 1e-9)
+	total := term(t, p, q, rs, 1, "first_token") + 0.75*(term(t, p, q, rs, 1, "decode")+jamWeight*term(t, p, q, rs, 1, "jam")) +
 		wasteWeight*term(t, p, q, rs, 1, "waste")
 	near(t, "cost", term(t, p, q, rs, 1, "cost"), total, 1e-9)
 	home.Done()
@@ -127,7 +128,7 @@ func TestFillIsLoad(t *testing.T) {
 	for _, c := range []struct{ fill, w float64 }{{0.2, 0}, {0.7, 0}, {0.85, 0.5}, {1, 1}} {
 		full(rs[0], 10, c.fill*100_000)
 		full(rs[1], 10, c.fill*100_000)
-		near(t, "weight of others", term(t, p, q, rs, 0, "weight_of_others"), c.w*stallWeight, 1e-9)
+		near(t, "weight of others", term(t, p, q, rs, 0, "weight_of_others"), c.w*othersWeight, 1e-9)
 		near(t, "weight of decoding", term(t, p, q, rs, 0, "weight_of_decoding"), c.w, 1e-9)
 	}
 }
@@ -141,9 +142,13 @@ func TestCrowdsWeighStalls(t *testing.T) {
 		q := &balancer.Request{PromptTokens: tokens, OutputTokens: 100, Stream: true, Now: msec(0)}
 		p.Pick(q, rs) // or the second one would start slowly
 		for placed := range 4*crowd + 1 {
-			want := stallWeight + (1-stallWeight)*min(max(float64(placed)/(2*crowd)-1, 0), 1)
+			want := othersWeight + (1-othersWeight)*min(max(float64(placed)/(2*crowd)-1, 0), 1)
 			if got := term(t, p, q, rs, 0, "weight_of_others"); placed >= crowd && math.Abs(got-want) > 1e-9 {
 				t.Errorf("%d prompts of %d tokens at two replicas: weight of others %v, want %v", placed, tokens, got, want)
+			}
+			got, left := term(t, p, q, rs, 0, "weight_of_jams"), (1-want)/(1-othersWeight)
+			if placed >= crowd && math.Abs(got-jamWeight*left) > 1e-9 {
+				t.Errorf("%d prompts of %d tokens at two replicas: weight of jams %v, want %v of it left", placed, tokens, got, left)
 			}
 			p.Place(q, rs)
 		}
