@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -18,6 +19,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 
+	"lbd/access/cors"
+	"lbd/access/keys"
+	"lbd/affinity"
 	"lbd/balancer"
 	"lbd/metrics"
 )
@@ -117,17 +121,21 @@ func (l *told) String() string {
 	return l.b.String()
 }
 
-func withAccessLog(t *testing.T, c Config) *logging {
+func withAccessLog(t *testing.T, c Config, more ...func(*Options)) *logging {
 	t.Helper()
 	var asked atomic.Int64
 	addr := yes(t, &asked)
 	l := &logging{t: t, one: &one{replica: balancer.NewReplica(balancer.Endpoint{Addr: addr, Host: addr}, "", 1)}, rooms: &rooms{}}
-	c.MaxHeader, c.MaxBody, c.UpstreamIdle = 4096, 4096, time.Minute
-	var err error
-	if l.Server, err = New(Options{
+	c.MaxHeader, c.MaxBody, c.UpstreamIdle = 4096, 1<<20, time.Minute
+	o := Options{
 		Config: c, Fleet: l.one, Health: l.one, Metrics: metrics.New(prometheus.NewRegistry(), "test"),
 		Log: zerolog.New(&l.log).Level(zerolog.InfoLevel).Hook(l), Lines: l.rooms,
-	}); err != nil {
+	}
+	for _, with := range more {
+		with(&o)
+	}
+	var err error
+	if l.Server, err = New(o); err != nil {
 		t.Fatal(err)
 	}
 	if err := l.Start("127.0.0.1:0"); err != nil {
@@ -212,6 +220,62 @@ func TestLinesInTurns(t *testing.T) {
 				t.Errorf("%s: %q, %v", target, line, err)
 			}
 		}
+	}
+}
+
+// What is in common use does not take a request out of its turns.
+func TestFeaturesInTurns(t *testing.T) {
+	key := keys.Generate()
+	entries, err := keys.ParseValue("alice "+key+" requests_per_minute=1000000 models=m", true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	policy, err := cors.New([]string{"https://chat.example.org"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	withKeys := func(o *Options) {
+		o.Keys = keys.New()
+		if err := o.Keys.Set(entries); err != nil {
+			t.Fatal(err)
+		}
+	}
+	withSessions := func(o *Options) {
+		o.Affinity = affinity.New(affinity.Options{Config: affinity.Config{Headers: []string{"x-session-id"}, Fields: []string{"user"}}, Snapshot: o.Fleet.Snapshot})
+	}
+	for _, c := range []struct {
+		name   string
+		config Config
+		with   func(*Options)
+		target string
+		fields string // of the head
+		body   string
+	}{
+		{"API key", Config{}, withKeys, "/v1/chat/completions", "Authorization: Bearer " + key + "\r\n", `{"model":"m"}`},
+		{"CORS", Config{CORS: policy}, nil, "/v1/chat/completions", "Origin: https://chat.example.org\r\n", `{"model":"m"}`},
+		{"session by header", Config{}, withSessions, "/v1/chat/completions", "X-Session-ID: 1\r\n", `{"model":"m"}`},
+		{"session by field", Config{}, withSessions, "/v1/chat/completions", "", `{"model":"m","user":"1"}`},
+		{"stored response", Config{}, withSessions, "/v1/responses", "", `{"model":"m"}`},
+		{"alias", Config{}, nil, "/v1/chat/completions", "", `{"model":"short"}`},
+		{"prefixes", Config{AccessLogPrefixes: true}, nil, "/v1/completions", "", `{"model":"m","prompt":"` + strings.Repeat("once ", 1000) + `"}`},
+		{"response headers", Config{ResponseHeaders: true, NoTokenMetrics: true}, nil, "/v1/completions", "", `{"model":"m"}`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			c.config.AccessLog = true
+			more := []func(*Options){}
+			if c.with != nil {
+				more = append(more, c.with)
+			}
+			l := withAccessLog(t, c.config, more...)
+			client := l.dial()
+			for n := 0; !l.rooms.hasSeenATurn(); n++ { // a client that is quick enough meets a goroutine that is still there
+				if n == 1000 {
+					t.Fatal("never in a turn")
+				}
+				fmt.Fprintf(client, "POST %s HTTP/1.1\r\nHost: a\r\n%sContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", c.target, c.fields, len(c.body), c.body)
+				client.answer(200)
+			}
+		})
 	}
 }
 

@@ -47,7 +47,7 @@ func (o *one) Ready() (bool, []string) { return true, nil }
 func (o *one) Settled() bool           { return true }
 func (o *one) Snapshot() *balancer.Snapshot {
 	o.fails(inSnapshot)
-	m := &balancer.Model{Name: "m", Picker: o, Replicas: []*balancer.Replica{o.replica}, Available: []*balancer.Replica{o.replica}}
+	m := &balancer.Model{Name: "m", Aliases: []string{"short"}, Picker: o, Replicas: []*balancer.Replica{o.replica}, Available: []*balancer.Replica{o.replica}}
 	return balancer.NewSnapshot(1, []balancer.ReplicaState{{Replica: o.replica, Health: balancer.Health{State: balancer.Healthy}}}, []*balancer.Model{m})
 }
 

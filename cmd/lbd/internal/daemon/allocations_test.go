@@ -13,16 +13,18 @@ const (
 )
 
 func TestAllocationsPerRequest(t *testing.T) {
-	nc := bareLBD(t, bareReplica(t, small), smallEnd)
-	request := bareRequest(smallBody)
-	got := testing.AllocsPerRun(2000, func() {
-		if err := ask(nc, request, smallEnd); err != nil {
-			t.Fatal(err)
+	for _, accessLog := range []string{"false", "true"} { // a line costs none
+		nc := bareLBD(t, bareReplica(t, small), smallEnd, "access-log", accessLog)
+		request := bareRequest(smallBody)
+		got := testing.AllocsPerRun(2000, func() {
+			if err := ask(nc, request, smallEnd); err != nil {
+				t.Fatal(err)
+			}
+		})
+		t.Logf("%v allocations per request, access log %s", got, accessLog)
+		if got > requestAllocations {
+			t.Errorf("%v allocations per small request, access log %s; want at most %d", got, accessLog, requestAllocations)
 		}
-	})
-	t.Logf("%v allocations per request", got)
-	if got > requestAllocations {
-		t.Errorf("%v allocations per small request; want at most %d", got, requestAllocations)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"strings"
@@ -17,6 +18,7 @@ import (
 	"lbd/balancer/strategy"
 	"lbd/cmd/lbd/internal/config"
 	"lbd/cmd/lbd/internal/daemon"
+	"lbd/cmd/lbd/internal/lines"
 )
 
 // bare is a replica that does next to nothing and allocates nothing per request,
@@ -115,9 +117,9 @@ func whole(p []byte) bool {
 	return len(p) >= end+len(endOfHead)+length
 }
 
-// bareLBD starts an lbd that neither logs nor polls while it is measured, and
-// connects to it. end is how the replica's answers end.
-func bareLBD(tb testing.TB, b *bare, end []byte) net.Conn {
+// bareLBD starts an lbd that does not poll while it is measured, and connects to it. end
+// is how the replica's answers end. It logs to nowhere, and requests if that is set.
+func bareLBD(tb testing.TB, b *bare, end []byte, settings ...string) net.Conn {
 	tb.Helper()
 	fs := pflag.NewFlagSet("bench", pflag.ContinueOnError)
 	config.Flags(fs)
@@ -129,11 +131,21 @@ func bareLBD(tb testing.TB, b *bare, end []byte) net.Conn {
 			tb.Fatal(err)
 		}
 	}
+	for i := 0; i < len(settings); i += 2 {
+		if err := fs.Set(settings[i], settings[i+1]); err != nil {
+			tb.Fatal(err)
+		}
+	}
 	cfg, err := config.Load(config.Options{Flags: fs, Strategies: strategy.Names(), ReadFile: os.ReadFile})
 	if err != nil {
 		tb.Fatal(err)
 	}
-	d, err := daemon.New(cfg, daemon.Options{Log: zerolog.Nop(), Version: "bench"})
+	log, lines := zerolog.Nop(), (*lines.Writer)(nil)
+	if cfg.AccessLog {
+		log, lines = daemon.NewLogger(io.Discard, cfg)
+	}
+	tb.Cleanup(func() { lines.Close() }) // after the end of lbd
+	d, err := daemon.New(cfg, daemon.Options{Log: log, Lines: lines, Version: "bench"})
 	if err == nil {
 		err = d.Start()
 	}
