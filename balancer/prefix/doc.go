@@ -24,11 +24,17 @@
 // overwritten, that much counts as missing, and a first block that nobody has any
 // more may be missed once. Reading every block, until two in a row are missing, took
 // two to four times as long and knew 5 to 13 % less where the table was too small
-// (TestHalvingWithHoles): 26.9 µs before and 7.7 now where 64 owners have the start of
-// a prompt of 44 blocks, 14.6 and 3.8 with 16, 9.9 and 3.2 with 4, medians of 6 runs
-// on a busy machine, ±40 %. An insert of as many takes 5.9 µs then, 4.0 on a calmer
-// one. Touching all lines first, so that the processor fetches them at once, made
-// inserts slower by half.
+// (TestHalvingWithHoles).
+//
+// In a table of 64 MiB every line is a miss of all caches, so those that will be read
+// are fetched at once: every eighth of a prompt, what lies between when that is near,
+// the further lines of a block with many owners, all lines of an insert. Medians of 6
+// interleaved runs before and after, on a busy machine, and in brackets the least of
+// them (go test -bench 'Million|Nothing'), with a million blocks, for a prompt of 44:
+// match 5.2 and 4.1 µs (4.8 and 3.1) where 64 owners have its start, 3.0 and 2.2 (2.5 and
+// 1.9) with 16, 2.0 and 1.8 (1.7 and 1.7) with 4; insert 4.5 and 3.0 µs (3.8 and 2.2).
+// Fetching them had made inserts slower by half as long as the place of a block
+// was a struct, see place.
 //
 // # What is seen as the same prefix
 //

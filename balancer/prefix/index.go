@@ -119,29 +119,40 @@ func (x *Index) Release(o *Owner) {
 // Depths is how many leading blocks of a prompt each owner has, by [Owner.ID].
 type Depths [MaxOwners + 1]uint16
 
-// place is where the entries of one block may be.
-type place struct {
-	table    []line
-	tag      uint64
-	at, step int
-}
-
 // group is how many consecutive blocks of a prompt lie in consecutive lines, 1 KiB
 // on one page: a walk over 44 blocks, most of them in no cache, misses the TLB
 // three times instead of 44 times, and the processor fetches ahead.
 const group = 16
 
-// place is that of the i-th block.
-func (x *Index) place(table []line, hashes []uint64, i int) place {
-	head, tag := hashes[i-i%group], hashes[i]&(1<<tagBits-1)
+// place is where the entries of the i-th block may be: in the line at and in every
+// step-th one behind it, under a tag. They are three numbers because a struct of them is
+// copied in wider pieces than it was written in, which waits for all reads before it
+// (no store forwarding): the lines of a prompt were fetched one after the other for that.
+func place(hashes []uint64, i int) (at, step int, tag uint64) {
+	head, tag := hashes[i&^(group-1)], hashes[i]&(1<<tagBits-1)
 	first := int(head>>tagBits) &^ (group - 1)
 	// Prompts often end early in a group: where one begins is as good as random.
 	offset := (i ^ int(head)) & (group - 1)
 	// Blocks that share their first line differ in the second one.
-	return place{table, tag, first | offset, group * int(tag|1)}
+	return first | offset, group * int(tag|1), tag
 }
 
-func (p *place) line(n int) *line { return &p.table[(p.at+n*p.step)&(len(p.table)-1)] }
+// lineAt is the line of that number, which wraps.
+func lineAt(table []line, at int) *line { return &table[at&(len(table)-1)] }
+
+// touch has the processor fetch the first lines of every so many blocks, so that those
+// that are not in its caches come at the same time. What is stored in between would make
+// it wait for each (atomic stores are fences).
+func touch(table []line, hashes []uint64, from, to, every int) {
+	for i := from; i < to; i += every {
+		at, _, _ := place(hashes, i)
+		lineAt(table, at)[0].Load()
+	}
+}
+
+// ahead is how many blocks an insert has fetched at a time: as many lines are a twelfth
+// of a first-level cache of 48 KiB.
+const ahead = 64
 
 // last says whether a block has nothing in the lines behind its n-th one, which
 // holds so many slots of it. The second line takes what finds the first one full,
@@ -154,17 +165,20 @@ func (x *Index) Insert(o *Owner, hashes []uint64) {
 	entry := uint64(o.id)<<stampBits | o.stamp()
 	hashes = hashes[:min(len(hashes), MaxBlocks)]
 	for i := range hashes {
-		p := x.place(table, hashes, i)
-		x.slot(p, o.id).Store(p.tag<<tagShift | entry)
+		if i%ahead == 0 {
+			touch(table, hashes, i, min(i+ahead, len(hashes)), 1)
+		}
+		at, step, tag := place(hashes, i)
+		x.slot(table, at, step, tag, o.id).Store(tag<<tagShift | entry)
 	}
 }
 
 // slot finds where the entry of a block and an owner belongs: where it is, or else
 // the first empty slot of the lines of the block, or else the least alive one.
-func (x *Index) slot(p place, id uint32) *atomic.Uint64 {
+func (x *Index) slot(table []line, at, step int, tag uint64, id uint32) *atomic.Uint64 {
 	var empty *atomic.Uint64
 	for n := range maxLines {
-		l := p.line(n)
+		l := lineAt(table, at+n*step)
 		same, free := 0, false
 		for s := range l {
 			w := l[s].Load()
@@ -174,7 +188,7 @@ func (x *Index) slot(p place, id uint32) *atomic.Uint64 {
 				if empty == nil {
 					empty = &l[s]
 				}
-			case w>>tagShift == p.tag:
+			case w>>tagShift == tag:
 				if uint32(w>>stampBits&ownerMask) == id {
 					return &l[s]
 				}
@@ -185,19 +199,19 @@ func (x *Index) slot(p place, id uint32) *atomic.Uint64 {
 			if empty != nil {
 				return empty
 			}
-			return x.leastAlive(p, n+1)
+			return x.leastAlive(table, at, step, tag, n+1)
 		}
 	}
-	return x.leastAlive(p, maxLines)
+	return x.leastAlive(table, at, step, tag, maxLines)
 }
 
-func (x *Index) leastAlive(p place, lines int) (victim *atomic.Uint64) {
+func (x *Index) leastAlive(table []line, at, step int, tag uint64, lines int) (victim *atomic.Uint64) {
 	best := int64(-1)
 	for n := range lines {
-		l := p.line(n)
+		l := lineAt(table, at+n*step)
 		for s := range l {
 			w := l[s].Load()
-			if d := x.dispensable(w, w>>tagShift == p.tag); d > best {
+			if d := x.dispensable(w, w>>tagShift == tag); d > best {
 				best, victim = d, &l[s]
 			}
 		}

@@ -23,6 +23,8 @@ func (x *Index) Match(hashes []uint64, d *Depths) (deepest int) {
 		lo++
 	}
 	if lo < hi {
+		every := max((hi-lo)/near, 1)
+		touch(w.table, w.hashes, lo+every, hi, every)
 		deep, strays := w.read(hi, lo)
 		w.between(lo, hi, have+strays, deep)
 	}
@@ -32,6 +34,14 @@ func (x *Index) Match(hashes []uint64, d *Depths) (deepest int) {
 // maxHole is how many blocks at the start of a prompt may be missing from the table,
 // overwritten by others, before nobody is taken to have any of it.
 const maxHole = 1
+
+// near is how many blocks are fetched at once, those that halving will read and those
+// between: that takes less than to wait for one after the other.
+const near = 8
+
+// further is how many lines of a block are fetched at once when the one before was not
+// its last.
+const further = 3
 
 // walk is one match.
 type walk struct {
@@ -45,6 +55,9 @@ type walk struct {
 // between finds where those who have block lo but not block hi end; so many have
 // either.
 func (w *walk) between(lo, hi, atLo, atHi int) {
+	if hi-lo <= near && atLo > atHi {
+		touch(w.table, w.hashes, lo+1, hi, 1)
+	}
 	for hi-lo > 1 && atLo > atHi {
 		mid := int(uint(lo+hi) / 2)
 		found, strays := w.read(mid, lo)
@@ -58,13 +71,13 @@ func (w *walk) between(lo, hi, atLo, atHi int) {
 // known to have as much, and how many of those not even block lo, which has been
 // overwritten then.
 func (w *walk) read(i, lo int) (found, strays int) {
-	p := w.index.place(w.table, w.hashes, i)
+	at, step, tag := place(w.hashes, i)
 	for n := range maxLines {
 		same, free := 0, false
-		l := p.line(n)
+		l := lineAt(w.table, at+n*step)
 		for s := range l {
 			e := l[s].Load()
-			if e>>tagShift != p.tag || e == 0 {
+			if e>>tagShift != tag || e == 0 {
 				free = free || e == 0
 				continue
 			}
@@ -85,6 +98,11 @@ func (w *walk) read(i, lo int) (found, strays int) {
 		}
 		if last(n, same, free) {
 			break
+		}
+		if n%further == 0 {
+			for k := 1; k <= further; k++ {
+				lineAt(w.table, at+(n+k)*step)[0].Load()
+			}
 		}
 	}
 	return found, strays
