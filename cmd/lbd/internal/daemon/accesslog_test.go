@@ -25,6 +25,7 @@ func TestAccessLog(t *testing.T) {
 	binary := built(t)
 	for name, scenario := range map[string]func(*testing.T, string){
 		"slow reader": slowReader, "stopped with a full pipe": stoppedWhileFull, "full disk": fullDisk, "hand-over": linesOverHandOver,
+		"reader gone": readerGone,
 	} {
 		t.Run(name, func(t *testing.T) { scenario(t, binary) })
 	}
@@ -33,6 +34,7 @@ func TestAccessLog(t *testing.T) {
 // piped is an lbd whose log is a pipe that is read when the test wants it.
 type piped struct {
 	*process
+	pipe  *os.File
 	log   *bufio.Reader
 	lines []map[string]any // read so far, of requests
 }
@@ -47,7 +49,7 @@ func behindPipe(t *testing.T, binary string, rs ...*sim.Server) *piped {
 	defer w.Close()
 	file := filepath.Join(t.TempDir(), "lbd.yml")
 	write(t, file, quick+"access_log: true\n"+endpoints(rs...))
-	p := &piped{process: &process{t: t, err: &syncLog{}, done: make(chan struct{})}, log: bufio.NewReader(r)}
+	p := &piped{process: &process{t: t, err: &syncLog{}, done: make(chan struct{})}, pipe: r, log: bufio.NewReader(r)}
 	p.cmd = exec.Command(binary, "--config", file)
 	p.cmd.Stderr = w
 	if err := p.cmd.Start(); err != nil {
@@ -203,6 +205,19 @@ func stoppedWhileFull(t *testing.T, binary string) {
 	p.exits(0)
 	h.g.Wait()
 	p.whole(int(h.answered.Load()))
+}
+
+// A log whose reader dies costs no request, and not the lbd.
+func readerGone(t *testing.T, binary string) {
+	p := behindPipe(t, binary, replica(t, sim.Config{}))
+	p.pipe.Close()
+	h := p.asked(4, 300)
+	h.g.Wait()
+	if n := h.answered.Load(); n != 4*300 {
+		t.Errorf("%d answers; want %d", n, 4*300)
+	}
+	p.signal(syscall.SIGTERM)
+	p.exits(0)
 }
 
 // A log that cannot be written costs no request.
