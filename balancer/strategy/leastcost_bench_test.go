@@ -33,6 +33,25 @@ func BenchmarkLeastCost(b *testing.B) {
 	}
 }
 
+// BenchmarkLeastCostAnew is a pick that knows nothing from the one before: a workspace that the garbage collector has made
+// necessary, or a fleet of which everything has changed.
+func BenchmarkLeastCostAnew(b *testing.B) {
+	for _, n := range []int{8, 64} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			p, rs := newLeastCost(Options{}).(*leastCost), polledEvenly(b, n)
+			q := &balancer.Request{Model: "m", Stream: true, Now: msec(0)}
+			p.Pick(q, rs)
+			b.ReportAllocs()
+			for b.Loop() {
+				w := p.workspaces.Get().(*workspace)
+				clear(w.kept)
+				p.workspaces.Put(w)
+				p.Pick(q, rs)
+			}
+		})
+	}
+}
+
 // BenchmarkLeastCostPlace is a pick with its reservation, of a fleet that is busy: each replica has 8 requests, a queue in a
 // poll and a KV cache, and one of the requests shows its first token, another one ends before every pick.
 func BenchmarkLeastCostPlace(b *testing.B) {
