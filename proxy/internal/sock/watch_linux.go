@@ -125,6 +125,9 @@ func newSet() (set, bell int, err error) {
 
 func (l *loop) close() error {
 	err := l.file.Close()
+	if errors.Is(err, os.ErrClosed) {
+		return err // by then the bell's number may be another descriptor's
+	}
 	<-l.done
 	return errors.Join(err, unix.Close(l.bell))
 }

@@ -342,6 +342,27 @@ func TestWatchClose(t *testing.T) {
 	c.Close()
 }
 
+// A second Close closes nothing: the number of a descriptor is another one's by then.
+func TestWatchClosedTwice(t *testing.T) {
+	l, err := newLoop()
+	if err != nil {
+		t.Fatal(err)
+	}
+	bell := l.bell
+	if err := l.close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Dup3(0, bell, unix.O_CLOEXEC); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.close(); err == nil {
+		t.Error("closed twice without an error")
+	}
+	if err := unix.Close(bell); err != nil {
+		t.Errorf("who has got the bell's number: %v", err)
+	}
+}
+
 // Lack of descriptors is waited out.
 func TestAcceptOutlivesLackOfDescriptors(t *testing.T) {
 	w := newWatch(t)
