@@ -84,6 +84,15 @@ func (x *exchange) logsAtOnce() bool {
 	return true
 }
 
+// giveRoom gives back room that is not used now: a request that goes on elsewhere may
+// take minutes.
+func (x *exchange) giveRoom() {
+	if x.line == hasRoom {
+		x.line = hasLine
+		x.s.opt.Lines.Give()
+	}
+}
+
 // line begins the line of a request that has one. It is nil when nothing is written after
 // all: the level may have changed.
 func (s *Server) line(cfg *Config) *zerolog.Event {

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"runtime/debug"
 	"strings"
 	"sync"
@@ -398,4 +399,87 @@ func FuzzStraight(f *testing.F) {
 			t.Errorf("%q is straight: %v", target, err)
 		}
 	})
+}
+
+// loading is a fleet of two replicas, of which the first one loads or not.
+type loading struct {
+	*one
+	second *balancer.Replica
+	loads  atomic.Bool
+}
+
+func (f *loading) Snapshot() *balancer.Snapshot {
+	h := balancer.Health{State: balancer.Healthy}
+	if f.loads.Load() {
+		h.Since = time.Now().Add(time.Hour) // it has not served anything since
+	}
+	both := []*balancer.Replica{f.replica, f.second}
+	m := &balancer.Model{Name: "m", Picker: f, Replicas: both, Available: both}
+	return balancer.NewSnapshot(1, []balancer.ReplicaState{{Replica: f.replica, Health: h}, {Replica: f.second, Health: h}}, []*balancer.Model{m})
+}
+
+// tries counts who takes room without waiting, which only turns do.
+type tries struct {
+	*rooms
+	n atomic.Int64
+}
+
+func (r *tries) Try() bool {
+	r.n.Add(1)
+	return r.rooms.Try()
+}
+
+// A request that a replica refuses because it loads goes on elsewhere, perhaps for
+// minutes. It keeps no room for its line meanwhile: a few hundred of them would make all
+// other requests wait.
+func TestNoRoomHeldByARetry(t *testing.T) {
+	asked, answer := make(chan struct{}), make(chan struct{})
+	f, lines := &loading{}, &tries{}
+	first := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body)
+		if f.loads.Load() {
+			w.WriteHeader(503)
+		}
+		io.WriteString(w, "loading or not")
+	}))
+	defer first.Close()
+	second := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		asked <- struct{}{}
+		<-answer
+	}))
+	defer second.Close()
+	at := func(s *httptest.Server) *balancer.Replica {
+		addr := s.Listener.Addr().String()
+		return balancer.NewReplica(balancer.Endpoint{Addr: addr, Host: addr}, "", 1)
+	}
+	l := withAccessLog(t, Config{AccessLog: true, MaxAttempts: 2}, func(o *Options) {
+		f.one, f.second, lines.rooms = o.Fleet.(*one), at(second), o.Lines.(*rooms)
+		f.replica = at(first)
+		o.Fleet, o.Lines = f, lines
+	})
+	for n := 1; ; n++ { // a client that is quick enough meets a goroutine that is still there
+		c := l.dial()
+		c.asks(2, "/v1/completions", 200)
+		f.loads.Store(true)
+		before := lines.n.Load()
+		c.ask("/v1/completions")
+		<-asked
+		inTurn := lines.n.Load() > before
+		if _, _, _, taken := l.rooms.get(); taken != 0 {
+			t.Errorf("room for %d lines is taken while the second replica is asked; want none", taken)
+		}
+		f.loads.Store(false)
+		answer <- struct{}{}
+		c.answer(200)
+		c.Close()
+		if inTurn {
+			break
+		}
+		if n == 200 {
+			t.Fatal("never in a turn")
+		}
+	}
+	if _, _, _, taken := l.rooms.get(); taken != 0 {
+		t.Errorf("room for %d lines is kept", taken)
+	}
 }

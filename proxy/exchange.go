@@ -343,9 +343,7 @@ func (x *exchange) free() {
 	x.sniff.Reset(false, nil)
 	x.stream.Reset()
 	clear(x.tried)
-	if x.line == hasRoom {
-		x.s.opt.Lines.Give() // the line was not written after all
-	}
+	x.giveRoom() // the line was not written after all
 	x.line = undecided
 	x.s, x.cfg, x.client = nil, nil, nil
 	x.want, x.req, x.stored = want{}, balancer.Request{}, stored{}

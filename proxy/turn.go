@@ -134,6 +134,7 @@ func (x *exchange) pass(t *sock.Turn, b *sock.Buf, n int) {
 		return
 	}
 	if v := x.answered(rest); v.err != nil || v.retry != "" {
+		x.giveRoom()
 		x.goOn(t, func(x *exchange) { x.conclude(v) })
 		return
 	}
