@@ -49,11 +49,12 @@ func one(on bool) int {
 }
 
 // during serves a profile of the seconds asked for, 30 when nothing is said, as the
-// CPU profile is.
+// CPU profile is. As text, which the index links to, it is everything that was sampled
+// so far: net/http/pprof refuses debug with seconds.
 func (p *sampling) during(h http.Handler) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		q := r.URL.Query()
-		if q.Get("seconds") == "" {
+		if text := q.Get("debug") != "" && q.Get("debug") != "0"; !text && q.Get("seconds") == "" {
 			q.Set("seconds", "30")
 			r.URL.RawQuery, r.Form = q.Encode(), nil
 		}

@@ -71,7 +71,7 @@ func TestDebugPages(t *testing.T) {
 	s := start(t, Options{Fleet: newFleet(t)})
 	wantContains(t, s.get("/debug/pprof/").body, "goroutine", "heap")
 	wantContains(t, s.get("/debug/pprof/goroutine?debug=1").body, "goroutine profile")
-	for _, path := range []string{"/debug/pprof/heap", "/debug/pprof/trace?seconds=0.01"} {
+	for _, path := range []string{"/debug/pprof/heap", "/debug/pprof/trace?seconds=0.01", "/debug/pprof/mutex?debug=1", "/debug/pprof/block?debug=1"} {
 		if a := s.get(path); a.status != 200 || len(a.body) == 0 {
 			t.Errorf("%s: %d, %d bytes", path, a.status, len(a.body))
 		}
