@@ -10,8 +10,8 @@ import (
 )
 
 // Ceiling is how many times as fast an open workload can arrive at a fleet for ever, at most, with the given share of
-// its requests good, whichever replicas are chosen and whatever the chooser knows. It adds up the time that requests take
-// of replicas at least; when that is more than there is, queues grow without end. Nothing in it hurts:
+// its requests good and all of them served, whichever replicas are chosen and whatever the chooser knows. It adds up the time
+// that requests take of replicas at least; when that is more than there is, queues grow without end. Nothing in it hurts:
 //
 //   - All caches are one without end: of equal blocks only the first is computed, whoever asks for it and wherever. A request
 //     computes what follows its last full cached block, as vLLM does.
@@ -27,8 +27,10 @@ import (
 //   - Where replicas differ, a request takes what it takes at the kind where that is least, with a kind's time weighed by its
 //     speed.
 //
-// Faults are left out, and steps have their mean time. A run that ends can carry more for a while: what is left over when
-// the last request has arrived is worked off later. So is what a chooser never lets any replica see.
+// Faults are left out, and steps have their mean time. Every request is served, those that are not good as well: whoever may
+// let these wait for ever, at one replica of many or at none, has the rest of the fleet for the others and is not bound by it
+// (TestCeilingIsForAllRequests). A run that ends can carry more for a while, too: what is left over when the last request has
+// arrived is worked off later.
 func Ceiling(c Config, w *Workload, good float64) (speedUp float64, err error) {
 	if w.closed {
 		return 0, fmt.Errorf("workload %s: in closed loop what arrives depends on what was served", w.Name)

@@ -107,6 +107,55 @@ func TestCeilingHolds(t *testing.T) {
 	}
 }
 
+// What the ceiling counts on: who gives up the requests that need not be good, all to one replica whose queue grows without
+// end, has the others for the rest, and carries more.
+func TestCeilingIsForAllRequests(t *testing.T) {
+	at := func(load float64) *Workload {
+		var all []trace.Arrival
+		for i := range 4000 {
+			a := trace.Arrival{At: time.Duration(float64(i) / load * float64(time.Second)), PromptTokens: 1024, OutputTokens: 1}
+			if i%11 == 10 {
+				a.PromptTokens = 16 * 1024
+			}
+			all = append(all, a)
+		}
+		return Open("long and short", trace.Of(0, all...))
+	}
+	c := Config{Fleet: Fleet{{Count: 4, Engine: steady}}, Limits: Limits{TTFT: time.Second, TPOT: time.Second}}
+	ceiling, err := Ceiling(c, at(1), .9)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Policy = Policy{Name: "sacrifice", New: func(Setup) Router { return &sacrifice{} }}
+	r, good := served(t, c, at(1.2*ceiling)), 0
+	for _, s := range r.each {
+		if s.Good {
+			good++
+		}
+	}
+	if share := float64(good) / float64(len(r.each)); share < .9 {
+		t.Errorf("%.3f are good at 1.2 times the ceiling of %.1f/s; want .9", share, ceiling)
+	}
+}
+
+// sacrifice sends long prompts to the first replica and short ones to the others in turn.
+type sacrifice struct {
+	turn int
+	ignored
+}
+
+func (s *sacrifice) Pick(_ time.Duration, q *Query, candidates []int) int {
+	if q.PromptTokens > 1024 {
+		return candidates[0]
+	}
+	s.turn++
+	return candidates[1+s.turn%(len(candidates)-1)]
+}
+
+func (*sacrifice) FirstToken(time.Duration, *Query) {}
+func (*sacrifice) Done(time.Duration, *Query, bool) {}
+func (*sacrifice) Restarted(time.Duration, int)     {}
+
 func TestCeilingNeedsArrivals(t *testing.T) {
 	closed := Sessions{List: []trace.Session{{ID: "a", Turns: []trace.Turn{{PromptTokens: 1, OutputTokens: 1}}}}, Concurrent: 1}.Workload("closed")
 	one := Open("one", trace.Of(0, trace.Arrival{PromptTokens: 1, OutputTokens: 1}))

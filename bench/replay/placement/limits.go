@@ -61,12 +61,13 @@ func verdict(b *strings.Builder, beyond []string, heavy int) {
 	if heavy == 0 {
 		return
 	}
-	fmt.Fprintf(b, `How much room there is: the ceiling is what a fleet can carry for ever, whoever chooses (replay.Ceiling says why); runs of a
-few thousand requests end before their queues are worked off, and can pass it. Pooled is one replica as fast and as large as
-the whole fleet, a yardstick and no limit. In brackets is how far each is above the best rival. Of the %d heavy cells without
+	fmt.Fprintf(b, `How much room there is: the ceiling is what a fleet can carry for ever, whoever chooses, if every request is served in the
+end, good or not (replay.Ceiling says why); runs of a few hundred requests per replica end before their queues are worked
+off, and can pass it. Pooled is one replica as fast and as large as the whole fleet, a yardstick and no limit. In brackets is
+how far each is above the best rival. Of the %d heavy cells without
 mark that have a ceiling, it is less than 10 %% above the best rival in %d`, heavy, len(beyond))
 	if len(beyond) > 0 {
-		fmt.Fprintf(b, ": no rule can reach the goal there for long\n(%s)", strings.Join(beyond, ", "))
+		fmt.Fprintf(b, ": no rule that serves\nevery request can reach the goal there for long (%s)", strings.Join(beyond, ", "))
 	}
 	b.WriteString(`. In the others that
 is open: the ceiling knows no waiting, neither behind a long prompt nor beside an idle replica.

@@ -69,7 +69,7 @@ func TestReport(t *testing.T) {
 	text := report(s)
 	for _, want := range []string{
 		"| mooncake | yes | 5 | 9.2 x | lmetric | 10 | -8.0 % (-9.2 to -6.8) | cycle 5 | 12 | 15 (+50 %) | 10.5 (+5 %) |", // the oracle is no rival
-		"less than 10 % above the best rival in 1: no rule can reach the goal there for long\n(mooncake)",
+		"less than 10 % above the best rival in 1: no rule that serves\nevery request can reach the goal there for long (mooncake)",
 		"- mooncake: lmetric -8.0 %",
 		"| oracle | 100 |", "| lmetric | 83 |",
 	} {
