@@ -1,17 +1,22 @@
 package daemon
 
 import (
+	"runtime"
+
 	"golang.org/x/sys/unix"
 
 	"lbd/cmd/lbd/internal/config"
 )
 
 // Descriptors that are not for clients: listeners, logs, files, the admin listener and
-// the runtime's; a poll, a probe and a control call to each replica at once; and those
-// who are told that there is no room (maxPorch in proxy/internal/inbound).
+// the runtime's; an epoll set and its bell for each event loop; a poll, a probe and a
+// control call to each replica at once; and those who are told that there is no room
+// (maxPorch in proxy/internal/inbound).
 const (
-	reservedFDs   = 64 + 128
+	basicFDs      = 64
+	loopFDs       = 2
 	replicaFDs    = 4
+	porchFDs      = 128
 	descriptorsOf = 2 // a client's connection and one to a replica
 )
 
@@ -36,8 +41,11 @@ func (d *Daemon) maxConnections(c *config.Config) int {
 	return c.MaxConnections
 }
 
+// ownFDs is how many lbd may have open beside those of replicas and clients.
+func ownFDs() int { return basicFDs + loopFDs*runtime.GOMAXPROCS(0) }
+
 // roomFor is never 0, which would mean no bound.
 func roomFor(descriptors uint64, replicas int) int {
-	left := int(min(descriptors, 1<<30)) - reservedFDs - replicaFDs*replicas
+	left := int(min(descriptors, 1<<30)) - ownFDs() - porchFDs - replicaFDs*replicas
 	return max(left/descriptorsOf, 1)
 }

@@ -6,6 +6,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -16,6 +18,7 @@ import (
 
 	"lbd/bench/sim"
 	"lbd/cmd/lbd/internal/config"
+	"lbd/cmd/lbd/internal/daemon"
 )
 
 // from connects to the lbd from an address of its own.
@@ -243,4 +246,23 @@ func firstBytes(fd, n int) (string, error) {
 			return "", err
 		}
 	}
+}
+
+// Where there are many processors there are many event loops, and no client is let in for
+// whom their descriptors leave no room.
+func TestOwnDescriptors(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(100))
+	open := func() int {
+		all, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(all)
+	}
+	before := open()
+	p := lbdLater(t, []string{"http://127.0.0.1:1"})
+	if n, kept := open()-before, daemon.OwnFDs(); n > kept {
+		t.Errorf("lbd has %d descriptors open; %d are kept for it", n, kept)
+	}
+	p.end()
 }
