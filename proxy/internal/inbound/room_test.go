@@ -126,6 +126,7 @@ func TestRoomOfEach(t *testing.T) {
 		idle := r.dialFrom(t, ip)
 		send(t, idle, get("/1"))
 		recv(t, idle, answerTo("/1"))
+		r.rest(t, 1)        // which begins after the answer
 		r.holding(t, a, ip) // in place of the idle one
 		ends(t, idle, "")
 		c := r.dialFrom(t, ip)
