@@ -24,7 +24,7 @@ import (
 func TestAccessLog(t *testing.T) {
 	binary := built(t)
 	for name, scenario := range map[string]func(*testing.T, string){
-		"slow reader": slowReader, "stopped with a full pipe": stoppedWhileFull, "full disk": fullDisk, "hand-over": linesOverHandOver,
+		"slow reader": slowReader, "stopped with a full pipe": stoppedWhileFull, "cut with a full pipe": cutWhileFull, "full disk": fullDisk, "hand-over": linesOverHandOver,
 		"reader gone": readerGone,
 	} {
 		t.Run(name, func(t *testing.T) { scenario(t, binary) })
@@ -205,6 +205,47 @@ func stoppedWhileFull(t *testing.T, binary string) {
 	p.exits(0)
 	h.g.Wait()
 	p.whole(int(h.answered.Load()))
+}
+
+// An lbd whose log is not read heeds signals all the same: it is not ready any more, and the
+// second one cuts what runs. It ends when its log is read.
+func cutWhileFull(t *testing.T, binary string) {
+	p := behindPipe(t, binary, replica(t, sim.Config{Speed: 1}))
+	stream := bufio.NewReader(p.streaming(100000).Body) // hours
+	h, o := &herd{}, &onlooker{t: t}
+	for range loggedClients {
+		h.g.Go(func() { // until it is cut
+			c, err := net.Dial("tcp", strings.TrimPrefix(p.url, "http://"))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer c.Close()
+			for r := bufio.NewReader(c); err == nil; h.answered.Add(1) {
+				_, err = o.ask(c, r)
+			}
+		})
+	}
+	h.stuck(t)
+	p.signal(syscall.SIGTERM)
+	until(t, "the listener is closed", func() bool {
+		c, err := net.Dial("tcp", strings.TrimPrefix(p.url, "http://"))
+		if err == nil {
+			c.Close()
+		}
+		return err != nil
+	})
+	if _, err := stream.ReadString('\n'); err != nil {
+		t.Errorf("a stream after the first signal: %v", err)
+	}
+	p.signal(syscall.SIGTERM)
+	if _, err := io.Copy(io.Discard, stream); err == nil {
+		t.Error("a stream that was cut ends as if it were whole")
+	}
+	for p.next() != nil {
+	}
+	p.exits(0)
+	h.g.Wait()
 }
 
 // A log whose reader dies costs no request, and not the lbd.

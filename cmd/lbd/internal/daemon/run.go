@@ -30,11 +30,11 @@ func (d *Daemon) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			next.abandon()
-			return d.drain(signals)
+			return d.drain(signals, nil)
 		case err := <-next.done:
 			next.abandon()
 			if err == nil {
-				return d.drain(signals)
+				return d.drain(signals, nil)
 			}
 		case s := <-signals:
 			switch s {
@@ -43,9 +43,8 @@ func (d *Daemon) Run(ctx context.Context) error {
 			case syscall.SIGUSR2:
 				next.begin(ctx, d)
 			default:
-				d.opt.Log.Info().Stringer("signal", s).Msg("stopping")
 				next.abandon()
-				return d.drain(signals)
+				return d.drain(signals, s)
 			}
 		}
 	}
@@ -83,37 +82,59 @@ func (s *succession) abandon() {
 
 // drain stops within the drain timeout or at the next signal. A service manager that
 // stops a service signals all of its processes, so one that was succeeded takes the
-// first signal as the one that it knows of already.
-func (d *Daemon) drain(signals <-chan os.Signal) error {
+// first signal as the one that it knows of already. asked is the signal to stop, nil for
+// none. Nothing but the end waits for the log, whose reader may be what is stuck.
+func (d *Daemon) drain(signals <-chan os.Signal, asked os.Signal) error {
 	timeout := d.cfg.Load().DrainTimeout
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	began := time.Now()
 	spared := d.succeeded.Load()
+	var untold error
 	if !spared {
-		d.told(handover.NotifyStopping())
+		untold = handover.NotifyStopping()
 	}
 	stopped := make(chan error, 1)
 	go func() { stopped <- d.Stop(ctx) }()
-	d.opt.Log.Info().Dur("timeout_ms", timeout).Msg("draining")
+	say := make(chan func(), cap(signals)) // lines, in order
+	said := make(chan struct{})
+	go func() {
+		defer close(said)
+		for line := range say {
+			line()
+		}
+	}()
+	defer func() { close(say); <-said }()
+	say <- func() {
+		if asked != nil {
+			d.opt.Log.Info().Stringer("signal", asked).Msg("stopping")
+		}
+		d.told(untold)
+		d.opt.Log.Info().Dur("timeout_ms", timeout).Msg("draining")
+	}
 	for {
 		select {
 		case err := <-stopped:
-			ev := d.opt.Log.Info()
-			if err != nil {
-				ev = d.opt.Log.Warn().Err(err)
+			took := time.Since(began)
+			say <- func() {
+				ev := d.opt.Log.Info()
+				if err != nil {
+					ev = d.opt.Log.Warn().Err(err)
+				}
+				ev.Dur("took_ms", took).Msg("stopped")
 			}
-			ev.Dur("took_ms", time.Since(began)).Msg("stopped")
 			return nil
 		case s := <-signals:
 			switch {
 			case s == syscall.SIGHUP || s == syscall.SIGUSR2:
 			case spared:
 				spared = false
-				d.opt.Log.Info().Stringer("signal", s).Msg("draining already, another signal ends at once")
+				say <- func() {
+					d.opt.Log.Info().Stringer("signal", s).Msg("draining already, another signal ends at once")
+				}
 			default:
-				d.opt.Log.Warn().Stringer("signal", s).Msg("stopping at once")
 				cancel()
+				say <- func() { d.opt.Log.Warn().Stringer("signal", s).Msg("stopping at once") }
 			}
 		}
 	}
