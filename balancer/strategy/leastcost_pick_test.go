@@ -3,6 +3,7 @@ package strategy
 import (
 	"fmt"
 	"math/rand/v2"
+	"reflect"
 	"sync"
 	"testing"
 	"unsafe"
@@ -33,8 +34,8 @@ func keptIsAsRead(t *testing.T, seed uint64) {
 		f.p.look(kept, q, some)
 		read := &workspace{opt: &f.p.opt}
 		f.p.look(read, q, some)
-		if d := cmp.Diff(f.costs(read), f.costs(kept), cmp.AllowUnexported(cost{}, basis{}, part{})); d != "" {
-			t.Fatalf("step %d, read and kept (-, +):\n%s", step, d)
+		if want, got := f.costs(read), f.costs(kept); !reflect.DeepEqual(want, got) { // which is ten times as fast as cmp
+			t.Fatalf("step %d, read and kept (-, +):\n%s", step, cmp.Diff(want, got, cmp.AllowUnexported(cost{}, basis{}, part{})))
 		}
 	}
 }

@@ -88,7 +88,7 @@ func TestCeilingOfPrompts(t *testing.T) {
 
 // No rule carries more for long, whatever it knows.
 func TestCeilingHolds(t *testing.T) {
-	at := func(load float64) *Workload { return poisson(t, load, 8000) }
+	at := func(load float64) *Workload { return poisson(t, load, 4000) }
 	c := Config{Fleet: Fleet{{Count: 1}, {Count: 1, Speed: .5}}, Limits: Limits{TTFT: time.Second, TPOT: 50 * time.Millisecond}}
 	ceiling, err := Ceiling(c, at(1), .9)
 	if err != nil {
@@ -96,7 +96,7 @@ func TestCeilingHolds(t *testing.T) {
 	}
 	for _, p := range []Policy{shippedNamed(t, "cycle"), shippedNamed(t, "least-cost"), Central()} {
 		c.Policy = p
-		load, _, err := Search{Config: c, Workload: at, Requests: 8000, Good: .9, From: ceiling / 2}.Capacity()
+		load, _, err := Search{Config: c, Workload: at, Requests: 4000, Good: .9, From: 0.8 * ceiling}.Capacity()
 		if err != nil {
 			t.Fatal(err)
 		}
