@@ -25,28 +25,67 @@ func (d *Daemon) Run(ctx context.Context) error {
 	if !d.opt.Inherited.Follows() { // else systemd hears it from the process it knows
 		d.told(handover.NotifyReady())
 	}
+	todo := newErrands()
+	defer todo.end()
 	var next succession
 	for {
 		select {
 		case <-ctx.Done():
 			next.abandon()
-			return d.drain(signals, nil)
+			return d.drain(signals, nil, todo)
 		case err := <-next.done:
 			next.abandon()
 			if err == nil {
-				return d.drain(signals, nil)
+				return d.drain(signals, nil, todo)
 			}
 		case s := <-signals:
 			switch s {
 			case syscall.SIGHUP:
-				d.Reload() // logs its error
+				todo.add(func() { d.Reload() }) // logs its error
 			case syscall.SIGUSR2:
 				next.begin(ctx, d)
 			default:
 				next.abandon()
-				return d.drain(signals, s)
+				return d.drain(signals, s, todo)
 			}
 		}
+	}
+}
+
+// errands are done one after the other by a goroutine: what may wait for the log, whose
+// reader may be stuck, while signals are heeded.
+type errands struct {
+	todo chan func()
+	done chan struct{}
+}
+
+func newErrands() *errands {
+	e := &errands{todo: make(chan func(), 16), done: make(chan struct{})}
+	go func() {
+		defer close(e.done)
+		for do := range e.todo {
+			do()
+		}
+	}()
+	return e
+}
+
+// add leaves out what there is no room for: then the log is stuck, and a reload waits.
+func (e *errands) add(do func()) {
+	select {
+	case e.todo <- do:
+	default:
+	}
+}
+
+// logPatience bounds how long the end waits for a log that takes nothing.
+const logPatience = 5 * time.Second
+
+func (e *errands) end() {
+	close(e.todo)
+	select {
+	case <-e.done:
+	case <-time.After(logPatience):
 	}
 }
 
@@ -84,7 +123,7 @@ func (s *succession) abandon() {
 // stops a service signals all of its processes, so one that was succeeded takes the
 // first signal as the one that it knows of already. asked is the signal to stop, nil for
 // none. Nothing but the end waits for the log, whose reader may be what is stuck.
-func (d *Daemon) drain(signals <-chan os.Signal, asked os.Signal) error {
+func (d *Daemon) drain(signals <-chan os.Signal, asked os.Signal, todo *errands) error {
 	timeout := d.cfg.Load().DrainTimeout
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
@@ -96,45 +135,36 @@ func (d *Daemon) drain(signals <-chan os.Signal, asked os.Signal) error {
 	}
 	stopped := make(chan error, 1)
 	go func() { stopped <- d.Stop(ctx) }()
-	say := make(chan func(), cap(signals)) // lines, in order
-	said := make(chan struct{})
-	go func() {
-		defer close(said)
-		for line := range say {
-			line()
-		}
-	}()
-	defer func() { close(say); <-said }()
-	say <- func() {
+	todo.add(func() {
 		if asked != nil {
 			d.opt.Log.Info().Stringer("signal", asked).Msg("stopping")
 		}
 		d.told(untold)
 		d.opt.Log.Info().Dur("timeout_ms", timeout).Msg("draining")
-	}
+	})
 	for {
 		select {
 		case err := <-stopped:
 			took := time.Since(began)
-			say <- func() {
+			todo.add(func() {
 				ev := d.opt.Log.Info()
 				if err != nil {
 					ev = d.opt.Log.Warn().Err(err)
 				}
 				ev.Dur("took_ms", took).Msg("stopped")
-			}
+			})
 			return nil
 		case s := <-signals:
 			switch {
 			case s == syscall.SIGHUP || s == syscall.SIGUSR2:
 			case spared:
 				spared = false
-				say <- func() {
+				todo.add(func() {
 					d.opt.Log.Info().Stringer("signal", s).Msg("draining already, another signal ends at once")
-				}
+				})
 			default:
 				cancel()
-				say <- func() { d.opt.Log.Warn().Stringer("signal", s).Msg("stopping at once") }
+				todo.add(func() { d.opt.Log.Warn().Stringer("signal", s).Msg("stopping at once") })
 			}
 		}
 	}

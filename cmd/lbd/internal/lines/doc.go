@@ -11,7 +11,7 @@
 // Invariants: a line that was handed in is written whole, or counted as lost with the
 // error of the write; nobody waits in Try, Give and Put; what was put and is not written
 // yet takes bounded memory; nothing is held back to save writes, so a line waits for
-// those before it and for no clock. A process that is killed, or crashes, loses what was
-// put and is not written: up to limit bytes when the log's reader is slow, else what
-// came within the last moment.
+// those before it and for no clock. A process that is killed, or crashes, or ends while its
+// log takes nothing, loses what was put and is not written: some 256 KiB when the log's
+// reader is slow, more where lines are long, else what came within the last moment.
 package lines

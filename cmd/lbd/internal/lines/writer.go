@@ -2,9 +2,11 @@ package lines
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 const (
@@ -20,6 +22,8 @@ const (
 	atOnce = 4096
 	// keepBuffer is the largest buffer that is kept when little of it is used, in bytes.
 	keepBuffer = 64 << 10
+	// patience is how long Close waits for a place that takes nothing.
+	patience = 5 * time.Second
 )
 
 // Writer writes lines to one place.
@@ -30,6 +34,8 @@ type Writer struct {
 
 	taken atomic.Int64 // bytes that were put and are not written, and lineRoom for each line to come
 	crowd atomic.Int64 // those who wait for room
+
+	written atomic.Int64 // bytes
 
 	mu     sync.Mutex
 	put    []byte    // lines
@@ -59,8 +65,12 @@ func New(out io.Writer, onLost func(lines int, err error)) *Writer {
 	return w
 }
 
+// ErrStuck is why what was put is not written.
+var ErrStuck = errors.New("the log takes nothing")
+
 // Close writes what was put and ends the goroutine. What is put afterwards is waited for.
-// A nil Writer has nothing to write.
+// It gives up, with ErrStuck, once nothing has been written for 5 s. A nil Writer has
+// nothing to write.
 func (w *Writer) Close() error {
 	if w == nil {
 		return nil
@@ -70,8 +80,18 @@ func (w *Writer) Close() error {
 	w.more.Signal()
 	w.room.Broadcast()
 	w.mu.Unlock()
-	<-w.done
-	return nil
+	for before := w.written.Load(); ; {
+		select {
+		case <-w.done:
+			return nil
+		case <-time.After(patience):
+		}
+		now := w.written.Load()
+		if now == before {
+			return ErrStuck
+		}
+		before = now
+	}
 }
 
 // Write writes p, one line, several or none, behind all that was put before.
@@ -242,6 +262,7 @@ func (w *Writer) write(p []byte) (n int, err error) {
 	}
 	if err == nil {
 		n, err = w.out.Write(p)
+		w.written.Add(int64(n))
 		w.torn = n > 0 && p[n-1] != '\n'
 	}
 	w.failed = err != nil

@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"testing"
 	"testing/synctest"
+	"time"
 )
 
 // place is where lines are written to. Nothing gets on while there is a gate that is not
@@ -194,6 +195,23 @@ func TestGive(t *testing.T) {
 }
 
 // Close writes all that was put, lets everybody in, and what comes later is written too.
+// A place that takes nothing holds up the end for a while only.
+func TestCloseStuck(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		out := place{gate: make(chan struct{})}
+		w := New(&out, nil)
+		put(w, []byte("a line\n"))
+		began := time.Now()
+		if err := w.Close(); !errors.Is(err, ErrStuck) || time.Since(began) != patience {
+			t.Errorf("%v after %v; want %v after %v", err, time.Since(began), ErrStuck, patience)
+		}
+		close(out.gate)
+		if err := w.Close(); err != nil {
+			t.Errorf("%v once it takes lines again", err)
+		}
+	})
+}
+
 func TestClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		out := place{gate: make(chan struct{})}
