@@ -66,7 +66,8 @@ type watch struct {
 	// suspect: the proxy was refused, so the next probe to begin is deciding: it
 	// needs no second one to take the replica out.
 	suspect, deciding bool
-	failed            int // probes in a row
+	failed            int  // probes in a row
+	good              bool // the last probe since it was ejected
 	// unreachable: since it left service, or ever, nobody listened there.
 	unreachable bool
 	spared      bool // told, and no good probe since

@@ -450,6 +450,31 @@ func TestLastAvailableReplicaIsSpared(t *testing.T) {
 		b.report("a:1", balancer.ConnectRefused)
 		b.sleep(minProbeGap)
 		b.wantState("a:1", balancer.Ejected)
+		b.wantState("b:1", balancer.Healthy) // before its back-off is over: a probe found it well
+	})
+}
+
+// When the last replica dies, those that were taken out for their answers are better than
+// none: at once where they have answered a probe since, else as soon as they do.
+func TestLastOneIsReplaced(t *testing.T) {
+	run(t, func(b *bench) {
+		b.fleet.set(t, "http://a:1", "http://b:1", "http://c:1", "http://d:1")
+		b.sleep(cfg.Interval) // the newcomers are probed
+		b.prober.set("d:1", balancer.ServerError)
+		for _, id := range []string{"a:1", "b:1", "d:1"} {
+			b.report(id, times(5, balancer.Reset)...)
+			b.wantState(id, balancer.Ejected)
+		}
+		b.sleep(cfg.Interval) // they are probed
+		b.report("c:1", times(5, balancer.ConnectRefused)...)
+		b.wantState("c:1", balancer.Healthy) // so far nothing but refused requests: its probe is good
+		b.prober.set("c:1", balancer.ConnectRefused)
+		b.report("c:1", balancer.ConnectRefused)
+		b.sleep(2 * minProbeGap)
+		b.wantState("c:1", balancer.Ejected)
+		b.wantState("a:1", balancer.Healthy)
+		b.wantState("b:1", balancer.Healthy)
+		b.wantState("d:1", balancer.Ejected)
 	})
 }
 

@@ -28,7 +28,8 @@ func (c *Checker) probed(r result) {
 	if (*c.watches.Load())[w.replica.ID] != w {
 		return // left the fleet meanwhile
 	}
-	if r.outcome == balancer.Answered {
+	w.good = r.outcome == balancer.Answered
+	if w.good {
 		w.failed, w.spared = 0, false
 		c.well(w, now)
 		return
@@ -70,13 +71,19 @@ func (c *Checker) passive() {
 	}
 }
 
-// well puts a replica into service, or leaves it out until its back-off is over.
+// well puts a replica into service, or leaves it out until its back-off is over. Nobody is
+// left out when there is nobody else.
 func (c *Checker) well(w *watch, now time.Time) {
-	old := w.health.State
-	if old == balancer.Healthy || now.Before(w.until) {
-		return // nothing new, or too early
+	switch {
+	case w.health.State == balancer.Healthy:
+	case now.Before(w.until) && !c.stranded(w.replica):
+	default:
+		c.admit(w, now)
 	}
-	kind := Readmitted
+}
+
+func (c *Checker) admit(w *watch, now time.Time) {
+	old, kind := w.health.State, Readmitted
 	if w.health.Ejections == 0 {
 		kind = Up
 	}
@@ -94,6 +101,7 @@ func (c *Checker) well(w *watch, now time.Time) {
 func (c *Checker) fail(w *watch, o balancer.Outcome, reason, detail string) {
 	now, old := c.opts.Now(), w.health.State
 	w.forget()
+	w.good = false
 	switch {
 	case old == balancer.Ejected:
 		return
@@ -117,6 +125,26 @@ func (c *Checker) fail(w *watch, o balancer.Outcome, reason, detail string) {
 	c.tell(w, Event{
 		Kind: Ejected, Old: old, New: balancer.Ejected, Reason: reason, Detail: detail, Backoff: w.backoff,
 	})
+	c.replace(w, now)
+}
+
+// replace finds who could serve what nobody serves without lost: those that wait for
+// the end of their back-off. They come back at once if their last probe was good, and
+// else are probed now.
+func (c *Checker) replace(lost *watch, now time.Time) {
+	var waiting []*watch
+	for _, w := range c.list {
+		if w != lost && w.health.State == balancer.Ejected && c.stranded(w.replica) {
+			waiting = append(waiting, w)
+		}
+	}
+	for _, w := range waiting {
+		if w.good {
+			c.admit(w, now)
+		} else {
+			w.due = now
+		}
+	}
 }
 
 // backOff sets how long the replica stays out: doubling with each ejection, one
@@ -146,6 +174,13 @@ func (c *Checker) backOff(w *watch, now time.Time) {
 func (c *Checker) last(r *balancer.Replica) bool {
 	return slices.ContainsFunc(c.fleet.Snapshot().Models, func(m *balancer.Model) bool {
 		return len(m.Available) == 1 && m.Available[0].ID == r.ID
+	})
+}
+
+// stranded says whether the replica serves some model for which none is available.
+func (c *Checker) stranded(r *balancer.Replica) bool {
+	return slices.ContainsFunc(c.fleet.Snapshot().Models, func(m *balancer.Model) bool {
+		return len(m.Available) == 0 && slices.ContainsFunc(m.Replicas, func(o *balancer.Replica) bool { return o.ID == r.ID })
 	})
 }
 

@@ -9,7 +9,8 @@
 //
 // Invariants: own load is never touched; only a successful probe puts a replica
 // into service; nothing but a refused or timed-out connect takes the last
-// available replica of a model: everything else may be the requests' fault.
+// available replica of a model: everything else may be the requests' fault. Where
+// that happens, nobody who answers probes waits for the end of a back-off.
 //
 // One goroutine owns every decision, so two replicas of a model cannot be ejected
 // at the same instant each in the belief that the other one stays. Probes run in
