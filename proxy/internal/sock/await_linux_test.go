@@ -46,7 +46,7 @@ func TestAwaitReadableForgone(t *testing.T) {
 // More happens at once than a loop takes without going by the scheduler: what is left
 // then is taken as well, though nothing more happens.
 func TestMoreThanLoopTakes(t *testing.T) {
-	l, err := newLoop()
+	l, err := newLoop(looksAmongOthers)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,7 +58,7 @@ func TestMoreThanLoopTakes(t *testing.T) {
 		t.Fatal("AwaitReadable = false")
 	}
 	send(t, peer, "x")
-	const conns = looks*batch + batch/2
+	const conns = looksAmongOthers*batch + batch/2
 	var told atomic.Int32
 	for range conns {
 		c, peer := dialled(t, w)

@@ -28,8 +28,13 @@ type Watch struct {
 // NewWatch starts the loops; Close ends them.
 func NewWatch() (*Watch, error) {
 	w := &Watch{}
-	for range runtime.GOMAXPROCS(0) {
-		l, err := newLoop()
+	n := runtime.GOMAXPROCS(0)
+	looks := looksAmongOthers
+	if n == 1 {
+		looks = looksAlone
+	}
+	for range n {
+		l, err := newLoop(looks)
 		if err != nil {
 			w.Close()
 			return nil, fmt.Errorf("epoll: %w", err)
@@ -78,14 +83,16 @@ type loop struct {
 	file *os.File
 	raw  syscall.RawConn
 	bell int // an eventfd in the set, for ring
-	done chan struct{}
+	// looks is how often the loop looks for more before it goes by the scheduler.
+	looks int
+	done  chan struct{}
 
 	mu      sync.Mutex
 	sockets map[int32]*polled // by descriptor
 	gen     uint32
 }
 
-func newLoop() (*loop, error) {
+func newLoop(looks int) (*loop, error) {
 	fd, bell, err := newSet()
 	if err != nil {
 		return nil, err
@@ -97,7 +104,7 @@ func newLoop() (*loop, error) {
 		unix.Close(bell)
 		return nil, err
 	}
-	l := &loop{file: f, raw: raw, bell: bell, done: make(chan struct{}), sockets: map[int32]*polled{}}
+	l := &loop{file: f, raw: raw, bell: bell, looks: looks, done: make(chan struct{}), sockets: map[int32]*polled{}}
 	go l.run()
 	return l, nil
 }
@@ -141,7 +148,7 @@ func (l *loop) run() {
 	var k work
 	defer k.turn.end()
 	l.raw.Read(func(fd uintptr) bool {
-		for range looks {
+		for range l.looks {
 			if !l.serve(fd, &k) {
 				return k.n < 0
 			}
@@ -155,11 +162,14 @@ func (l *loop) run() {
 	}) // ends when it is closed
 }
 
-// looks is how often a loop looks for more before it goes by the scheduler: only
-// there, and only when nothing is left to run, does a busy processor ask the poller
-// about the other loops. Else the system's monitor does, after 10 ms (sysmon in
-// runtime/proc.go).
-const looks = 4
+// Only in the scheduler, and only when nothing is left to run, does a busy processor ask
+// the poller about the other loops. Else the system's monitor does, after 10 ms (sysmon
+// in runtime/proc.go). A loop that is the only one keeps nobody waiting but what comes
+// to the poller besides, and a look by the scheduler costs it 3 % of a small request.
+const (
+	looksAmongOthers = 4
+	looksAlone       = 32
+)
 
 // work is what a loop does at once.
 type work struct {
