@@ -10,8 +10,9 @@ import (
 )
 
 // The lines of requests are written whole, in the order in which the requests ended and
-// behind all lines that were written before, and none is left out: a log that is read too
-// slowly makes requests wait for room, and nobody else. A request that has a goroutine
+// behind all lines that were written before, and none is left out while lbd runs and the
+// log can be written: one that is read too slowly makes requests wait for room, and
+// nobody else. A request that has a goroutine
 // waits itself. One that is relayed in turns of a loop takes room before its answer is
 // passed on, and gets a goroutine where there is none. A line is handed in before the
 // last bytes of its answer are sent, as all accounts are done; it is written soon after.
