@@ -43,8 +43,10 @@ func NewListener(ln *net.TCPListener, w *Watch, stall time.Duration) *Listener {
 // Close lets nobody in any more. What has connected and was not accepted is lost
 // unless another process holds the same socket.
 func (l *Listener) Close() error {
+	err := l.TCPListener.Close()
+	// Only now: who does not pause any more has to find it closed, and not try on and on.
 	l.once.Do(func() { close(l.closed) })
-	return l.TCPListener.Close()
+	return err
 }
 
 // Pauses between tries while the system has no descriptor or memory for another
