@@ -27,6 +27,8 @@ const maxErrorRate = 0.01
 // Run starts both environments, sends the same traffic through both and shows
 // how they do, until ctx ends or, with Once, until the measurement is over.
 func Run(ctx context.Context, o Options, out io.Writer) error {
+	s := newScreen(out, o.Log)
+	o.Log = s
 	base, err := start(ctx, spec{"baseline", o.BaselineListen, o.BaselineStrategy, "baseline-listen"}, &o)
 	if err != nil {
 		return err
@@ -52,7 +54,7 @@ func Run(ctx context.Context, o Options, out io.Writer) error {
 		}
 	}
 	writeIntro(out, envs, &o)
-	results, err := traffic(ctx, envs, out, !o.Once)
+	results, err := traffic(ctx, envs, s, !o.Once)
 	if err != nil || !o.Once {
 		return err
 	}
@@ -60,7 +62,7 @@ func Run(ctx context.Context, o Options, out io.Writer) error {
 }
 
 // traffic sends until the traces or ctx end, with a picture each second.
-func traffic(ctx context.Context, envs []*environment, out io.Writer, endless bool) ([]*load.Results, error) {
+func traffic(ctx context.Context, envs []*environment, s *screen, endless bool) ([]*load.Results, error) {
 	results, errs := make([]*load.Results, len(envs)), make([]error, len(envs))
 	var wg sync.WaitGroup
 	for i, e := range envs {
@@ -68,17 +70,17 @@ func traffic(ctx context.Context, envs []*environment, out io.Writer, endless bo
 	}
 	ended := make(chan struct{})
 	go func() { wg.Wait(); close(ended) }()
-	v := newView(out, envs)
+	v := newView(s, envs)
 	t := time.NewTicker(time.Second)
 	defer t.Stop()
 	for {
 		select {
 		case <-ended:
 			if endless && ctx.Err() != nil {
-				fmt.Fprintln(out) // behind the terminal's ^C
+				fmt.Fprintln(s.out) // behind the terminal's ^C
 				return nil, nil
 			}
-			v.done()
+			s.clear() // makes room for the comparison
 			return results, errors.Join(errs...)
 		case <-t.C:
 			v.show()

@@ -3,6 +3,7 @@ package demo
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"strings"
@@ -127,10 +128,58 @@ func TestPictureFits(t *testing.T) {
 	if err := e.prepare(arrivals, &o, 0); err != nil {
 		t.Fatal(err)
 	}
-	v := newView(io.Discard, []*environment{e, e})
+	v := newView(newScreen(io.Discard, io.Discard), []*environment{e, e})
 	for line := range strings.Lines(v.picture()) {
 		if n := len([]rune(strings.TrimSuffix(line, "\n"))); n > 80 {
 			t.Errorf("%d columns: %q", n, line)
 		}
 	}
+}
+
+// A line of the log leaves the picture whole: what the terminal shows in the end
+// is the lines in order and one picture below them.
+func TestLogGoesAboveThePicture(t *testing.T) {
+	var term strings.Builder
+	s := &screen{out: &term, log: &term, terminal: true, shared: true}
+	s.show("one\ntwo\n")
+	fmt.Fprint(s, "WRN first\n")
+	s.show("three\nfour\n")
+	fmt.Fprint(s, "WRN second\n")
+	if got, want := shown(term.String()), "WRN first\nWRN second\nthree\nfour\n"; got != want {
+		t.Errorf("the terminal shows %q; want %q", got, want)
+	}
+	s.clear()
+	fmt.Fprint(s, "WRN third\n")
+	if got, want := shown(term.String()), "WRN first\nWRN second\nWRN third\n"; got != want {
+		t.Errorf("cleared, the terminal shows %q; want %q", got, want)
+	}
+}
+
+// A log that goes to a file gets its lines and nothing else.
+func TestLogToAFile(t *testing.T) {
+	var term, log strings.Builder
+	s := &screen{out: &term, log: &log, terminal: true}
+	s.show("one\n")
+	before := term.String()
+	fmt.Fprint(s, "WRN\n")
+	if log.String() != "WRN\n" || term.String() != before {
+		t.Errorf("log %q, terminal %q; want the line and %q", log.String(), term.String(), before)
+	}
+}
+
+// shown is what a terminal makes of out, which moves up only to erase the rest.
+func shown(out string) string {
+	out = strings.NewReplacer("\x1b[?7l", "", "\x1b[?7h", "").Replace(out)
+	text, rest, more := strings.Cut(out, "\x1b[")
+	for more {
+		var up int
+		fmt.Sscanf(rest, "%dA", &up)
+		_, rest, _ = strings.Cut(rest, "\x1b[J")
+		lines := strings.SplitAfter(text, "\n")
+		text = strings.Join(lines[:len(lines)-1-up], "")
+		var next string
+		next, rest, more = strings.Cut(rest, "\x1b[")
+		text += next
+	}
+	return text
 }

@@ -12,42 +12,20 @@ import (
 
 // view draws the live table.
 type view struct {
-	out      io.Writer
-	envs     []*environment
-	terminal bool
-	lines    int // of the last picture, to draw over
-	ticks    int
+	screen *screen
+	envs   []*environment
+	ticks  int
 }
 
-func newView(out io.Writer, envs []*environment) *view {
-	return &view{out: out, envs: envs, terminal: isTerminal(out)}
-}
+func newView(s *screen, envs []*environment) *view { return &view{screen: s, envs: envs} }
 
 // everyTicks is how often a picture is drawn where it cannot replace the last.
 const everyTicks = 10
 
 func (v *view) show() {
 	v.ticks++
-	if !v.terminal && v.ticks%everyTicks != 0 {
-		return
-	}
-	text := v.picture()
-	if v.terminal && v.lines > 0 {
-		fmt.Fprintf(v.out, "\x1b[%dA\x1b[J", v.lines)
-	}
-	v.lines = strings.Count(text, "\n")
-	if v.terminal {
-		// A line that wraps would count as one and be two (DECAWM off and on).
-		text = "\x1b[?7l" + text + "\x1b[?7h"
-	}
-	io.WriteString(v.out, text)
-}
-
-// done makes room for the comparison. The last picture stays if there is none.
-func (v *view) done() {
-	if v.terminal && v.lines > 0 {
-		fmt.Fprintf(v.out, "\x1b[%dA\x1b[J", v.lines)
-		v.lines = 0
+	if v.screen.terminal || v.ticks%everyTicks == 0 {
+		v.screen.show(v.picture())
 	}
 }
 
