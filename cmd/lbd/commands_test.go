@@ -42,8 +42,12 @@ func TestUsageErrors(t *testing.T) {
 		{[]string{"-x"}, "lbd: unknown shorthand flag: 'x' in -x\nsee lbd --help\n"},
 		{[]string{"--listen"}, "lbd: flag needs an argument: --listen\nsee lbd --help\n"},
 		{[]string{"config", "--stratgy=x"}, "lbd: unknown flag --stratgy; did you mean --strategy?\nsee lbd config --help\n"},
-		{[]string{"config", "extra"}, "lbd: unknown command \"extra\" for \"lbd config\"\nsee lbd config --help\n"},
-		{[]string{"version", "extra"}, "lbd: unknown command \"extra\" for \"lbd version\"\nsee lbd version --help\n"},
+		{[]string{"config", "extra"}, "lbd: unexpected argument \"extra\"; want lbd config [flags]\nsee lbd config --help\n"},
+		{[]string{"version", "extra"}, "lbd: unexpected argument \"extra\"; want lbd version [flags]\nsee lbd version --help\n"},
+		{[]string{"check", "lbd.yml"}, "lbd: unexpected argument \"lbd.yml\"; want lbd check --config FILE [flags]\nsee lbd check --help\n"},
+		{[]string{"key"}, "lbd: an argument is missing; want lbd key NAME [flags]\nsee lbd key --help\n"},
+		{[]string{"key", "a", "b"}, "lbd: unexpected argument \"b\"; want lbd key NAME [flags]\nsee lbd key --help\n"},
+		{[]string{"aggregate"}, "lbd: an argument is missing; want lbd aggregate N | FILE... [flags]\nsee lbd aggregate --help\n"},
 		{[]string{"check"}, "lbd: no file to check; want --config FILE\nsee lbd check --help\n"},
 	} {
 		t.Run(strings.Join(c.args, " "), func(t *testing.T) {

@@ -90,15 +90,20 @@ func didYouMean(prefix, name string, known []string) string {
 	return ""
 }
 
-// usageArgs makes what a command says about its arguments a usage error.
+// usageArgs says which argument a command does not take, or that one is missing,
+// and what it wants: cobra's own words for an argument too many are "unknown
+// command", also where a file or an address was typed.
 func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
 	if check == nil {
 		return nil
 	}
 	return func(cmd *cobra.Command, args []string) error {
-		if err := check(cmd, args); err != nil {
-			return usageError{err}
+		switch {
+		case check(cmd, args) == nil:
+			return nil
+		case len(args) == 0:
+			return usagef("an argument is missing; want %s", cmd.UseLine())
 		}
-		return nil
+		return usagef("unexpected argument %q; want %s", args[len(args)-1], cmd.UseLine())
 	}
 }
