@@ -24,7 +24,8 @@
 //	generation           grows with every change of the fleet
 //	replicas[]           in the order of the configuration
 //	  id, url, device, weight
-//	  state, reason, since   healthy, unknown or ejected; why; since when
+//	  state, reason, since   healthy, unknown or ejected; why, or that a healthy one
+//	                         does not list what it is pinned to; since when
 //	  ejections              since lbd started
 //	  draining, available    available: gets new requests
 //	  models[]               names it serves, null before they are known

@@ -149,6 +149,9 @@ func viewReplica(r *balancer.ReplicaState, now time.Time) replicaView {
 		Own:    ownView{InFlight: r.InFlight(), Pending: r.Pending()},
 		Polled: viewPolled(r.Polled(), now),
 	}
+	if v.Reason == "" {
+		v.Reason = r.Mismatch // in service all the same: it may list names other than those it answers to
+	}
 	if !r.Health.Since.IsZero() {
 		v.Since = &r.Health.Since
 	}

@@ -34,6 +34,9 @@ func unknownReplica(snap *balancer.Snapshot, rest string) *problem {
 	if text, err := url.PathUnescape(rest); err == nil {
 		rest = text
 	}
+	for action := range drains { // any part of the rest may belong to an id, but for these
+		rest = strings.TrimSuffix(rest, "/"+action)
+	}
 	names := make([]string, len(snap.Replicas))
 	for i := range snap.Replicas {
 		names[i] = snap.Replicas[i].ID

@@ -58,6 +58,9 @@ type ReplicaState struct {
 	Draining bool
 	// Models are those the replica serves, pinned or learned; nil when unknown.
 	Models []ModelInfo
+	// Mismatch says, for operators, that the replica is pinned to models it does not
+	// list; empty when it lists them.
+	Mismatch string
 }
 
 // Available says whether the replica gets new requests.

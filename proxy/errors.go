@@ -69,17 +69,58 @@ func noHealthyReplica(model string) *apiError {
 const maxEcho = 128
 
 func modelNotFound(snap *balancer.Snapshot, name []byte) *apiError {
-	e := clientError(404, "model_not_found", "The model %q does not exist. Served here: %s.",
-		name[:min(len(name), maxEcho)], servedNames(snap))
+	if nothingKnown(snap) {
+		return noModelKnown(snap)
+	}
+	e := clientError(404, "model_not_found", "The model %q does not exist. Served here: %s.%s",
+		name[:min(len(name), maxEcho)], servedNames(snap), unheard(snap))
 	e.param = "model"
 	return e
 }
 
 func modelRequired(snap *balancer.Snapshot) *apiError {
+	switch {
+	case nothingKnown(snap):
+		return noModelKnown(snap)
+	case len(snap.Models) == 0:
+		e := badRequest("model_required", "The request names no model, and none is served.")
+		e.param = "model"
+		return e
+	}
 	e := badRequest("model_required", "The request names no model and more than one is served. Set \"model\" to one of: %s.",
 		servedNames(snap))
 	e.param = "model"
 	return e
+}
+
+// nothingKnown says that no model is known because replicas have not said yet what
+// they serve: they may still be loading. A 404 would tell clients not to come back.
+func nothingKnown(snap *balancer.Snapshot) bool { return len(snap.Models) == 0 && unlearned(snap) > 0 }
+
+// unlearned counts the replicas of which it is not known what they serve.
+func unlearned(snap *balancer.Snapshot) (n int) {
+	for i := range snap.Replicas {
+		if snap.Replicas[i].Models == nil {
+			n++
+		}
+	}
+	return n
+}
+
+func noModelKnown(snap *balancer.Snapshot) *apiError {
+	return &apiError{
+		status: 503, kind: "no_healthy_replica", code: "no_healthy_replica", retryAfter: retryAfterSeconds,
+		message: fmt.Sprintf("no model is known yet: of %d replicas none has said what it serves", len(snap.Replicas)),
+	}
+}
+
+// unheard is a sentence for clients of a model that a replica may serve which is
+// still loading.
+func unheard(snap *balancer.Snapshot) string {
+	if n := unlearned(snap); n > 0 {
+		return fmt.Sprintf(" Not known yet: what %d of %d replicas serve.", n, len(snap.Replicas))
+	}
+	return ""
 }
 
 func servedNames(snap *balancer.Snapshot) string {
@@ -89,7 +130,7 @@ func servedNames(snap *balancer.Snapshot) string {
 		names = append(names, m.Aliases...)
 	}
 	if len(names) == 0 {
-		return "no model at the moment"
+		return "no model"
 	}
 	return strings.Join(names, ", ")
 }

@@ -23,7 +23,7 @@ func (x *exchange) understood(req *inbound.Request) *apiError {
 	for {
 		err := x.want.understand(req, x.s.opt.Fleet.Snapshot())
 		unserved := err == nil && len(x.want.model.Available) == 0 ||
-			err != nil && (err.code == "model_not_found" || err.code == "model_required")
+			err != nil && (err.code == "model_not_found" || err.code == "model_required" || err.code == "no_healthy_replica")
 		if !unserved || x.s.settled() || x.client.Gone() {
 			return err
 		}

@@ -292,7 +292,7 @@ func (f *Fleet) compare(m *member) {
 	missing := slices.ContainsFunc(m.pinned, func(name string) bool { return m.info(name) == nil })
 	diff := ""
 	if missing {
-		diff = joined(m.pinned) + " <> " + listed(m.learned)
+		diff = fmt.Sprintf("pinned to %q, lists %q", joined(m.pinned), listed(m.learned))
 	}
 	if diff != "" && diff != m.mismatch {
 		f.opts.OnEvent(Event{Kind: ModelsMismatch, Replica: m.replica.ID, Old: joined(m.pinned), New: listed(m.learned)})

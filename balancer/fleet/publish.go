@@ -12,7 +12,9 @@ import (
 func (f *Fleet) publish() {
 	states := make([]balancer.ReplicaState, len(f.members))
 	for i, m := range f.members {
-		states[i] = balancer.ReplicaState{Replica: m.replica, Health: m.health, Draining: m.draining, Models: m.serves()}
+		states[i] = balancer.ReplicaState{
+			Replica: m.replica, Health: m.health, Draining: m.draining, Models: m.serves(), Mismatch: m.mismatch,
+		}
 	}
 	f.generation++
 	f.holder.Store(balancer.NewSnapshot(f.generation, states, f.models(states)))

@@ -92,6 +92,8 @@ func TestReplicaJoinsLate(t *testing.T) {
 	p.spread(llama, 2)
 	if _, a := p.ask(qwen); a.status != 404 {
 		t.Errorf("a model nobody is known for: %d; want 404", a.status)
+	} else if want := "Not known yet: what 1 of 2 replicas serve."; !strings.Contains(a.body, want) {
+		t.Errorf("%s; want %q", a.body, want)
 	}
 	if err := late.Start(""); err != nil {
 		t.Fatal(err)
@@ -107,8 +109,11 @@ func TestReplicaJoinsLate(t *testing.T) {
 func TestReplicaLoads(t *testing.T) {
 	r := replica(t, sim.Config{LoadTime: 300 * time.Millisecond})
 	p := lbdLater(t, urls(r))
-	if _, a := p.ask(llama); a.status != 404 && a.status != 503 {
-		t.Errorf("while loading: %d %s", a.status, a.body)
+	for _, body := range []string{chat(llama, false, 1), "{}"} {
+		a := p.post("/v1/chat/completions", body)
+		if a.status != 200 && (a.status != 503 || a.header.Get("Retry-After") == "" || !strings.Contains(a.body, "no_healthy_replica")) {
+			t.Errorf("while loading: %d %s; want 503 and when to come back", a.status, a.body)
+		}
 	}
 	p.available(llama, r)
 	p.spread(llama, 1)
@@ -269,6 +274,26 @@ func TestPinnedToWhatIsNotThere(t *testing.T) {
 	p.until("mismatch told", func() bool { return len(p.log.logged("models mismatch")) == 1 })
 	if _, a := p.ask(llama); a.status != 404 {
 		t.Errorf("%d %s", a.status, a.body)
+	}
+	why := `"reason": "pinned to \"` + llama + `\", lists \"` + qwen + `\""`
+	if a := p.onAdmin("GET", "/fleet", ""); !strings.Contains(a.body, why) {
+		t.Errorf("/fleet: %s; want %s", a.body, why)
+	}
+}
+
+// While nothing is known of any replica no model is said not to exist: OpenAI's
+// clients take 404 for final and come back after 503.
+func TestNothingKnown(t *testing.T) {
+	p := lbdLater(t, []string{"http://127.0.0.1:1"})
+	p.until("refused", func() bool { return p.Snapshot().Replicas[0].Health.State == balancer.Ejected })
+	for _, body := range []string{chat(llama, false, 1), "{}", ""} {
+		a := p.post("/v1/chat/completions", body)
+		if a.status != 503 || a.header.Get("Retry-After") == "" || !strings.Contains(a.body, `"no_healthy_replica"`) {
+			t.Errorf("%q: %d %s; want 503 and when to come back", body, a.status, a.body)
+		}
+	}
+	if a := p.get("/v1/models/" + llama); a.status != 503 {
+		t.Errorf("the model's page: %d %s; want 503", a.status, a.body)
 	}
 }
 
