@@ -80,7 +80,9 @@ const (
 	// slows their steps down: it is spread over the tokens of many answers, of which most
 	// can bear it, while the same wait before a first token is borne by one. With more
 	// than crowd prompts waiting per replica a fleet is beyond what it can carry; from
-	// there to twice as many it comes to count in full. jamWeight is how much counts a
+	// there to twice as many it comes to count in full. However many they are,
+	// they are none before they make a load of 1: steps take several short ones at once,
+	// and what a burst leaves is soon worked off. jamWeight is how much counts a
 	// queue for each request that runs there. README.md has the figures.
 	othersWeight, crowd = 0.1, 5
 	jamWeight           = 0.1

@@ -97,7 +97,7 @@ func (p *leastCost) survey(w *workspace) {
 		w.punish()
 	}
 	if usual := p.prefills.or(math.Inf(1)); usual != f.usual {
-		f.usual, f.crowded = usual, crowded(f.prefill, usual)
+		f.usual, f.crowded = usual, crowded(f.prefill, max(crowd*usual, milliseconds(p.opt.PrefillScale)))
 		f.others = f.w * (othersWeight + (1-othersWeight)*f.crowded)
 	}
 	f.decoding = max(f.w, f.cached)
@@ -127,11 +127,10 @@ func (w *workspace) computes(i int) float64 {
 }
 
 // crowded is how far a fleet is beyond what it can carry where so many ms of prefill
-// wait for each replica: 0 as long as those are a few prompts, by what a prompt usually
-// takes, 1 when they are twice as many. Then delays of others count in full, so that few
-// long prompts have to wait for many short ones.
-func crowded(waiting, usual float64) float64 {
-	return min(max(waiting/max(usual, 1e-3)/crowd-1, 0), 1)
+// wait for each replica: 0 up to what it can bear, 1 at twice as much. Then delays of
+// others count in full, so that few long prompts have to wait for many short ones.
+func crowded(waiting, bearable float64) float64 {
+	return min(max(waiting/bearable-1, 0), 1)
 }
 
 // price finds what each candidate may cost at least, and what the cheapest one may cost

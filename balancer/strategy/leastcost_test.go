@@ -155,6 +155,24 @@ func TestCrowdsWeighStalls(t *testing.T) {
 	}
 }
 
+// Short prompts make no crowd before they take a while, however many they are: they would be heaped on some replicas.
+func TestShortPromptsAreNoCrowd(t *testing.T) {
+	p, rs := costs(false), replicas(t, 1, 1)
+	full(rs[0], 0, 0)
+	full(rs[1], 0, 0)
+	q := &balancer.Request{PromptTokens: 1000, OutputTokens: 100, Stream: true, Now: msec(0)}
+	p.Pick(q, rs) // or the second one would start slowly
+	each := 1000*prior.PerToken + prior.PerPair*1000*1000/2
+	for placed := range 2 * int(2*prefillScale/1e6/each+1) {
+		waits := float64(placed) * each / 2 * 1e6 / prefillScale
+		want := othersWeight + (1-othersWeight)*min(max(waits-1, 0), 1)
+		if got := term(t, p, q, rs, 0, "weight_of_others"); placed > 4*crowd && math.Abs(got-want) > 1e-9 {
+			t.Errorf("%d prompts at two replicas, %.2f of a crowd: weight of others %v, want %v", placed, waits, got, want)
+		}
+		p.Place(q, rs)
+	}
+}
+
 // Of two long prompts the second does not wait for the first because the other replica has more requests that could be
 // held up: those can bear it. That was most of what first tokens at the 99th percentile had lost.
 func TestLongPromptsPart(t *testing.T) {
