@@ -67,8 +67,12 @@ const (
 const (
 	// forgiveAfter back-offs in service take one doubling back.
 	forgiveAfter = 10
-	// minProbeGap bounds the probes that refused connections ask for.
+	// minProbeGap bounds the probes that requests ask for.
 	minProbeGap = 100 * time.Millisecond
+	// unreachableAfter tells a host that is not there from one on which nobody listens:
+	// Linux gives up looking for a neighbour after three seconds (mcast_solicit times
+	// retrans_time_ms), and a refusal comes at once.
+	unreachableAfter = time.Second
 	// jitter is the part of a back-off that is random, so that replicas ejected
 	// together do not return together.
 	jitter = 0.2

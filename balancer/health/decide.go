@@ -29,6 +29,7 @@ func (c *Checker) probed(r result) {
 		return // left the fleet meanwhile
 	}
 	w.good = r.outcome == balancer.Answered
+	w.sign.Store(int32(signOf(r.outcome, now.Sub(w.probed))))
 	if w.good {
 		w.failed, w.spared = 0, false
 		c.well(w, now)
@@ -53,21 +54,29 @@ func (c *Checker) passive() {
 	for _, w := range c.list {
 		if w.refused.Swap(false) {
 			w.suspect = true
-			if soon := w.probed.Add(minProbeGap); soon.Before(now) {
-				w.due = now
-			} else if soon.Before(w.due) {
-				w.due = soon
-			}
+			w.soon(now)
+		}
+		if w.wanted.Swap(false) {
+			w.soon(now)
 		}
 		if !w.failing.Swap(false) || w.health.State != balancer.Healthy {
 			continue
 		}
 		o := balancer.Outcome(w.last.Load())
 		if w.inARow() {
-			c.fail(w, o, o.String(), "requests failing in a row, the last one with "+o.String())
+			c.failed(w, o, o.String(), "requests failing in a row, the last one with "+o.String())
 		} else if w.tooMany() {
-			c.fail(w, o, ErrorRate, "more than half of the requests failing, the last one with "+o.String())
+			c.failed(w, o, ErrorRate, "more than half of the requests failing, the last one with "+o.String())
 		}
+	}
+}
+
+// soon has the replica probed as soon as may be.
+func (w *watch) soon(now time.Time) {
+	if soon := w.probed.Add(minProbeGap); soon.Before(now) {
+		w.due = now
+	} else if soon.Before(w.due) {
+		w.due = soon
 	}
 }
 
@@ -94,6 +103,12 @@ func (c *Checker) admit(w *watch, now time.Time) {
 	}
 	w.unreachable = false
 	c.tell(w, Event{Kind: kind, Old: old, New: balancer.Healthy, Restarted: w.health.Restarted})
+}
+
+// failed is fail for what requests have met.
+func (c *Checker) failed(w *watch, o balancer.Outcome, reason, detail string) {
+	w.sign.Store(int32(signOf(o, 0)))
+	c.fail(w, o, reason, detail)
 }
 
 // fail takes a replica out of service. One that was not in service is only

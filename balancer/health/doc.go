@@ -12,6 +12,9 @@
 // available replica of a model: everything else may be the requests' fault. Where
 // that happens, nobody who answers probes waits for the end of a back-off.
 //
+// A request that nobody in service can take may still be answered by a replica that
+// is out ([Checker.LastResort]): health only says which ones are worth asking.
+//
 // One goroutine owns every decision, so two replicas of a model cannot be ejected
 // at the same instant each in the belief that the other one stays. Probes run in
 // goroutines of their own, one per replica at most, which bounds them by the size

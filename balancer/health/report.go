@@ -18,9 +18,11 @@ type passive struct {
 	// slots is a ring of seconds; the owner moves slot on.
 	slots [windowSlots]struct{ ok, failed atomic.Int32 }
 	slot  atomic.Int32
-	// What the owner has to look at, set until it did.
-	refused, failing atomic.Bool
-	last             atomic.Uint32 // the newest failure, a balancer.Outcome
+	// What the owner has to look at, set until it did. wanted: out of service, and a
+	// request had nobody else.
+	refused, failing, wanted atomic.Bool
+	last                     atomic.Uint32 // the newest failure, a balancer.Outcome
+	sign                     atomic.Int32  // what was last found out, a sign
 }
 
 // Report tells how an attempt at a replica ended. It neither blocks nor

@@ -1,0 +1,63 @@
+package health
+
+import (
+	"time"
+
+	"lbd/balancer"
+)
+
+// sign is what was last found out about a replica, as far as it says how likely a
+// request is to be answered there. Lower ones are likelier.
+type sign int32
+
+const (
+	answers  sign = iota - 1 // probes, and waits for the end of its back-off
+	silent                   // nobody has asked it yet
+	talks                    // answers with an error, with nonsense or by breaking off
+	refuses                  // nobody listens there, or did a moment ago
+	hopeless                 // takes its time to say nothing
+)
+
+// signOf is the sign of an outcome that took so long to come about.
+func signOf(o balancer.Outcome, took time.Duration) sign {
+	switch o {
+	case balancer.Answered:
+		return answers
+	case balancer.ConnectRefused:
+		if took < unreachableAfter {
+			return refuses
+		}
+	case balancer.ServerError, balancer.BadResponse, balancer.Reset:
+		return talks
+	}
+	return hopeless
+}
+
+// LastResort returns those of the replicas, all of them out of service, that are
+// likeliest to answer a request that nobody in service can take. Next to those that answer
+// probes come those that nobody has probed yet, then those that at least say something,
+// and those where nobody listened. Those that hang or cannot be reached are no
+// candidates: a client would wait for what lbd can say at once.
+//
+// All that are asked for are probed as soon as may be, since somebody needs them. It may
+// be called by any goroutine at any time, and allocates.
+func (c *Checker) LastResort(rs []*balancer.Replica) []*balancer.Replica {
+	watches, best := *c.watches.Load(), hopeless
+	var likeliest []*balancer.Replica
+	for _, r := range rs {
+		w := watches[r.ID]
+		if w == nil {
+			continue // has just joined, or left
+		}
+		w.wanted.Store(true)
+		s := sign(w.sign.Load())
+		if s < best {
+			best, likeliest = s, likeliest[:0]
+		}
+		if s == best && s < hopeless {
+			likeliest = append(likeliest, r)
+		}
+	}
+	c.poke()
+	return likeliest
+}
