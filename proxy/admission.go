@@ -73,9 +73,13 @@ func (x *exchange) notAdmitted(err error) *apiError {
 	case errors.Is(err, admission.ErrLeft):
 		return &apiError{status: statusClientGone}
 	case errors.Is(err, admission.ErrGone):
-		if snap := x.s.opt.Fleet.Snapshot(); snap.Model([]byte(x.want.model.Name)) == nil {
+		snap := x.s.opt.Fleet.Snapshot()
+		m := snap.Model([]byte(x.want.model.Name))
+		if m == nil {
 			return modelNotFound(snap, []byte(x.want.model.Name))
 		}
+		x.want.model = m // of which somebody out of service may answer
+		return nil
 	}
 	return noHealthyReplica(x.want.model.Name)
 }

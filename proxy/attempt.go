@@ -358,13 +358,10 @@ func (x *exchange) loading() (verdict, bool) {
 
 // othersLeft says whether another replica is there to try.
 func (x *exchange) othersLeft() bool {
-	n := 0
-	for _, r := range x.want.model.Available {
-		if r != x.replica && !slices.Contains(x.tried, r) {
-			n++
-		}
+	if len(x.tried)+1 >= x.cfg.MaxAttempts {
+		return false
 	}
-	return n > 0 && len(x.tried)+1 < x.cfg.MaxAttempts
+	return slices.ContainsFunc(x.want.model.Available, x.untried) || x.others() != nil
 }
 
 func (x *exchange) servedAt() *atomic.Int64 {

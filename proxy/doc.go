@@ -10,6 +10,7 @@
 //	admission.go waiting while every replica of the model is saturated
 //	turn.go      the usual request, in turns of a loop without a goroutine
 //	exchange.go  pick, reserve, attempt, retry while that is safe
+//	resort.go    replicas out of service, when nobody else is left
 //	head.go      the request head a replica gets
 //	attempt.go   one attempt: connection, send, response head
 //	respond.go   the answer: buffered, or relayed event by event (internal/relay)

@@ -56,6 +56,8 @@ type exchange struct {
 	model   *metrics.Model
 	tried   []*balancer.Replica
 	picks   int
+	resorts int       // picks among replicas that are out of service
+	entered time.Time // of the last pick
 	res     balancer.Reservation
 	pair    *metrics.Pair
 	replica *balancer.Replica
@@ -178,7 +180,7 @@ func (x *exchange) attempts() {
 	}
 	if res.Replica() == nil {
 		var err error
-		if res, err = x.want.model.Pick(&x.req, x.tried); err != nil {
+		if res, err = x.pick(); err != nil {
 			x.fail(noHealthyReplica(x.want.model.Name))
 			return
 		}
@@ -196,13 +198,16 @@ func (x *exchange) conclude(v verdict) {
 		if len(x.tried) >= max(x.cfg.MaxAttempts, 1) {
 			break
 		}
-		res, err := x.want.model.Pick(&x.req, x.tried)
+		res, err := x.pick()
 		if err != nil {
 			break
 		}
 		x.s.opt.Metrics.Retried(x.want.model.Name, v.retry)
 		x.enter(res)
 		v = x.attempt()
+	}
+	if v.retry != "" && x.resorts == x.picks {
+		v.err = noHealthyReplica(x.want.model.Name) // as nobody was in service at any time
 	}
 	if v.err != nil {
 		x.fail(v.err)
@@ -211,9 +216,12 @@ func (x *exchange) conclude(v verdict) {
 
 // enter takes the reservation of a pick.
 func (x *exchange) enter(res balancer.Reservation) {
-	x.res, x.replica = res, res.Replica()
+	x.res, x.replica, x.entered = res, res.Replica(), x.now
 	x.picks++
 	m := x.want.model
+	if x.desperate() {
+		x.resorts++
+	}
 	x.pair = x.s.opt.Metrics.Pair(m.Name, x.replica.ID, m.Strategy)
 	x.pair.Picks.Inc()
 	x.pair.InFlight.Inc()
@@ -355,7 +363,7 @@ func (x *exchange) free() {
 	x.owner, x.grant, x.keyName, x.promptTokens, x.origin = nil, keys.Grant{}, "", 0, nil
 	x.forwarded.Reset()
 	x.promptBytes, x.blocks = 0, x.blocks[:0]
-	x.model, x.picks, x.pair, x.replica, x.pool = nil, 0, nil, nil, nil
+	x.model, x.picks, x.resorts, x.pair, x.replica, x.pool = nil, 0, 0, nil, nil, nil
 	x.res, x.ticket = balancer.Reservation{}, admission.Ticket{}
 	x.up, x.sent, x.sendErr = nil, nil, nil
 	x.answer.Clear()

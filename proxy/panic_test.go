@@ -24,14 +24,15 @@ import (
 // broken stands for a mistake in lbd: whatever is asked of it panics.
 type broken struct{}
 
-func (broken) Snapshot() *balancer.Snapshot               { panic("mistake") }
-func (broken) Ready() (bool, []string)                    { panic("mistake") }
-func (broken) Settled() bool                              { panic("mistake") }
-func (broken) ReadBuf() (*sock.Buf, int, error)           { panic("mistake") }
-func (broken) SetReadDeadline(time.Time) error            { return nil }
-func (broken) Report(*balancer.Replica, balancer.Outcome) { panic("mistake") }
-func (broken) Retract(*balancer.Replica)                  { panic("mistake") }
-func (broken) Finished(*balancer.Replica)                 { panic("mistake") }
+func (broken) Snapshot() *balancer.Snapshot                       { panic("mistake") }
+func (broken) Ready() (bool, []string)                            { panic("mistake") }
+func (broken) Settled() bool                                      { panic("mistake") }
+func (broken) ReadBuf() (*sock.Buf, int, error)                   { panic("mistake") }
+func (broken) SetReadDeadline(time.Time) error                    { return nil }
+func (broken) Report(*balancer.Replica, balancer.Outcome)         { panic("mistake") }
+func (broken) Retract(*balancer.Replica)                          { panic("mistake") }
+func (broken) Finished(*balancer.Replica)                         { panic("mistake") }
+func (broken) LastResort([]*balancer.Replica) []*balancer.Replica { panic("mistake") }
 
 // mistaken is a server with that mistake.
 type mistaken struct {

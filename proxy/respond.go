@@ -216,6 +216,10 @@ func unknownModel(body []byte) bool {
 // request did not run, so another replica may have it.
 func (x *exchange) unknownThere() verdict {
 	x.s.opt.Models.Relearn(x.replica.ID)
+	if x.desperate() { // and what it serves was a guess
+		x.dropFirst()
+		return verdict{retry: "model_not_found", err: noHealthyReplica(x.want.model.Name)}
+	}
 	if !x.othersLeft() {
 		return verdict{}
 	}

@@ -45,6 +45,9 @@ type Health interface {
 	Retract(r *balancer.Replica)
 	// Finished tells that an answer has come to its end.
 	Finished(r *balancer.Replica)
+	// LastResort returns those of the replicas, which are out of service, that are
+	// likeliest to answer; none where asking would only take time.
+	LastResort(rs []*balancer.Replica) []*balancer.Replica
 }
 
 // Models is told when a replica does not know a model any more.

@@ -60,7 +60,7 @@ func (x *exchange) forward(t *sock.Turn) {
 	}
 	res, err := x.want.model.Pick(&x.req, x.tried)
 	if err != nil {
-		x.goOn(t, func(x *exchange) { x.fail(noHealthyReplica(x.want.model.Name)) })
+		x.goOn(t, (*exchange).attempts) // among those out of service
 		return
 	}
 	x.enter(res)

@@ -59,8 +59,9 @@ func (o *one) Pick(_ *balancer.Request, from []*balancer.Replica) *balancer.Repl
 	return from[0]
 }
 
-func (o *one) Report(*balancer.Replica, balancer.Outcome) { o.fails(inReport) }
-func (o *one) Finished(*balancer.Replica)                 { o.fails(inFinished) }
+func (o *one) Report(*balancer.Replica, balancer.Outcome)            { o.fails(inReport) }
+func (o *one) Finished(*balancer.Replica)                            { o.fails(inFinished) }
+func (o *one) LastResort(rs []*balancer.Replica) []*balancer.Replica { return rs }
 
 // yes answers every request, and counts them.
 func yes(t *testing.T, asked *atomic.Int64) (addr string) {

@@ -34,6 +34,23 @@ var matrix = []row{
 		failed: clients, unread: clients / 2, causes: lost,
 	},
 	{
+		name:    "the last one in service killed",
+		promise: "what ran there fails; all else goes to one that is out of service for what its probes say, and answers",
+		homes:   []string{llama, llama},
+		disturb: func(t *trial) {
+			t.each(2, func() {
+				t.fault(t.sims[1], sim.Faults{Unhealthy: &sim.Fault{}})
+				t.lbd.out(t.sims[1].Addr())
+				t.sims[0].Kill()
+				t.pause(300, 500)
+				t.revive(t.sims[0])
+				t.heal()
+				t.available()
+			})
+		},
+		failed: clients, unread: clients / 2, causes: lost,
+	},
+	{
 		name:    "flapping",
 		promise: "as killed; the longer it goes on, the longer the replica stays out",
 		disturb: func(t *trial) {
