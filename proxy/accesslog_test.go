@@ -406,13 +406,11 @@ type loading struct {
 	*one
 	second *balancer.Replica
 	loads  atomic.Bool
+	since  atomic.Int64 // Unix ns of the re-admission behind which it has not served anything
 }
 
 func (f *loading) Snapshot() *balancer.Snapshot {
-	h := balancer.Health{State: balancer.Healthy}
-	if f.loads.Load() {
-		h.Since = time.Now().Add(time.Hour) // it has not served anything since
-	}
+	h := balancer.Health{State: balancer.Healthy, Since: time.Unix(0, f.since.Load())}
 	both := []*balancer.Replica{f.replica, f.second}
 	m := &balancer.Model{Name: "m", Picker: f, Replicas: both, Available: both}
 	return balancer.NewSnapshot(1, []balancer.ReplicaState{{Replica: f.replica, Health: h}, {Replica: f.second, Health: h}}, []*balancer.Model{m})
@@ -460,10 +458,15 @@ func TestNoRoomHeldByARetry(t *testing.T) {
 	for n := 1; ; n++ { // a client that is quick enough meets a goroutine that is still there
 		c := l.dial()
 		c.asks(2, "/v1/completions", 200)
+		f.since.Store(time.Now().UnixNano())
 		f.loads.Store(true)
 		before := lines.n.Load()
 		c.ask("/v1/completions")
-		<-asked
+		select {
+		case <-asked:
+		case <-time.After(time.Minute):
+			t.Fatal("the second replica is not asked")
+		}
 		inTurn := lines.n.Load() > before
 		if _, _, _, taken := l.rooms.get(); taken != 0 {
 			t.Errorf("room for %d lines is taken while the second replica is asked; want none", taken)

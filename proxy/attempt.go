@@ -338,17 +338,18 @@ func (x *exchange) answered(rest []byte) verdict {
 
 // loading recognises the 502 or 503 of a replica that has not served anything
 // since it was (re-)admitted: something in front of it answers while it loads,
-// so the request did not run. From a replica that has served, the same answer
-// may stand for a request that died half-way, and is passed on.
+// so a request that was sent since did not run. From a replica that has served, the
+// same answer may stand for a request that died half-way, and is passed on; so it is
+// from one that is out of service, for what it died of may be what has put it out.
 func (x *exchange) loading() (verdict, bool) {
 	if x.status != 502 && x.status != 503 {
 		return verdict{}, false
 	}
 	state := x.s.opt.Fleet.Snapshot().Replica(x.replica.ID)
-	if state == nil || x.servedAt().Load() >= state.Health.Since.UnixNano() {
+	if state == nil || state.Health.State != balancer.Healthy || !x.entered.After(state.Health.Since) {
 		return verdict{}, false
 	}
-	if !x.othersLeft() {
+	if x.servedAt().Load() >= state.Health.Since.UnixNano() || !x.othersLeft() {
 		return verdict{}, false
 	}
 	x.failed(balancer.ServerError)

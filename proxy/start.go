@@ -28,6 +28,7 @@ func (x *exchange) understood(req *inbound.Request) *apiError {
 			return err
 		}
 		time.Sleep(startLook)
+		x.now = time.Now()
 	}
 }
 
