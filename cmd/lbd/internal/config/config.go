@@ -7,7 +7,7 @@ import (
 	"lbd/balancer"
 )
 
-// Config is the effective configuration. The table in keys.go documents every
+// Config is the effective configuration. The table of keys documents every
 // field: meaning, unit, default and whether a reload applies it. Load fills
 // every field; a Config is never written to afterwards.
 type Config struct {

@@ -3,7 +3,7 @@
 //
 //	defaults < file < environment < flags
 //
-// One table (keys.go) holds every key with its name, meaning, default, limits
+// One table (keys.go and its parts, keys_*.go) holds every key with its name, meaning, default, limits
 // and whether a reload applies it; the flags, the variables, the printed
 // configuration and compose/lbd.example.yml are all derived from it, so they
 // cannot disagree. The key metrics_poll_interval is the flag

@@ -6,107 +6,138 @@ import (
 	"time"
 )
 
-// TestErrors holds one message for every rule, as a user reads it. Messages of
-// the file are in testdata/*.bad.yml.
-func TestErrors(t *testing.T) {
-	flag := func(args ...string) input { return withReplica(input{args: args}) }
-	env := func(vars ...string) input { return withReplica(input{env: vars}) }
-	for _, c := range []struct {
-		name string
-		in   input
-		want string
-	}{
+// mistake is a message for the user, one for every rule. Messages of the file are in
+// testdata/*.bad.yml.
+type mistake struct {
+	name string
+	in   input
+	want string
+}
+
+func byFlag(args ...string) input { return withReplica(input{args: args}) }
+func byEnv(vars ...string) input  { return withReplica(input{env: vars}) }
+
+// refused holds what is said of each.
+func refused(t *testing.T, mistakes []mistake) {
+	t.Helper()
+	for _, m := range mistakes {
+		t.Run(m.name, func(t *testing.T) {
+			_, err := m.in.load(t)
+			if err == nil || err.Error() != m.want {
+				t.Errorf("error\n  %v\nwant\n  %s", err, m.want)
+			}
+		})
+	}
+}
+
+// What is missing, and what nobody knows.
+func TestErrorsOfSources(t *testing.T) {
+	refused(t, []mistake{
 		{"no replicas", input{},
 			"no replicas; want --endpoints URL,URL or the variable LBD_ENDPOINTS (or VLLM_ENDPOINTS), or the key endpoints or models in a file given with --config"},
 		{"bad replicas are not no replicas", input{args: []string{"--endpoints=x"}},
 			`--endpoints: "x" is not an endpoint; want http://host:port[/prefix] or https://`},
-		{"no such file", flag("--config=none.yml"),
+		{"no such file", byFlag("--config=none.yml"),
 			"--config: cannot read the configuration: open none.yml: file does not exist"},
-		{"no such file by variable", env("LBD_CONFIG=none.yml"),
+		{"no such file by variable", byEnv("LBD_CONFIG=none.yml"),
 			"LBD_CONFIG: cannot read the configuration: open none.yml: file does not exist"},
-		{"empty path", flag("--config="), `--config: "" is not a path; want the path of a YAML file`},
+		{"empty path", byFlag("--config="), `--config: "" is not a path; want the path of a YAML file`},
 
-		{"unknown variable", env("LBD_STRATAGY=cycle"), "LBD_STRATAGY: unknown variable; did you mean LBD_STRATEGY?"},
-		{"unknown variable, nothing near", env("LBD_COFFEE=x"), "LBD_COFFEE: unknown variable"},
-		{"unknown empty variable", env("LBD_COFFEE="), "LBD_COFFEE: unknown variable"},
-		{"models have no variable", env("LBD_MODELS=x"), "LBD_MODELS: unknown variable"},
+		{"unknown variable", byEnv("LBD_STRATAGY=cycle"), "LBD_STRATAGY: unknown variable; did you mean LBD_STRATEGY?"},
+		{"unknown variable, nothing near", byEnv("LBD_COFFEE=x"), "LBD_COFFEE: unknown variable"},
+		{"unknown empty variable", byEnv("LBD_COFFEE="), "LBD_COFFEE: unknown variable"},
+		{"models have no variable", byEnv("LBD_MODELS=x"), "LBD_MODELS: unknown variable"},
+	})
+}
 
-		{"duration", env("METRICS_POLL_INTERVAL=fast"),
+// Durations, sizes and numbers, alone and beside one another.
+func TestErrorsOfQuantities(t *testing.T) {
+	refused(t, []mistake{
+		{"duration", byEnv("METRICS_POLL_INTERVAL=fast"),
 			`METRICS_POLL_INTERVAL: "fast" is not a duration; want a Go duration such as 500ms or a bare number of seconds`},
-		{"duration unit", flag("--connect-timeout=5 sec"),
+		{"duration unit", byFlag("--connect-timeout=5 sec"),
 			`--connect-timeout: "5 sec" is not a duration; want a Go duration such as 500ms or a bare number of seconds`},
-		{"duration quotes what was given", flag("--connect-timeout=5xs"),
+		{"duration quotes what was given", byFlag("--connect-timeout=5xs"),
 			`--connect-timeout: "5xs" is not a duration; want a Go duration such as 500ms or a bare number of seconds`},
-		{"duration infinite", flag("--connect-timeout=inf"),
+		{"duration infinite", byFlag("--connect-timeout=inf"),
 			`--connect-timeout: "inf" is not a duration; want a Go duration such as 500ms or a bare number of seconds`},
-		{"duration overflow", flag("--connect-timeout=99999999999"),
+		{"duration overflow", byFlag("--connect-timeout=99999999999"),
 			`--connect-timeout: "99999999999" is not a duration; want a Go duration such as 500ms or a bare number of seconds`},
-		{"duration short", flag("--metrics-poll-interval=49ms"),
+		{"duration short", byFlag("--metrics-poll-interval=49ms"),
 			`--metrics-poll-interval: "49ms" is out of range; want between 50ms and 1h`},
-		{"duration zero", flag("--first-byte-timeout=0"), `--first-byte-timeout: "0" is out of range; want between 1ms and 168h`},
-		{"duration negative", flag("--drain-timeout=-1s"), `--drain-timeout: "-1s" is out of range; want 0 or between 1ms and 168h`},
-		{"duration empty", flag("--drain-timeout="),
+		{"duration zero", byFlag("--first-byte-timeout=0"), `--first-byte-timeout: "0" is out of range; want between 1ms and 168h`},
+		{"duration negative", byFlag("--drain-timeout=-1s"), `--drain-timeout: "-1s" is out of range; want 0 or between 1ms and 168h`},
+		{"duration empty", byFlag("--drain-timeout="),
 			`--drain-timeout: "" is not a duration; want a Go duration such as 500ms or a bare number of seconds`},
 
-		{"size unit", flag("--max-request-body-size=64MB"),
+		{"size unit", byFlag("--max-request-body-size=64MB"),
 			`--max-request-body-size: "64MB" is not a size; want bytes or a size such as 512KiB, 64MiB or 1GiB`},
-		{"size negative", flag("--max-request-body-size=-1"), `--max-request-body-size: "-1" is out of range; want between 1KiB and 4GiB`},
-		{"size overflow", flag("--max-request-body-size=9007199254740993GiB"),
+		{"size negative", byFlag("--max-request-body-size=-1"), `--max-request-body-size: "-1" is out of range; want between 1KiB and 4GiB`},
+		{"size overflow", byFlag("--max-request-body-size=9007199254740993GiB"),
 			`--max-request-body-size: "9007199254740993GiB" is out of range; want between 1KiB and 4GiB`},
-		{"size small", env("LBD_MAX_REQUEST_HEADER_SIZE=100"), `LBD_MAX_REQUEST_HEADER_SIZE: "100" is out of range; want between 1KiB and 16MiB`},
+		{"size small", byEnv("LBD_MAX_REQUEST_HEADER_SIZE=100"), `LBD_MAX_REQUEST_HEADER_SIZE: "100" is out of range; want between 1KiB and 16MiB`},
 
-		{"number", flag("--max-attempts=1.5"), `--max-attempts: "1.5" is not a whole number; want between 1 and 100`},
-		{"number range", flag("--max-attempts=0"), `--max-attempts: "0" is out of range; want between 1 and 100`},
-		{"boolean", flag("--access-log=maybe"), `--access-log: "maybe" is not a boolean; want true or false`},
-		{"level", flag("--log-level=loud"), `--log-level: "loud" is unknown; want trace, debug, info, warn or error`},
-		{"format", env("LBD_LOG_FORMAT=xml"), `LBD_LOG_FORMAT: "xml" is unknown; want json or console`},
-		{"strategy", flag("--strategy=best"), `--strategy: "best" is unknown; want cycle, least-waiting or least-cost`},
-		{"path", flag("--health-path=health"), `--health-path: "health" is not a path; want one such as /health, without a query`},
-		{"path query", flag("--health-path=/h?x"), `--health-path: "/h?x" is not a path; want one such as /health, without a query`},
+		{"number", byFlag("--max-attempts=1.5"), `--max-attempts: "1.5" is not a whole number; want between 1 and 100`},
+		{"number range", byFlag("--max-attempts=0"), `--max-attempts: "0" is out of range; want between 1 and 100`},
 
-		{"listen port alone", flag("--listen=8080"),
+		{"ejection", byFlag("--ejection-time=2m"), `--ejection-time: "60s" is shorter than ejection_time "2m"; want at least that`},
+	})
+}
+
+// Words that are one of a few, and paths.
+func TestErrorsOfWords(t *testing.T) {
+	refused(t, []mistake{
+		{"boolean", byFlag("--access-log=maybe"), `--access-log: "maybe" is not a boolean; want true or false`},
+		{"level", byFlag("--log-level=loud"), `--log-level: "loud" is unknown; want trace, debug, info, warn or error`},
+		{"format", byEnv("LBD_LOG_FORMAT=xml"), `LBD_LOG_FORMAT: "xml" is unknown; want json or console`},
+		{"strategy", byFlag("--strategy=best"), `--strategy: "best" is unknown; want cycle, least-waiting or least-cost`},
+		{"path", byFlag("--health-path=health"), `--health-path: "health" is not a path; want one such as /health, without a query`},
+		{"path query", byFlag("--health-path=/h?x"), `--health-path: "/h?x" is not a path; want one such as /health, without a query`},
+	})
+}
+
+// Where to listen, whom to ask and whom to trust.
+func TestErrorsOfAddresses(t *testing.T) {
+	refused(t, []mistake{
+		{"listen port alone", byFlag("--listen=8080"),
 			`--listen: "8080" is not a listen address; want HOST:PORT or :PORT, such as 127.0.0.1:8080`},
-		{"listen service", flag("--listen=:http"),
+		{"listen service", byFlag("--listen=:http"),
 			`--listen: ":http" is not a listen address; want HOST:PORT or :PORT, such as 127.0.0.1:8080`},
-		{"listen port range", flag("--listen=:65536"),
+		{"listen port range", byFlag("--listen=:65536"),
 			`--listen: ":65536" is not a listen address; want HOST:PORT or :PORT, such as 127.0.0.1:8080`},
-		{"listen empty", flag("--listen="), `--listen: "" is not a listen address; want HOST:PORT or :PORT, such as 127.0.0.1:8080`},
-		{"same socket, blames the flag", flag("--listen=:9901"),
+		{"listen empty", byFlag("--listen="), `--listen: "" is not a listen address; want HOST:PORT or :PORT, such as 127.0.0.1:8080`},
+		{"same socket, blames the flag", byFlag("--listen=:9901"),
 			`--listen: "127.0.0.1:9901" is taken by listen ":9901"; want another port, or empty for no admin listener`},
-		{"same socket, blames admin", flag("--admin-listen=[::]:8080"),
+		{"same socket, blames admin", byFlag("--admin-listen=[::]:8080"),
 			`--admin-listen: "[::]:8080" is taken by listen ":8080"; want another port, or empty for no admin listener`},
 
-		{"origin with a path", flag("--cors-allowed-origins=https://a.example.org/,none"),
+		{"origin with a path", byFlag("--cors-allowed-origins=https://a.example.org/,none"),
 			`--cors-allowed-origins: "https://a.example.org/" is not an origin; want one as browsers send it, such as https://chat.example.org or http://localhost:3000, or * or none`},
-		{"origin beside none", flag("--cors-allowed-origins=https://a.example.org,none"),
+		{"origin beside none", byFlag("--cors-allowed-origins=https://a.example.org,none"),
 			`--cors-allowed-origins: "none" stands beside other origins; want it alone`},
-		{"network", flag("--trusted-proxies=10.0.0.0/8, 10.1"),
+		{"network", byFlag("--trusted-proxies=10.0.0.0/8, 10.1"),
 			`--trusted-proxies: "10.1" is not a network; want one such as 10.0.0.0/8, fd00::/8 or 192.168.1.7`},
 		{"variable of a replica's key", input{file: "models: [{name: m, replicas: [{url: https://a, api_key_env: NOBODYS}]}]\n"},
 			`lbd.yml:1: models[0].replicas[0].api_key_env: the variable "NOBODYS" is not set; want it to hold the key of this replica`},
-		{"endpoint password is not shown", flag("--endpoints=http://user:hunter2@a"),
+		{"endpoint password is not shown", byFlag("--endpoints=http://user:hunter2@a"),
 			`--endpoints: "...@a" carries user info; want http://host:port, and replica_api_key for replicas that ask for a key`},
-		{"endpoint query", flag("--endpoints=http://a?x=1"), `--endpoints: "http://a?x=1" carries a query or a fragment; want http://host:port[/prefix]`},
-		{"endpoint empty fragment", flag("--endpoints=http://a#"), `--endpoints: "http://a#" carries a query or a fragment; want http://host:port[/prefix]`},
-		{"endpoint scheme", flag("--endpoints=a:8000"), `--endpoints: "a:8000" is not an endpoint; want http://host:port[/prefix] or https://`},
-		{"endpoint port", flag("--endpoints=http://a:65536"), `--endpoints: "http://a:65536" has no valid port; want a number between 1 and 65535`},
-		{"endpoint port missing", flag("--endpoints=http://a:"), `--endpoints: "http://a:" has no valid port; want a number between 1 and 65535`},
-		{"endpoint twice", flag("--endpoints=http://a,http://b,http://A:80/"), `--endpoints: "http://A:80/" is listed twice; want each replica once`},
+		{"endpoint query", byFlag("--endpoints=http://a?x=1"), `--endpoints: "http://a?x=1" carries a query or a fragment; want http://host:port[/prefix]`},
+		{"endpoint empty fragment", byFlag("--endpoints=http://a#"), `--endpoints: "http://a#" carries a query or a fragment; want http://host:port[/prefix]`},
+		{"endpoint scheme", byFlag("--endpoints=a:8000"), `--endpoints: "a:8000" is not an endpoint; want http://host:port[/prefix] or https://`},
+		{"endpoint port", byFlag("--endpoints=http://a:65536"), `--endpoints: "http://a:65536" has no valid port; want a number between 1 and 65535`},
+		{"endpoint port missing", byFlag("--endpoints=http://a:"), `--endpoints: "http://a:" has no valid port; want a number between 1 and 65535`},
+		{"endpoint twice", byFlag("--endpoints=http://a,http://b,http://A:80/"), `--endpoints: "http://A:80/" is listed twice; want each replica once`},
+	})
+}
 
-		{"key placeholder", flag("--replica-api-key=<redacted>"),
+// What is wrong with a secret is told without it.
+func TestErrorsOfSecrets(t *testing.T) {
+	refused(t, []mistake{
+		{"key placeholder", byFlag("--replica-api-key=<redacted>"),
 			"--replica-api-key: is the placeholder that lbd config prints; want the secret itself"},
-		{"key header injection", env("LBD_REPLICA_API_KEY=hunter2\r\nX: y"),
+		{"key header injection", byEnv("LBD_REPLICA_API_KEY=hunter2\r\nX: y"),
 			"LBD_REPLICA_API_KEY: contains a control character; want one line of text"},
-
-		{"ejection", flag("--ejection-time=2m"), `--ejection-time: "60s" is shorter than ejection_time "2m"; want at least that`},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			_, err := c.in.load(t)
-			if err == nil || err.Error() != c.want {
-				t.Errorf("error\n  %v\nwant\n  %s", err, c.want)
-			}
-		})
-	}
+	})
 }
 
 // TestErrorsAllLayers: every mistake is reported, in the order of the layers,
