@@ -271,13 +271,20 @@ func ready(t *testing.T, addr string) {
 	until(t, "ready", func() bool { status, _ := p.get("/ready"); return status == 200 })
 }
 
+// foundedBefore starts an lbd with a file of its own before the replicas.
+func foundedBefore(t *testing.T, binary string, rs ...*sim.Server) (l *lineage, file, addr, admin string) {
+	t.Helper()
+	file = filepath.Join(t.TempDir(), "lbd.yml")
+	write(t, file, quick+endpoints(rs...))
+	l = founded(t, nil, nil, binary, "--config", file)
+	addr, admin = l.begun(1)
+	ready(t, addr)
+	return l, file, addr, admin
+}
+
 func handOverThrice(t *testing.T, binary string) {
 	a, b := replica(t, sim.Config{}), replica(t, sim.Config{})
-	file := filepath.Join(t.TempDir(), "lbd.yml")
-	write(t, file, quick+endpoints(a, b))
-	l := founded(t, nil, nil, binary, "--config", file)
-	addr, admin := l.begun(1)
-	ready(t, addr)
+	l, _, addr, admin := foundedBefore(t, binary, a, b)
 	o := watched(t, addr)
 	pid := l.cmd.Process.Pid
 	var wholes []func()
@@ -361,11 +368,7 @@ func handOverFails(t *testing.T, binary string) {
 // A new address in the file is where the new lbd listens.
 func handOverElsewhere(t *testing.T, binary string) {
 	a := replica(t, sim.Config{})
-	file := filepath.Join(t.TempDir(), "lbd.yml")
-	write(t, file, quick+endpoints(a))
-	l := founded(t, nil, nil, binary, "--config", file)
-	addr, _ := l.begun(1)
-	ready(t, addr)
+	l, file, addr, _ := foundedBefore(t, binary, a)
 	other := occupiedOnce(t)
 	write(t, file, strings.Replace(quick, "listen: 127.0.0.1:0", "listen: "+other, 1)+endpoints(a))
 	next := l.handsOver(l.cmd.Process.Pid)
@@ -385,11 +388,7 @@ func handOverElsewhere(t *testing.T, binary string) {
 // What an operator has taken out stays out.
 func handOverKeepsDrained(t *testing.T, binary string) {
 	a, b := replica(t, sim.Config{}), replica(t, sim.Config{})
-	file := filepath.Join(t.TempDir(), "lbd.yml")
-	write(t, file, quick+endpoints(a, b))
-	l := founded(t, nil, nil, binary, "--config", file)
-	addr, admin := l.begun(1)
-	ready(t, addr)
+	l, _, addr, admin := foundedBefore(t, binary, a, b)
 	resp, err := http.Post("http://"+admin+"/replicas/"+a.Addr()+"/drain", "", nil)
 	if err != nil || resp.StatusCode != 200 {
 		t.Fatalf("drain: %v %v", resp, err)
@@ -421,11 +420,7 @@ func handOverKeepsDrained(t *testing.T, binary string) {
 // are not cut for it.
 func handOverThenStop(t *testing.T, binary string) {
 	a := replica(t, sim.Config{})
-	file := filepath.Join(t.TempDir(), "lbd.yml")
-	write(t, file, quick+endpoints(a))
-	l := founded(t, nil, nil, binary, "--config", file)
-	addr, _ := l.begun(1)
-	ready(t, addr)
+	l, _, addr, _ := foundedBefore(t, binary, a)
 	whole := flowing(t, addr, longStream)
 	next := l.handsOver(l.cmd.Process.Pid)
 	l.told("draining", 1)
