@@ -1,6 +1,7 @@
 package main
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -8,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 
@@ -77,9 +80,37 @@ func TestReadmeListsEveryMetric(t *testing.T) {
 	}
 }
 
-// exportedMetrics asks the catalogue itself, whether or not a series exists yet.
+// The second column of that table is the labels of the first one's metrics.
+func TestReadmeListsEveryLabel(t *testing.T) {
+	labels := catalogue()
+	rows := 0
+	for line := range strings.Lines(readme(t)) {
+		cells := strings.Split(line, "|")
+		if len(cells) < 4 || !metricName.MatchString(cells[1]) {
+			continue
+		}
+		rows++
+		listed := strings.FieldsFunc(cells[2], func(r rune) bool { return r == ' ' || r == ',' })
+		slices.Sort(listed)
+		for _, m := range metricName.FindAllStringSubmatch(cells[1], -1) {
+			if diff := cmp.Diff(labels[m[1]], listed, cmpopts.EquateEmpty()); diff != "" && m[1] != "lbd_build_info" {
+				t.Errorf("labels of %s (-exported +listed):\n%s", m[1], diff)
+			}
+		}
+	}
+	if rows == 0 {
+		t.Fatal("no row of a metric in the README")
+	}
+}
+
 func exportedMetrics(t *testing.T) []string {
 	t.Helper()
+	return slices.Collect(maps.Keys(catalogue()))
+}
+
+// catalogue asks the instruments themselves for names and labels, whether or not a
+// series exists yet.
+func catalogue() describer {
 	r := describer{}
 	metrics.New(r, "test")
 	r.MustRegister(metrics.NewFleetCollector(func() *balancer.Snapshot { return balancer.NewSnapshot(0, nil, nil) },
@@ -87,24 +118,23 @@ func exportedMetrics(t *testing.T) []string {
 	r.MustRegister(metrics.NewKeyCollector(func() []metrics.KeyUsage { return nil }))
 	r.MustRegister(metrics.NewAffinityCollector(func() []metrics.AffinityUsage { return nil }))
 	r.MustRegister(metrics.NewConnectionCollector(func() metrics.Connections { return metrics.Connections{} }))
-	names := make([]string, 0, len(r))
-	for name := range r {
-		names = append(names, name)
-	}
-	return names
+	return r
 }
 
-// describer is a registry that only wants to know the names.
-type describer map[string]bool
+// describer is a registry that only wants to know names and labels, sorted.
+type describer map[string][]string
 
-var fqName = regexp.MustCompile(`fqName: "([^"]+)"`)
+var described = regexp.MustCompile(`fqName: "([^"]+)".*variableLabels: \{([^}]*)\}`)
 
 func (d describer) Register(c prometheus.Collector) error {
 	ch := make(chan *prometheus.Desc, 64)
 	c.Describe(ch)
 	close(ch)
 	for desc := range ch {
-		d[fqName.FindStringSubmatch(desc.String())[1]] = true
+		text := described.FindStringSubmatch(desc.String())
+		labels := strings.FieldsFunc(text[2], func(r rune) bool { return r == ',' })
+		slices.Sort(labels)
+		d[text[1]] = labels
 	}
 	return nil
 }

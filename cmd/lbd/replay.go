@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -192,14 +193,26 @@ func (o *replayOptions) plan() (replay.Plan, error) {
 	if p.Policies, err = policies(o.strategies); err != nil {
 		return p, err
 	}
-	for _, text := range o.faults {
-		f, err := replay.ParseFault(text)
-		if err != nil {
-			return p, fmt.Errorf("--fault: %w", err)
-		}
-		p.Config.Faults = append(p.Config.Faults, f)
+	if p.Config.Faults, err = parseFaults(o.faults, p.Fleets); err != nil {
+		return p, err
 	}
 	return p, o.checkTraffic()
+}
+
+// parseFaults reads what happens to replicas that every fleet has.
+func parseFaults(texts []string, fleets []replay.Fleet) (faults []replay.Fault, err error) {
+	smallest := slices.MinFunc(fleets, func(a, b replay.Fleet) int { return a.Size() - b.Size() })
+	for _, text := range texts {
+		f, err := replay.ParseFault(text)
+		if err != nil {
+			return nil, fmt.Errorf("--fault: %w", err)
+		}
+		if n := smallest.Size(); f.Replica >= n {
+			return nil, fmt.Errorf("--fault %q: there is no replica %d in a fleet of %d; want 0 to %d", text, f.Replica, n, n-1)
+		}
+		faults = append(faults, f)
+	}
+	return faults, nil
 }
 
 func (o *replayOptions) fleets() ([]replay.Fleet, error) {
@@ -239,5 +252,6 @@ func policy(name string) (replay.Policy, error) {
 		return p, nil
 	}
 	known := append(strategyNames(), rivals.Names()...)
-	return replay.Policy{}, fmt.Errorf("--strategies: %q is unknown%s", name, didYouMean("", name, known))
+	return replay.Policy{}, fmt.Errorf("--strategies: %q is unknown%s; want %s, or one of the rules that lbd replay --help names",
+		name, didYouMean("", name, known), strings.Join(strategyNames(), ", "))
 }

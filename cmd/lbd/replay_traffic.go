@@ -3,6 +3,8 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"slices"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -13,6 +15,8 @@ import (
 
 // formatAgents are conversations, which are replayed in closed loop; the other formats are arrivals.
 const formatAgents = "agents"
+
+var replayFormats = []string{trace.FormatAzure, trace.FormatMooncake, trace.FormatAccessLog, formatAgents}
 
 func (o *replayOptions) checkTraffic() error {
 	switch {
@@ -25,6 +29,8 @@ func (o *replayOptions) checkTraffic() error {
 	case o.made != "":
 		_, err := o.makeUp(1)
 		return err
+	case !slices.Contains(replayFormats, o.traceFormat):
+		return fmt.Errorf("--trace-format %q; want one of %s", o.traceFormat, strings.Join(replayFormats, ", "))
 	}
 	return nil
 }
