@@ -127,6 +127,14 @@ func TestMix(t *testing.T) {
 	}
 }
 
+func TestOfModel(t *testing.T) {
+	all := Of(0, Arrival{Model: "a", PromptTokens: 1}, Arrival{Model: "b"}, Arrival{}, Arrival{Model: "a", PromptTokens: 2})
+	want := []Arrival{{Model: "a", PromptTokens: 1}, {Model: "a", PromptTokens: 2}}
+	if diff := cmp.Diff(want, collect(t, all.OfModel("a"))); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
 func TestWithModels(t *testing.T) {
 	mix, err := ParseMix([]string{"a", "b"})
 	if err != nil {

@@ -103,6 +103,11 @@ func (t *Trace) MaxTokens(limit int, dropped func(Arrival)) *Trace {
 	})
 }
 
+// OfModel keeps the arrivals that ask for the model.
+func (t *Trace) OfModel(name string) *Trace {
+	return t.mapped(func(a Arrival) (Arrival, bool) { return a, a.Model == name })
+}
+
 // First keeps the first n arrivals.
 func (t *Trace) First(n int) *Trace {
 	return t.with(func(yield func(Arrival, error) bool) {

@@ -23,6 +23,7 @@ type replayOptions struct {
 	traceFile, traceFormat     string
 	traceOffset, traceDuration time.Duration
 	traceSpeed                 float64
+	model                      string
 	maxLength                  int
 	made                       string
 	rate                       float64
@@ -51,6 +52,7 @@ type replayOptions struct {
 	quiet      bool
 
 	dropped int
+	models  []string // in the trace
 }
 
 func newReplayCommand() *cobra.Command {
@@ -86,6 +88,7 @@ func (o *replayOptions) addFlags(cmd *cobra.Command) {
 	f.DurationVar(&o.traceOffset, "trace-offset", 0, "leave out so much of the trace's start, in its own time")
 	f.DurationVar(&o.traceDuration, "trace-duration", 0, "replay so much of the trace, in its own time (default: all)")
 	f.Float64Var(&o.traceSpeed, "trace-speed", 1, "replay the trace so many times as fast")
+	f.StringVar(&o.model, "model", "", "replay the requests for this model only; replicas serve one model (default: all requests, as of one)")
 	f.StringVar(&o.made, "made", "", "made-up traffic instead of a trace: poisson, bursty (code completion, CV 13) or shared-prefix (150 tenants of 6k)")
 	f.Float64Var(&o.rate, "rate", 10, "requests per second of --made")
 	f.IntVar(&o.requests, "requests", 0, "replay so many requests (default: all of a trace; 5000 made up)")
@@ -136,6 +139,10 @@ func (o *replayOptions) run(cmd *cobra.Command) error {
 	}
 	if o.dropped > 0 {
 		fmt.Fprintf(cmd.ErrOrStderr(), "%d requests of more than %d tokens left out\n", o.dropped, o.maxLength)
+	}
+	if len(o.models) > 1 {
+		fmt.Fprintf(cmd.ErrOrStderr(), "requests for %d models are replayed as of one, on all replicas: %s; --model takes one of them\n",
+			len(o.models), strings.Join(o.models, ", "))
 	}
 	if err := replay.WriteTable(cmd.OutOrStdout(), results); err != nil {
 		return err

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -76,6 +77,42 @@ func TestReplayMadeUp(t *testing.T) {
 	}
 	if res := lbd(t, "replay", "--quiet", "--made", "rain"); res.code != exitUsage || !strings.Contains(res.stderr, "poisson") {
 		t.Errorf("%+v; want the kinds there are", res)
+	}
+}
+
+// An access log of several models says so, and one of them can be taken.
+func TestReplayOneModelOfSeveral(t *testing.T) {
+	log := filepath.Join(t.TempDir(), "access.log")
+	var lines strings.Builder
+	for i, model := range []string{"a", "b", "a", "b", "a"} {
+		fmt.Fprintf(&lines, `{"message":"request","status":200,"model":%q,"prompt_tokens":10,"completion_tokens":5,"duration_ms":100,"time":"2026-01-01T00:00:0%d.000Z"}`+"\n", model, i)
+	}
+	if err := os.WriteFile(log, []byte(lines.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	args := []string{"replay", "--quiet", "--trace", log, "--trace-format", "access-log", "--strategies", "cycle", "--warmup", "0"}
+	requests := func(more ...string) (n int, stderr string) {
+		t.Helper()
+		file := filepath.Join(t.TempDir(), "out.json")
+		res := lbd(t, append(append(args, "--json", file), more...)...)
+		text, err := os.ReadFile(file)
+		if res.code != 0 || err != nil {
+			t.Fatal(res, err)
+		}
+		var kept struct{ Results []replay.Result }
+		if err := json.Unmarshal(text, &kept); err != nil {
+			t.Fatal(err)
+		}
+		return kept.Results[0].Completed, res.stderr
+	}
+	if n, said := requests(); n != 5 || !strings.Contains(said, "2 models") || !strings.Contains(said, "a, b") {
+		t.Errorf("all: %d requests, %q; want 5 and the names of both models", n, said)
+	}
+	if n, said := requests("--model", "a"); n != 3 || said != "" {
+		t.Errorf("of a: %d requests, %q; want 3 and nothing to say", n, said)
+	}
+	if res := lbd(t, append(args, "--model", "c")...); res.code == 0 || !strings.Contains(res.stderr, `--model "c"`) {
+		t.Errorf("of c: %+v; want an error", res)
 	}
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -26,6 +27,8 @@ func (o *replayOptions) checkTraffic() error {
 		return fmt.Errorf("--made %s beside --trace %s; want one of them", o.made, o.traceFile)
 	case o.sessions < 1 || o.requests < 0 || o.thinkMax < 0:
 		return fmt.Errorf("--sessions %d, --requests %d, --think-max %v: want sessions and nothing below 0", o.sessions, o.requests, o.thinkMax)
+	case o.model != "" && (o.made != "" || o.traceFormat == formatAgents):
+		return fmt.Errorf("--model %q: want a trace that names models, such as an access log", o.model)
 	case o.made != "":
 		_, err := o.makeUp(1)
 		return err
@@ -47,6 +50,9 @@ func (o *replayOptions) workload(seed uint64) (*replay.Workload, error) {
 	if err != nil {
 		return nil, fmt.Errorf("--trace: %w", err)
 	}
+	if o.model != "" {
+		t = t.OfModel(o.model)
+	}
 	t = t.Window(o.traceOffset, o.traceDuration).SpeedUp(o.traceSpeed)
 	o.dropped = 0
 	if o.maxLength > 0 {
@@ -59,7 +65,22 @@ func (o *replayOptions) workload(seed uint64) (*replay.Workload, error) {
 	if err != nil {
 		return nil, err
 	}
+	if len(all) == 0 && o.model != "" {
+		return nil, fmt.Errorf("--model %q: the trace has no request for it", o.model)
+	}
+	o.models = modelsOf(all)
 	return replay.Open(o.traceFormat, trace.Of(t.BlockTokens, all...)), nil
+}
+
+// modelsOf returns the names in a trace; those of Azure and Mooncake have none.
+func modelsOf(all []trace.Arrival) []string {
+	names := make(map[string]bool)
+	for i := range all {
+		if all[i].Model != "" {
+			names[all[i].Model] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(names))
 }
 
 func (o *replayOptions) conversations(seed uint64) (*replay.Workload, error) {
