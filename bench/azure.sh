@@ -9,7 +9,8 @@
 # Results go to results/azure/.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-trace=${1:?usage: bench/azure.sh TRACE [SPEED] [STRATEGY...]}
+[ $# -ge 1 ] || { echo "usage: bench/azure.sh TRACE [SPEED] [STRATEGY...]" >&2; exit 1; }
+trace=$1
 speed=${2:-1}
 shift $(($# < 2 ? $# : 2))
 strategies=("$@")

@@ -101,8 +101,8 @@ func overloaded(r *admission.Refusal, model string) *apiError {
 		panic("BUG: refused for " + string(r.Reason))
 	}
 	e.message = fmt.Sprintf("every replica of %q is busy and %s; try again in %d s", model, why, e.retryAfter)
-	if r.Waited > 0 {
-		e.message += fmt.Sprintf(" (this request has waited %s)", r.Waited.Round(time.Millisecond))
+	if waited := r.Waited.Round(time.Millisecond); waited > 0 {
+		e.message += fmt.Sprintf(" (this request has waited %s)", waited)
 	}
 	return e
 }

@@ -19,8 +19,9 @@
 //
 // The grammar is checked to the last byte: one object, brackets that match, colons, commas, numbers and literals as
 // json.loads takes them, strings that end, nothing but white space behind. A body cut short anywhere, or one with
-// something glued on, is refused. The value of model is checked whole: it must be a string of valid UTF-8 with valid
-// escapes, no raw control characters and no unpaired surrogates (Python reads those, pydantic then refuses them).
+// something glued on, is refused. The value of model is checked whole: it must be null, which is as if it were absent,
+// or a string of valid UTF-8 with valid escapes, no raw control characters and no unpaired surrogates (Python reads
+// those, pydantic then refuses them).
 //
 // Inside every other string only the closing quote is looked for. lbd therefore passes on, and vLLM answers 400 to:
 //

@@ -14,8 +14,8 @@ var (
 	ErrEncoding = errors.New("body is not plain UTF-8: want UTF-8 without a byte order mark")
 	// ErrTruncated is matched by every error that says the body ends too early.
 	ErrTruncated = errors.New("body ends too early")
-	// ErrModelNotString is a model that is null, a number, a container or an uploaded file. The other fields of the Peek
-	// that comes with it hold, so that a caller may treat a null model as an absent one.
+	// ErrModelNotString is a model that is a number, a container or an uploaded file. The other fields of the Peek that
+	// comes with it hold.
 	ErrModelNotString = errors.New("model is not a string")
 	// ErrModelText is a model that is a string but not text: bad UTF-8, a bad escape, an unpaired surrogate, a raw control
 	// character.

@@ -195,9 +195,13 @@ func (r *jsonReader) finish() error {
 		return nil
 	}
 	var err error
-	if r.b[p.ModelStart] != '"' {
+	switch r.b[p.ModelStart] {
+	case 'n': // null, which is absent like that of every Optional field of pydantic's
+		p.HasModel, p.ModelStart, p.ModelEnd = false, 0, 0
+		return nil
+	default:
 		err = ErrModelNotString
-	} else {
+	case '"':
 		var ok bool
 		if p.escaped, ok = validText(r.b[p.ModelStart+1 : p.ModelEnd-1]); !ok {
 			err = ErrModelText

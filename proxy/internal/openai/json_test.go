@@ -29,7 +29,9 @@ var jsonCases = []jsonCase{
 	{name: "duplicate, last wins", body: `{"model":"a","model":"b"}`, model: "b", dup: true},
 	{name: "duplicate, same", body: `{"model":"a","x":1,"model":"a"}`, model: "a", dup: true},
 	{name: "duplicate, last by an escaped key", body: `{"model":"a","mod\u0065l":"b"}`, model: "b", dup: true},
-	{name: "duplicate, first is no string", body: `{"model":null,"model":"b"}`, model: "b", dup: true},
+	{name: "duplicate, first is no string", body: `{"model":7,"model":"b"}`, model: "b", dup: true},
+	{name: "model null", body: `{"model":null}`, model: "-"},
+	{name: "duplicate, last is null", body: `{"model":"a","model":null,"stream":true}`, model: "-", dup: true, stream: true},
 	{name: "escaped key", body: `{"\u006D\u006fdel":"x"}`, model: "x"},
 	{name: "wholly escaped keys", body: `{"` + escapeAll("model") + `":"x","` + escapeAll("max_completion_tokens") + `":3}`, model: "x", limit: 3},
 	{name: "escaped solidus", body: `{"model":"a\u002fb\/c"}`, model: "a/b/c"},
@@ -170,7 +172,6 @@ var badModel = []struct {
 	name, model string
 	want        error
 }{
-	{"null", `null`, ErrModelNotString},
 	{"number", `1`, ErrModelNotString},
 	{"bool", `true`, ErrModelNotString},
 	{"array", `["x"]`, ErrModelNotString},

@@ -23,7 +23,7 @@ for line in sys.stdin:
             a["Err"] = "not an object"
         else:
             m = d.get("model")
-            a["HasModel"] = "model" in d
+            a["HasModel"] = m is not None
             a["IsString"] = isinstance(m, str)
             if isinstance(m, str):
                 a["Model"] = base64.b64encode(m.encode("utf-8", "surrogatepass")).decode()

@@ -29,7 +29,7 @@ var badBodies = []struct {
 	{"other case", `{"model":"` + strings.ToLower(llama) + `"}`, 404, "model_not_found", qwen},
 	{"empty name", `{"model":""}`, 404, "model_not_found", llama},
 	{"number", `{"model":7}`, 400, "invalid_model", "string"},
-	{"null", `{"model":null}`, 400, "", ""},
+	{"null", `{"model":null}`, 400, "model_required", llama},
 	{"array", `{"model":["` + llama + `"]}`, 400, "invalid_model", "string"},
 	{"object", `{"model":{}}`, 400, "invalid_model", "string"},
 	{"bad last of two", `{"model":"` + llama + `","model":7}`, 400, "invalid_model", "string"},
@@ -301,7 +301,7 @@ func TestOnlyModel(t *testing.T) {
 	f := fakeReplica(t, echo)
 	p := lbd(t, []string{f.url()})
 	w := p.dial()
-	for i, body := range []string{`{}`, `{"x":1}`, ``} {
+	for i, body := range []string{`{}`, `{"x":1}`, ``, `{"model":null}`} {
 		w.sendPost("/v1/x", body)
 		if a := w.answer("POST"); a.StatusCode != 200 || f.received()[i] != body {
 			t.Errorf("%q: %s %s", body, a.Status, a.body)
