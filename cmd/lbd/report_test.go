@@ -70,7 +70,7 @@ func TestReportExits(t *testing.T) {
 		}, 3, "interrupted"},
 		{"nothing there", func(root string) []string { return []string{root} }, 1, "no results below"},
 		{"no directory", func(root string) []string { return []string{filepath.Join(root, "absent")} }, 1, "absent"},
-		{"no arguments", func(string) []string { return nil }, 1, "requires at least 1 arg"},
+		{"no arguments", func(string) []string { return nil }, 1, "an argument is missing; want lbd report DIR..."},
 		{"draws", func(root string) []string { return []string{root, "--draws", "1"} }, 1, "--draws 1; want at least 100"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

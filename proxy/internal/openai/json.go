@@ -199,13 +199,13 @@ func (r *jsonReader) finish() error {
 	case 'n': // null, which is absent like that of every Optional field of pydantic's
 		p.HasModel, p.ModelStart, p.ModelEnd = false, 0, 0
 		return nil
-	default:
-		err = ErrModelNotString
 	case '"':
 		var ok bool
 		if p.escaped, ok = validText(r.b[p.ModelStart+1 : p.ModelEnd-1]); !ok {
 			err = ErrModelText
 		}
+	default:
+		err = ErrModelNotString
 	}
 	if err != nil {
 		p.HasModel, p.ModelStart, p.ModelEnd, p.escaped = false, 0, 0, false
