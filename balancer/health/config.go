@@ -69,6 +69,9 @@ const (
 	forgiveAfter = 10
 	// minProbeGap bounds the probes that requests ask for.
 	minProbeGap = 100 * time.Millisecond
+	// freshRefusal is how long a refused probe stands for what a request would meet.
+	// Somebody asks again by then where requests want the replica, give or take a probe.
+	freshRefusal = 2 * minProbeGap
 	// unreachableAfter tells a host that is not there from one on which nobody listens:
 	// Linux gives up looking for a neighbour after three seconds (mcast_solicit times
 	// retrans_time_ms), and a refusal comes at once.

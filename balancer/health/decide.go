@@ -29,7 +29,7 @@ func (c *Checker) probed(r result) {
 		return // left the fleet meanwhile
 	}
 	w.good = r.outcome == balancer.Answered
-	w.sign.Store(int32(signOf(r.outcome, now.Sub(w.probed))))
+	w.note(signOf(r.outcome, now.Sub(w.probed)), now)
 	if w.good {
 		w.failed, w.spared = 0, false
 		c.well(w, now)
@@ -107,7 +107,7 @@ func (c *Checker) admit(w *watch, now time.Time) {
 
 // failed is fail for what requests have met.
 func (c *Checker) failed(w *watch, o balancer.Outcome, reason, detail string) {
-	w.sign.Store(int32(signOf(o, 0)))
+	w.note(signOf(o, 0), c.opts.Now())
 	c.fail(w, o, reason, detail)
 }
 

@@ -33,16 +33,33 @@ func signOf(o balancer.Outcome, took time.Duration) sign {
 	return hopeless
 }
 
+// note keeps a sign that was found at that time.
+func (p *passive) note(s sign, at time.Time) {
+	p.found.Store(at.UnixNano())
+	p.sign.Store(int32(s))
+}
+
+// hope is what a request that comes now can expect. A refusal of a moment ago is as good as
+// one more: while a whole fleet is down, the probes that requests ask for are refused in
+// their place.
+func (p *passive) hope(now time.Time) sign {
+	s := sign(p.sign.Load())
+	if s == refuses && now.UnixNano()-p.found.Load() < int64(freshRefusal) {
+		return hopeless
+	}
+	return s
+}
+
 // LastResort returns those of the replicas, all of them out of service, that are
 // likeliest to answer a request that nobody in service can take. Next to those that answer
 // probes come those that nobody has probed yet, then those that at least say something,
-// and those where nobody listened. Those that hang or cannot be reached are no
-// candidates: a client would wait for what lbd can say at once.
+// and those where nobody listened. Those that hang, cannot be reached or have refused a
+// moment ago are no candidates: a client would wait for what lbd can say at once.
 //
 // All that are asked for are probed as soon as may be, since somebody needs them. It may
 // be called by any goroutine at any time, and allocates.
 func (c *Checker) LastResort(rs []*balancer.Replica) []*balancer.Replica {
-	watches, best := *c.watches.Load(), hopeless
+	watches, best, now := *c.watches.Load(), hopeless, c.opts.Now()
 	var likeliest []*balancer.Replica
 	for _, r := range rs {
 		w := watches[r.ID]
@@ -50,7 +67,7 @@ func (c *Checker) LastResort(rs []*balancer.Replica) []*balancer.Replica {
 			continue // has just joined, or left
 		}
 		w.wanted.Store(true)
-		s := sign(w.sign.Load())
+		s := w.hope(now)
 		if s < best {
 			best, likeliest = s, likeliest[:0]
 		}

@@ -32,7 +32,7 @@ func TestLastResortOrder(t *testing.T) {
 		} {
 			b.prober.set(id, o)
 		}
-		time.Sleep(30 * time.Second)
+		time.Sleep(31 * time.Second)
 		for _, want := range [][]string{{"well:1"}, {"speaks:1", "breaks:1"}, {"refuses:1"}, nil} {
 			got := b.likeliest()
 			if diff := cmp.Diff(want, got); diff != "" {
@@ -57,6 +57,28 @@ func TestLastResortOfAHostThatIsGone(t *testing.T) {
 	if s := signOf(balancer.ConnectRefused, time.Millisecond); s != refuses {
 		t.Errorf("sign %d; want the last of the candidates", s)
 	}
+}
+
+// A dead fleet is not asked by every request: the probes that requests ask for stand for
+// them, and show at once who is back.
+func TestLastResortOfADeadFleet(t *testing.T) {
+	run(t, func(b *bench) {
+		b.prober.set("a:1", balancer.ConnectRefused)
+		b.prober.set("b:1", balancer.ConnectRefused)
+		time.Sleep(31 * time.Second)
+		if got := b.likeliest(); len(got) != 2 {
+			t.Errorf("asked %v; want both, the last refusal was a second ago", got)
+		}
+		for range 100 {
+			time.Sleep(minProbeGap / 10)
+			if got := b.likeliest(); got != nil {
+				t.Fatalf("asked %v; want nobody, they refuse every probe", got)
+			}
+		}
+		b.prober.set("a:1", balancer.Answered)
+		time.Sleep(minProbeGap + time.Millisecond)
+		b.wantState("a:1", balancer.Healthy)
+	})
 }
 
 // Nobody has probed a replica that has just joined: it comes behind those that answer

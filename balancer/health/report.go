@@ -23,6 +23,7 @@ type passive struct {
 	refused, failing, wanted atomic.Bool
 	last                     atomic.Uint32 // the newest failure, a balancer.Outcome
 	sign                     atomic.Int32  // what was last found out, a sign
+	found                    atomic.Int64  // when that was, Unix ns
 }
 
 // Report tells how an attempt at a replica ended. It neither blocks nor
