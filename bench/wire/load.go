@@ -170,6 +170,7 @@ func (g *load) prepare(t task) {
 	r.whole = answer("application/json", completion(int(min(c.Reply, 1<<20))))
 	r.manner = map[kind]manner{posts: whole, bulks: bulk, streams: stream, idles: whole}[c.Kind]
 	r.late.reset()
+	g.awake = c.awake()
 	k.port = t.Port
 	k.requests = k.requests[:0]
 	for n := range sessions {
@@ -193,6 +194,7 @@ const sessions = 64
 func (g *load) finish(o *outcome) {
 	k := g.client
 	k.again = false
+	g.awake = 0
 	g.replica.manner = whole
 	for c := range k.conns {
 		c.drop()

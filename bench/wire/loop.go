@@ -33,6 +33,8 @@ type loop struct {
 	events [256]unix.EpollEvent
 	buf    []byte
 	timers timers
+	// awake is how long the thread looks for events before it sleeps, in nanoseconds.
+	awake int64
 }
 
 func newLoop() (*loop, error) {
@@ -77,7 +79,13 @@ func (l *loop) once(until int64) {
 	if due, ok := l.timers.next(); ok {
 		until = min(until, due)
 	}
-	n := epollWait(l.ep, l.events[:], max(until-now, 0))
+	n := 0
+	for end := min(until, now+l.awake); n == 0 && now < end; now = nanos() {
+		n = epollWait(l.ep, l.events[:], 0)
+	}
+	if n == 0 {
+		n = epollWait(l.ep, l.events[:], max(until-now, 0))
+	}
 	for i := range n {
 		ev := &l.events[i]
 		if s := &l.slots[ev.Fd]; s.s != nil && int32(s.gen) == ev.Pad {
