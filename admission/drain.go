@@ -20,8 +20,10 @@ const (
 	drainSpan = 10 * time.Second
 	// drainForget is a pause after which another pace is to be expected.
 	drainForget = time.Minute
-	// drainSure is how many requests make a pace.
-	drainSure = 4
+	// drainSure is how many requests make a pace, and drainLeast in how much time at
+	// least: one poll or one step of a replica frees several places at once. Until
+	// then nobody is refused for a wait that is predicted.
+	drainSure, drainLeast = 4, 100 * time.Millisecond
 )
 
 // resume is for a queue that becomes non-empty.
@@ -37,6 +39,23 @@ func (d *drain) resume(now time.Time) {
 // pause is for a queue that has become empty.
 func (d *drain) pause(now time.Time) { d.idle = now }
 
+// clock is now without the pause that lasts.
+func (d *drain) clock(now time.Time) time.Time {
+	if !d.idle.IsZero() {
+		return d.idle
+	}
+	return now
+}
+
+// busy is how long the queue has not been empty, without the pauses; 0 when that is
+// forgotten.
+func (d *drain) busy(now time.Time) time.Duration {
+	if d.began.IsZero() || now.Sub(d.clock(now)) > drainForget {
+		return 0
+	}
+	return d.clock(now).Sub(d.began)
+}
+
 // took notes a request that was placed.
 func (d *drain) took(tokens float64, now time.Time) {
 	d.fade(now)
@@ -51,14 +70,14 @@ func (d *drain) fade(now time.Time) {
 	}
 }
 
-// rate is the pace; ok is false while too little was seen. A moving average that
-// began T ago has seen 1-exp(-T/span) of its weight.
+// rate is the pace, during a pause that of before; ok is false while too little was
+// seen. A moving average that began T ago has seen 1-exp(-T/span) of its weight.
 func (d *drain) rate(now time.Time) (tokensPerSecond float64, ok bool) {
-	if d.n < drainSure {
+	t := d.busy(now)
+	if d.n < drainSure || t < drainLeast {
 		return 0, false
 	}
-	d.fade(now)
-	t := max(now.Sub(d.began), time.Second)
+	d.fade(d.clock(now))
 	seen := 1 - math.Exp(-float64(t)/float64(drainSpan))
 	return d.sum / (drainSpan.Seconds() * seen), d.sum > 0
 }

@@ -148,12 +148,11 @@ func (q *queue) wait(cost float64, now time.Time) time.Duration {
 }
 
 func (q *queue) refusal(reason Reason, w *waiter, now time.Time) *Refusal {
-	r := &Refusal{Reason: reason, RetryAfter: unknownRetry}
-	if d := q.wait(q.line.ahead(w.client, w.class)+w.cost, now); d > 0 {
-		r.RetryAfter = clampRetry(d)
+	d := q.wait(q.line.ahead(w.client, w.class)+w.cost, now)
+	if d == 0 {
+		d = q.drain.busy(now)
 	}
-	r.Waited = now.Sub(w.since)
-	return r
+	return &Refusal{Reason: reason, RetryAfter: clampRetry(d), Waited: now.Sub(w.since)}
 }
 
 func clampRetry(d time.Duration) time.Duration { return min(max(d, leastRetry), mostRetry) }

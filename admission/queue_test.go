@@ -4,6 +4,7 @@ import (
 	"errors"
 	"math"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -247,8 +248,8 @@ func TestTooOld(t *testing.T) {
 		time.Sleep(8 * time.Second)
 		synctest.Wait()
 		for _, h := range []*held{patient, long} {
-			if f := h.refused(); f.Reason != TooOld || f.RetryAfter != unknownRetry {
-				t.Errorf("%+v; want too old, and the retry of those who know nothing", f)
+			if f := h.refused(); f.Reason != TooOld || f.RetryAfter != f.Waited {
+				t.Errorf("%+v; want too old, and as long again as nothing was placed", f)
 			}
 		}
 		a.finish()
@@ -315,6 +316,111 @@ func TestRetryAfterIsBacklogOverPace(t *testing.T) {
 				wait[i].finish()
 			}
 		}
+	})
+}
+
+// A burst from one client: who is refused is not told to stay away for much longer
+// than who is not refused waits, neither at once nor once some were placed. Clients are
+// told whole seconds.
+func TestRetryAfterOfABurst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const each = 250 * time.Millisecond
+		c := inFlight(8)
+		c.MaxLength = 40
+		r := newRig(t, c, 1)
+		var wg sync.WaitGroup
+		var longest time.Duration // of the answered
+		var mu sync.Mutex
+		send := func() *held {
+			h := r.sent(Ask{Client: "one key", Prompt: 600})
+			wg.Go(func() {
+				<-h.done
+				if h.err != nil {
+					return
+				}
+				mu.Lock()
+				longest = max(longest, h.ticket.Waited)
+				mu.Unlock()
+				time.Sleep(each)
+				h.finish()
+			})
+			return h
+		}
+		var told []time.Duration
+		refusedOf := func(n int) (refused int) {
+			for range n {
+				if h := send(); h.over() && h.err != nil {
+					told = append(told, h.refused().RetryAfter)
+					refused++
+				}
+			}
+			return refused
+		}
+		if n := refusedOf(60); n != 60-8-40 {
+			t.Fatalf("%d refused at once; want %d", n, 60-8-40)
+		}
+		time.Sleep(2*each + each/2) // two rounds of eight were placed
+		if n := refusedOf(20); n != 20-16 {
+			t.Fatalf("%d refused then; want %d", n, 20-16)
+		}
+		wg.Wait()
+		for _, d := range told {
+			if most := longest.Truncate(time.Second) + time.Second; d < time.Second || d > most {
+				t.Errorf("told to come back in %v; want 1 s to %v, as the longest wait took %v", d, most, longest)
+			}
+		}
+	})
+}
+
+// What the pace was before a pause it is behind it, also when somebody looks meanwhile.
+func TestRetryAfterBehindAPause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := inFlight(1)
+		c.MaxLength = 5
+		r := newRig(t, c, 1)
+		r.steady(100, 500*time.Millisecond).finish() // two requests a second
+		for range 40 {
+			time.Sleep(time.Second)
+			if s := r.Stats("m"); s.PerSecond < 1900 || s.PerSecond > 2100 {
+				t.Fatalf("stats %+v; want 2000 tokens a second", s)
+			}
+		}
+		run := r.sent(Ask{Client: "steady", Prompt: 600})
+		var wait []*held
+		for range 5 {
+			h := r.sent(Ask{Client: "steady", Prompt: 600, Timeout: 4 * time.Second})
+			if h.over() {
+				t.Fatalf("%v; want it to wait 2.5 s at most of its 4", h.err)
+			}
+			wait = append(wait, h)
+		}
+		if f := r.sent(Ask{Client: "steady", Prompt: 600}).refused(); f.RetryAfter < 2500*time.Millisecond || f.RetryAfter > 3500*time.Millisecond {
+			t.Errorf("%+v; want the 3 s that 6 requests take", f)
+		}
+		for _, next := range append(wait, nil) {
+			run.finish()
+			synctest.Wait()
+			run = next
+		}
+		time.Sleep(drainForget + time.Second)
+		if s := r.Stats("m"); s.PerSecond != 0 {
+			t.Errorf("stats %+v; want no pace any more", s)
+		}
+	})
+}
+
+// A request that does not fit even into an empty queue hears nothing of a past there
+// is none of.
+func TestRetryAfterWithoutAQueue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := inFlight(1)
+		c.MaxBytes = 10
+		r := newRig(t, c, 1)
+		run := r.sent(Ask{})
+		if f := r.sent(Ask{Bytes: 11}).refused(); f.Reason != QueueFull || f.RetryAfter != leastRetry {
+			t.Errorf("%+v; want a full queue and %v", f, leastRetry)
+		}
+		run.finish()
 	})
 }
 

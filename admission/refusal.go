@@ -28,7 +28,8 @@ func Reasons() []Reason { return []Reason{QueueFull, TooOld, Deadline, Predicted
 type Refusal struct {
 	Reason Reason
 	// RetryAfter is when the request would have had its turn, or would have it within
-	// its limit, from the work before it and the pace at which that is done.
+	// its limit, from the work before it and the pace at which that is done. While no
+	// pace is known it is as long as the queue has not been empty, 1 s at least.
 	RetryAfter time.Duration
 	// Waited is how long it was in the queue.
 	Waited time.Duration
@@ -47,9 +48,8 @@ var (
 	ErrClosed = errors.New("admission is closed")
 )
 
-// The range of Retry-After. Before anything was placed from the queue nobody knows
-// how fast it empties; some seconds are what an answer takes.
-const (
-	leastRetry, mostRetry = time.Second, 10 * time.Minute
-	unknownRetry          = 5 * time.Second
-)
+// The range of Retry-After. Before drainSure requests were placed from the queue
+// nobody knows how fast it empties, and the only thing to go by is how long that has
+// lasted: a queue that has stood for T stands for another T as likely as not (Gott,
+// Nature 363, 1993). At its very beginning that is the least.
+const leastRetry, mostRetry = time.Second, 10 * time.Minute
