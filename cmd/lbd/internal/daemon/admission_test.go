@@ -446,49 +446,114 @@ func TestAdmissionDrainTimeout(t *testing.T) {
 }
 
 // A replica that tells of its queue is not given more than may wait there: the rest
-// waits here, and everybody is answered. Two clients, one with sixteen times as many
-// requests open, share what comes out.
+// waits here, and everybody is answered.
 func TestAdmissionByGauge(t *testing.T) {
 	r := replica(t, sim.Config{Profile: sim.ProfileV019, Engine: engine.Config{MaxNumSeqs: 8}, Speed: 20})
 	p := lbd(t, []string{r.URL()}, "admission-max-waiting", "2", "admission-client-header", "X-Client")
-	type client struct {
-		name string
-		open int
-		done atomic.Int64
-	}
-	hog, small := &client{name: "hog", open: 48}, &client{name: "small", open: 3}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	var wg sync.WaitGroup
-	var bad atomic.Int64
-	for _, c := range []*client{hog, small} {
-		for range c.open {
-			wg.Go(func() {
-				for ctx.Err() == nil {
-					if status := p.streamAs(c.name, 40); status != 200 {
-						bad.Add(1)
-					}
-					c.done.Add(1)
+	var bad, done atomic.Int64
+	for i := range 51 {
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				if status := p.streamAs([]string{"hog", "small"}[i%17/16], 40); status != 200 {
+					bad.Add(1)
 				}
-			})
-		}
+				done.Add(1)
+			}
+		})
 	}
 	p.until("some wait here", func() bool { n, _ := strconv.Atoi(p.waiting()); return n > 10 })
-	startHog, startSmall := hog.done.Load(), small.done.Load()
-	p.until("a hundred answers", func() bool { return hog.done.Load()+small.done.Load()-startHog-startSmall >= 100 })
+	start := done.Load()
+	p.until("a hundred answers", func() bool { return done.Load()-start >= 100 })
 	cancel()
-	h, s := hog.done.Load()-startHog, small.done.Load()-startSmall
 	wg.Wait()
 	if bad.Load() > 0 {
 		t.Errorf("%d bad answers", bad.Load())
 	}
-	// First come, first served, the small one would have 3 of 51: 6 of the hundred. It
-	// cannot have half: each of its three requests has to come back before it can ask
-	// again.
-	if s < 12 {
-		t.Errorf("%d answers for the hog, %d for the small client; want at least twice its share of the requests", h, s)
+}
+
+// unanswered is how many requests the replica has.
+func (g *gate) unanswered() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return len(g.open) - g.next
+}
+
+// oldest names the request that answer would answer.
+func (g *gate) oldest() string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.names[g.next]
+}
+
+// tells has the replica tell how many of its requests it runs, and that the others wait.
+func (g *gate) tells(runs int) {
+	g.gauges = func() string {
+		n := g.unanswered()
+		return fmt.Sprintf("# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running{model_name=%q} %d\n"+
+			"# TYPE vllm:num_requests_waiting gauge\nvllm:num_requests_waiting{model_name=%q} %d\n", llama, min(n, runs), llama, max(n-runs, 0))
 	}
-	t.Logf("%d answers for 48 open requests, %d for 3", h, s)
+}
+
+// Two clients, one with sixteen times as many requests open, share what a replica that
+// tells of its queue puts out. Nobody's pace decides: each answer waits until the one
+// before it was read, its client has asked again and the request has come.
+func TestAdmissionByGaugeIsFair(t *testing.T) {
+	g := newGate(t)
+	g.tells(8)
+	p := lbd(t, []string{g.url()}, "admission-max-waiting", "2", "admission-client-header", "X-Client")
+	wires := map[string]*wire{}
+	send := func(name string) {
+		if wires[name] == nil {
+			wires[name] = p.dial()
+		}
+		client, _, _ := strings.Cut(name, "-")
+		wires[name].sendPost("/v1/chat/completions", named(name), "X-Client: "+client)
+	}
+	all := func(n int) {
+		t.Helper()
+		p.until(fmt.Sprintf("%d run or wait", n), func() bool {
+			waiting, _ := strconv.Atoi(p.waiting())
+			there := g.unanswered()
+			return waiting+there == n && there > 0
+		})
+	}
+	for i := range 10 {
+		send(fmt.Sprint("hog-", i))
+	}
+	all(10)
+	p.until("the replica tells that two wait", func() bool {
+		return p.metric(`lbd_replica_requests_waiting{replica="`+strings.TrimPrefix(g.url(), "http://")+`"}`) == "2"
+	})
+	for i := 10; i < 48; i++ {
+		send(fmt.Sprint("hog-", i))
+	}
+	for i := range 3 {
+		send(fmt.Sprint("small-", i))
+	}
+	all(51)
+	answers := map[string]int{}
+	for range 100 {
+		name := g.oldest()
+		g.answer()
+		if a := wires[name].answer("POST"); a.StatusCode != 200 {
+			t.Fatalf("%s: %s", a.Status, a.body)
+		}
+		client, _, _ := strings.Cut(name, "-")
+		answers[client]++
+		send(name)
+		all(51)
+	}
+	// First come, first served, the small one would have 3 of 51: 6 of the hundred. It
+	// cannot have half: each of its three requests has ten others before it at the replica
+	// before it can ask again. A request that takes turns here has them and one or two of
+	// the hog's before it, which makes 3 of 12 or 13.
+	if h, s := answers["hog"], answers["small"]; s < 20 || s > 50 {
+		t.Errorf("%d answers for the hog, %d for the small client; want 20 or more for 3 of 51 requests", h, s)
+	}
+	t.Logf("%d answers for 48 open requests, %d for 3", answers["hog"], answers["small"])
 }
 
 // streamAs sends a streamed request and reads its answer.

@@ -111,7 +111,8 @@ type fake struct {
 	model  string
 	script func(c *fakeConn)
 
-	deaf atomic.Bool // connections are no longer accepted
+	deaf   atomic.Bool   // connections are no longer accepted
+	gauges func() string // what /metrics says; nil is nothing
 
 	mu     sync.Mutex
 	conns  map[net.Conn]bool
@@ -218,6 +219,8 @@ func readUntilBlank(br *bufio.Reader) (string, error) {
 func (f *fake) ownPage(head string) (string, bool) {
 	path, _, _ := strings.Cut(strings.TrimPrefix(head, "GET "), " ")
 	switch {
+	case strings.HasPrefix(path, "/metrics") && f.gauges != nil:
+		return f.gauges(), true
 	case path == "/health", strings.HasPrefix(path, "/metrics"):
 		return "", true
 	case path == "/v1/models":
