@@ -133,9 +133,23 @@ func (c *Config) check() error {
 		return fmt.Errorf("block size %d and %d tries; want at least 1", c.BlockSize, c.MaxTries)
 	}
 	for _, f := range c.Faults {
-		if f.Replica < 0 || f.Replica >= n || f.At < 0 || f.For < 0 || !(f.Factor >= 0) {
-			return fmt.Errorf("fault %+v; want a replica below %d, times and a factor not below 0", f, n)
+		if err := f.check(n); err != nil {
+			return err
 		}
+	}
+	return nil
+}
+
+func (f *Fault) check(replicas int) error {
+	switch {
+	case f.Replica < 0 || f.Replica >= replicas:
+		return fmt.Errorf("a fault of replica %d; want 0 to %d", f.Replica, replicas-1)
+	case f.At < 0:
+		return fmt.Errorf("a fault of replica %d at %v; want 0 or later", f.Replica, f.At)
+	case f.For < 0:
+		return fmt.Errorf("a fault of replica %d for %v; want 0 or more", f.Replica, f.For)
+	case !(f.Factor >= 0):
+		return fmt.Errorf("a fault of replica %d by a factor of %v; want 0 or more", f.Replica, f.Factor)
 	}
 	return nil
 }

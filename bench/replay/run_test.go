@@ -193,6 +193,22 @@ func TestConfigRefused(t *testing.T) {
 	}
 }
 
+// What is wrong with a fault is said with the value and what was wanted, as for all else.
+func TestFaultRefused(t *testing.T) {
+	for want, f := range map[string]Fault{
+		"a fault of replica 2; want 0 to 1":                       {Replica: 2},
+		"a fault of replica -1; want 0 to 1":                      {Replica: -1},
+		"a fault of replica 1 at -1s; want 0 or later":            {Replica: 1, At: -time.Second},
+		"a fault of replica 0 for -2s; want 0 or more":            {For: -2 * time.Second},
+		"a fault of replica 0 by a factor of NaN; want 0 or more": {Factor: math.NaN()},
+	} {
+		c := Config{Fleet: Fleet{{Count: 2}}, Policy: shippedNamed(t, "cycle"), Faults: []Fault{f}}
+		if _, err := Run(c, poisson(t, 1, 1)); err == nil || err.Error() != want {
+			t.Errorf("%v; want %q", err, want)
+		}
+	}
+}
+
 func TestAgendaAndSteps(t *testing.T) {
 	var g agenda
 	for i := range 200 {
