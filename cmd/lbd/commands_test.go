@@ -83,7 +83,7 @@ func TestCheck(t *testing.T) {
 // the service gives.
 func TestCheckTakesTheEnvironment(t *testing.T) {
 	path := write(t, "strategy: cycle\n")
-	if got := lbd(t, "check", "--config", path); got.code != exitUsage || !strings.HasPrefix(got.stderr, "no replicas; want --endpoints") {
+	if got := lbd(t, "check", "--config", path); got.code != exitUsage || !strings.HasPrefix(got.stderr, path+": no replicas; want --endpoints") {
 		t.Errorf("without the environment: %+v", got)
 	}
 	t.Setenv("VLLM_ENDPOINTS", "http://a.example.org")

@@ -129,8 +129,8 @@ func (o *replayOptions) run(cmd *cobra.Command) error {
 	if !o.quiet {
 		plan.Config.Progress = progress(cmd.ErrOrStderr())
 		plan.Done = func(r *replay.Result, done, total int) {
-			fmt.Fprintf(cmd.ErrOrStderr(), "%d/%d %s, %d replicas, seed %d: %d requests in %.0f s of virtual time\n",
-				done, total, r.Policy, r.Replicas, r.Seed, r.Requests, r.Seconds)
+			fmt.Fprintf(cmd.ErrOrStderr(), "%d/%d %s, %s, seed %d: %d requests in %.0f s of virtual time\n",
+				done, total, r.Policy, fleetTitle(strconv.Itoa(r.Replicas)), r.Seed, r.Requests, r.Seconds)
 		}
 	}
 	results, err := replay.Compare(plan)

@@ -123,6 +123,9 @@ func fleetTitle(f string) string {
 	if strings.ContainsAny(f, "x@,") {
 		return "Fleet " + f
 	}
+	if f == "1" {
+		return "1 replica"
+	}
 	return f + " replicas"
 }
 

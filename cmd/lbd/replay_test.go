@@ -126,7 +126,7 @@ func TestReplayPage(t *testing.T) {
 		t.Fatal(res, err)
 	}
 	for _, want := range []string{
-		"What if: poisson, 20 requests per second", "least-cost", "3 replicas", "1 replicas", "Sizes of the fleet", "p99 TTFT",
+		"What if: poisson, 20 requests per second", "least-cost", "3 replicas", "1 replica:", "Sizes of the fleet", "p99 TTFT",
 		"Time to first token (TTFT)", "200 requests", "2 seeds",
 	} {
 		if !strings.Contains(string(text), want) {

@@ -155,7 +155,7 @@ func TestErrorsAllLayers(t *testing.T) {
 		`LBD_LOG_LEVEL: "louder" is unknown; want trace, debug, info, warn or error`,
 		`LBD_WHAT: unknown variable`,
 		`--log-level: "loudest" is unknown; want trace, debug, info, warn or error`,
-		`no replicas; want --endpoints URL,URL or the variable LBD_ENDPOINTS (or VLLM_ENDPOINTS), or the key endpoints or models in a file given with --config`,
+		`lbd.yml: no replicas; want --endpoints URL,URL or the variable LBD_ENDPOINTS (or VLLM_ENDPOINTS), or the key endpoints or models in a file given with --config`,
 	}, "\n")
 	if err == nil || err.Error() != want {
 		t.Errorf("errors\n%v\nwant\n%s", err, want)

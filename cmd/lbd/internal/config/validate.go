@@ -44,7 +44,11 @@ func (l *loader) validateReplicas(c *Config) {
 		return
 	}
 	if len(l.pinned) == 0 {
-		l.fail(Origin{}, "", "no replicas; want --endpoints URL,URL or the variable LBD_ENDPOINTS (or VLLM_ENDPOINTS), or the key endpoints or models in a file given with --config")
+		in := ""
+		if l.file != "" {
+			in = printable(l.file) + ": "
+		}
+		l.fail(Origin{}, "", "%sno replicas; want --endpoints URL,URL or the variable LBD_ENDPOINTS (or VLLM_ENDPOINTS), or the key endpoints or models in a file given with --config", in)
 		return
 	}
 	for i, m := range c.Models {
