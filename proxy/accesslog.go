@@ -123,6 +123,8 @@ func (x *exchange) accessLog(strategy string) {
 	}
 	if x.want.model != nil {
 		ev.Str("model", x.want.model.Name).Str("strategy", strategy)
+	} else if x.want.unknown != nil { // under another name: it is what a client has made up
+		ev.Bytes("model_asked", x.want.unknown)
 	}
 	if x.replica != nil {
 		ev.Str("replica", x.replica.ID).Int("attempts", x.picks)
@@ -175,7 +177,7 @@ func (s *Server) logRefused(c *inbound.Conn, e *apiError) {
 	case ev != nil:
 		req := c.Request()
 		ev.Bytes("method", req.Method).Bytes("path", pathOnly(req.Target)).Int("status", e.status).
-			Str("client", c.RemoteAddr().String()).Str("refused", e.code).Msg("request")
+			Bytes("request_id", e.id).Str("client", c.RemoteAddr().String()).Str("refused", e.code).Msg("request")
 	case l != nil:
 		l.Give()
 	}

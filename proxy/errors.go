@@ -108,9 +108,13 @@ func unlearned(snap *balancer.Snapshot) (n int) {
 }
 
 func noModelKnown(snap *balancer.Snapshot) *apiError {
+	why := "the only replica has not said what it serves"
+	if n := len(snap.Replicas); n > 1 {
+		why = fmt.Sprintf("of %d replicas none has said what it serves", n)
+	}
 	return &apiError{
 		status: 503, kind: "no_healthy_replica", code: "no_healthy_replica", retryAfter: retryAfterSeconds,
-		message: fmt.Sprintf("no model is known yet: of %d replicas none has said what it serves", len(snap.Replicas)),
+		message: "no model is known yet: " + why,
 	}
 }
 

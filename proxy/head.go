@@ -229,6 +229,15 @@ func authority(uri []byte) []byte {
 	return rest
 }
 
+// requestID is the client's X-Request-Id, or one made here, of a request that is not
+// relayed.
+func requestID(req *inbound.Request) []byte {
+	if id := field(req, "x-request-id"); len(id) > 0 {
+		return id
+	}
+	return newRequestID(new([32]byte))
+}
+
 // newRequestID fills buf with 32 hexadecimal digits: 64 random bits of this process
 // and the number of the request. They tell requests apart; they are no secret.
 func newRequestID(buf *[32]byte) []byte {

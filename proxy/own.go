@@ -19,6 +19,9 @@ func (s *Server) own(c *inbound.Conn, keep bool, page func(*fasthttp.RequestCtx)
 	o.begin(req)
 	page(&o.ctx)
 	resp := &o.ctx.Response
+	if resp.StatusCode() >= 400 && len(resp.Header.Peek(requestIDHeader)) == 0 {
+		resp.Header.SetBytesV(requestIDHeader, requestID(req))
+	}
 	s.cfg.Load().cors(req, &resp.Header)
 	keep = keep && !req.Close && !s.in.Stopping() && !resp.ConnectionClose()
 	switch {

@@ -14,6 +14,8 @@ type want struct {
 	model *balancer.Model
 	peek  openai.Peek
 	alias bool // the client used a name that replicas do not know
+	// unknown is the start of a name that nobody knows, in the request's bytes.
+	unknown []byte
 }
 
 // understand finds the model of a request. Everything it refuses is refused
@@ -39,7 +41,7 @@ func anyModel(snap *balancer.Snapshot) *balancer.Model {
 }
 
 func (w *want) understandBody(contentType, body []byte, snap *balancer.Snapshot) *apiError {
-	w.model, w.alias = nil, false
+	w.model, w.alias, w.unknown = nil, false, nil
 	if err := readBody(&w.peek, contentType, body); err != nil {
 		return invalid(err)
 	}
@@ -51,6 +53,7 @@ func (w *want) understandBody(contentType, body []byte, snap *balancer.Snapshot)
 	}
 	name := w.peek.ModelBytes(body)
 	if w.model = snap.Model(name); w.model == nil {
+		w.unknown = name[:min(len(name), maxEcho)]
 		return modelNotFound(snap, name)
 	}
 	w.alias = string(name) != w.model.Name

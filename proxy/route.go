@@ -69,6 +69,7 @@ func (s *Server) route(c *inbound.Conn) (keep bool) {
 		err = permitted(string(req.Method), path)
 	}
 	if err != nil {
+		err.id = requestID(req)
 		s.logRefused(c, err)
 		s.opt.Metrics.Model(metrics.Other).Answered(err.status)
 		return s.own(c, true, err.write)

@@ -263,6 +263,11 @@ func (s *Server) Refuse(c *inbound.Conn, err error) {
 	}()
 	c.LingerOnClose()
 	e := readError(err, s.cfg.Load())
+	if e.code == malformed { // what stands where its fields should is not to be repeated
+		e.id = newRequestID(new([32]byte))
+	} else {
+		e.id = requestID(c.Request())
+	}
 	if e.status == 401 {
 		s.logRefused(c, e)
 	}

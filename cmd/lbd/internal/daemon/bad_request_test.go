@@ -168,8 +168,8 @@ func TestBadRequests(t *testing.T) {
 			if got.StatusCode < 400 || got.StatusCode > 505 || (test.status != 0 && got.StatusCode != test.status) {
 				t.Fatalf("%s %s; want %d", got.Status, got.body, test.status)
 			}
-			if id := got.Header["X-Request-Id"]; len(id) > 0 && id[0] == "" {
-				t.Error("X-Request-Id is empty")
+			if id := got.Header["X-Request-Id"]; len(id) != 1 || id[0] == "" {
+				t.Errorf("X-Request-Id is %q; want one", id)
 			}
 			kind, code, message := openAIError(t, got)
 			if kind != "invalid_request_error" || (test.code != "" && code != test.code) || !containsFold(message, test.says) {

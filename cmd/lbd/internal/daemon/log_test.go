@@ -1,6 +1,7 @@
 package daemon_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
@@ -110,6 +111,35 @@ func TestRequestsInLog(t *testing.T) {
 			}
 		}
 	}
+}
+
+// The line of a request for a model that nobody knows says which, as far as a client's
+// text may go, and stays one line.
+func TestUnknownModelInLog(t *testing.T) {
+	p := lbd(t, urls(replica(t, sim.Config{})), "access-log", "true")
+	for asked, want := range map[string]string{
+		"nobody": "nobody", "a\n{\"level\":\"error\"}\x1b[2J": "a\n{\"level\":\"error\"}\x1b[2J", strings.Repeat("n", 10_000): strings.Repeat("n", 128),
+	} {
+		before := len(p.log.logged("request"))
+		body, err := json.Marshal(map[string]string{"model": asked})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if a := p.post("/v1/completions", string(body)); a.status != 404 {
+			t.Fatalf("%d %s", a.status, a.body)
+		}
+		p.until("the line is written", func() bool { return len(p.log.logged("request")) == before+1 })
+		line := p.log.logged("request")[before]
+		if line["model_asked"] != want || line["model"] != nil || line["request_id"] == nil {
+			t.Errorf("%v; want %q asked for", line, want)
+		}
+	}
+	p.get("/nowhere")
+	p.until("the line is written", func() bool {
+		lines := p.log.logged("request")
+		last := lines[len(lines)-1]
+		return last["refused"] == "unknown_path" && last["request_id"] != ""
+	})
 }
 
 // A failing replica is a line when it fails and one when it is back, however

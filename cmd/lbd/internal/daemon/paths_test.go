@@ -123,8 +123,11 @@ func TestUnknownPathsAndMethods(t *testing.T) {
 		{"GET", "/v1/models/", 404, "model_not_found", ""},
 		{"GET", "/v1/models/nobody", 404, "model_not_found", ""},
 	} {
-		w.send(test.method + " " + test.path + " HTTP/1.1\r\nHost: lbd\r\nContent-Length: 2\r\n\r\n{}")
+		w.send(test.method + " " + test.path + " HTTP/1.1\r\nHost: lbd\r\nX-Request-Id: mine\r\nContent-Length: 2\r\n\r\n{}")
 		a := w.answer(test.method)
+		if id := a.Header["X-Request-Id"]; len(id) != 1 || id[0] != "mine" {
+			t.Errorf("%s %s: X-Request-Id %q; want that of the request", test.method, test.path, id)
+		}
 		if a.StatusCode != test.status || a.Header.Get("Allow") != test.allow {
 			t.Errorf("%s %s: %s, Allow %q; want %d, %q", test.method, test.path, a.Status, a.Header.Get("Allow"), test.status, test.allow)
 		}
