@@ -51,7 +51,7 @@ func BenchmarkPeekJSON(b *testing.B) {
 			b.SetBytes(int64(len(c.body)))
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := PeekJSON(c.body); err != nil {
+				if _, err := peekJSON(c.body); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -80,7 +80,7 @@ func BenchmarkPeekMultipart(b *testing.B) {
 
 func BenchmarkReplaceModel(b *testing.B) {
 	body := textBody(10 << 10)
-	p, err := PeekJSON(body)
+	p, err := peekJSON(body)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -126,7 +126,7 @@ func TestNoAllocations(t *testing.T) {
 
 func TestEscapedModelAllocatesOnce(t *testing.T) {
 	body := []byte(`{"model":"` + escapeAll("meta-llama/Llama-3.1-8B-Instruct") + `"}`)
-	p, err := PeekJSON(body)
+	p, err := peekJSON(body)
 	if err != nil {
 		t.Fatal(err)
 	}

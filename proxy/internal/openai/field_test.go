@@ -11,7 +11,7 @@ import (
 
 func mustPeek(t testing.TB, body string) Peek {
 	t.Helper()
-	p, err := PeekJSON([]byte(body))
+	p, err := peekJSON([]byte(body))
 	if err != nil {
 		t.Fatalf("%s: %v", body, err)
 	}
@@ -84,7 +84,7 @@ func TestPreamble(t *testing.T) {
 
 func TestPreambleOfOneFieldIsInTheBody(t *testing.T) {
 	body := []byte(`{"messages":[],"tools":[{"a":1}]}`)
-	p, err := PeekJSON(body)
+	p, err := peekJSON(body)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,7 +92,7 @@ func TestPreambleOfOneFieldIsInTheBody(t *testing.T) {
 		t.Errorf("%g allocations", n)
 	}
 	body = []byte(`{"messages":[],"tools":[{"a":1}],"cache_salt":"x"}`)
-	if p, err = PeekJSON(body); err != nil {
+	if p, err = peekJSON(body); err != nil {
 		t.Fatal(err)
 	}
 	buf := make([]byte, 0, 100)
@@ -128,7 +128,7 @@ func FuzzFields(f *testing.F) {
 		"previous_response_id": PreviousResponse, "user": User, "prompt_cache_key": PromptCacheKey,
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		p, err := PeekJSON(body)
+		p, err := peekJSON(body)
 		var want map[string]json.RawMessage
 		if err != nil || json.Unmarshal(body, &want) != nil {
 			return

@@ -12,7 +12,7 @@ import (
 	"unicode/utf8"
 )
 
-// FuzzPeekJSON compares PeekJSON with encoding/json, which takes map keys as they are and lets the last of several win.
+// FuzzPeekJSON compares peekJSON with encoding/json, which takes map keys as they are and lets the last of several win.
 // The documented differences: encoding/json checks the inside of strings, knows no NaN and Infinity, nests up to 10,000.
 func FuzzPeekJSON(f *testing.F) {
 	for _, c := range jsonCases {
@@ -29,7 +29,7 @@ func FuzzPeekJSON(f *testing.F) {
 		f.Add([]byte(`{"model":` + c.model + `}`))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		p, err := PeekJSON(body)
+		p, err := peekJSON(body)
 		checkRanges(t, p, body)
 		var members map[string]json.RawMessage
 		stdErr := json.Unmarshal(body, &members)
@@ -86,7 +86,7 @@ func checkModel(t *testing.T, p Peek, err error, body []byte, members map[string
 func checkReplaced(t *testing.T, p Peek, body []byte) {
 	const name = "a\"\\/\u2028b"
 	replaced := ReplaceModel(nil, body, p, name)
-	q, err := PeekJSON(replaced)
+	q, err := peekJSON(replaced)
 	if err != nil {
 		t.Fatalf("replaced: %v in %q", err, replaced)
 	}

@@ -5,12 +5,6 @@ import (
 	"math"
 )
 
-// PeekJSON is ReadJSON into a new Peek.
-func PeekJSON(body []byte) (p Peek, err error) {
-	err = p.ReadJSON(body)
-	return p, err
-}
-
 // ReadJSON reads a JSON body. It always reads to the end, because only the last of several equal keys counts and a body
 // that was cut short must not be sent; it allocates nothing unless it fails. What p held before is forgotten. It fills p in
 // place: a Peek that is handed up by value through five calls made the stack of every stream 4 KiB larger.

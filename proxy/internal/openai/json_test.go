@@ -74,10 +74,16 @@ func escapeAll(s string) string {
 	return b.String()
 }
 
+// peekJSON is ReadJSON into a new Peek.
+func peekJSON(body []byte) (p Peek, err error) {
+	err = p.ReadJSON(body)
+	return p, err
+}
+
 func TestPeekJSON(t *testing.T) {
 	for _, c := range jsonCases {
 		t.Run(c.name, func(t *testing.T) {
-			p, err := PeekJSON([]byte(c.body))
+			p, err := peekJSON([]byte(c.body))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -153,7 +159,7 @@ var badJSON = []struct{ name, body, want string }{
 func TestBadJSON(t *testing.T) {
 	for _, c := range badJSON {
 		t.Run(c.name, func(t *testing.T) {
-			p, err := PeekJSON([]byte(c.body))
+			p, err := peekJSON([]byte(c.body))
 			if err == nil || err.Error() != c.want {
 				t.Errorf("got %v, want %s", err, c.want)
 			}
@@ -194,7 +200,7 @@ func TestBadModel(t *testing.T) {
 	for _, c := range badModel {
 		t.Run(c.name, func(t *testing.T) {
 			body := `{"model":"a","stream":true,"max_tokens":3,"prompt":"p","model":` + c.model + `}`
-			p, err := PeekJSON([]byte(body))
+			p, err := peekJSON([]byte(body))
 			if !errors.Is(err, c.want) {
 				t.Fatalf("got %v, want %v", err, c.want)
 			}
@@ -212,7 +218,7 @@ func TestTruncatedJSON(t *testing.T) {
 		body := strings.TrimRight(c.body, " \n")
 		step := max(1, len(body)/100)
 		for n := 1; n < len(body); n += step {
-			if _, err := PeekJSON([]byte(body[:n])); !errors.Is(err, ErrTruncated) {
+			if _, err := peekJSON([]byte(body[:n])); !errors.Is(err, ErrTruncated) {
 				t.Fatalf("%s cut at byte %d: got %v, want ErrTruncated", c.name, n, err)
 			}
 		}

@@ -48,7 +48,7 @@ type oracleAnswer struct {
 	Model                          []byte
 }
 
-// lenient are the messages of what json.loads refuses and PeekJSON passes on: see the package doc.
+// lenient are the messages of what json.loads refuses and peekJSON passes on: see the package doc.
 var lenient = []string{"Invalid \\escape", "Invalid \\u", "Invalid control character", "codec can't decode", "recursion",
 	"Exceeds the limit"}
 
@@ -118,7 +118,7 @@ func askPython(t *testing.T, python string, bodies [][]byte) []oracleAnswer {
 	var in bytes.Buffer
 	enc := json.NewEncoder(&in)
 	for _, b := range bodies {
-		p, _ := PeekJSON(b)
+		p, _ := peekJSON(b)
 		if err := enc.Encode(oracleQuestion{b, p.PromptStart, p.PromptEnd}); err != nil {
 			t.Fatal(err)
 		}
@@ -141,9 +141,9 @@ func askPython(t *testing.T, python string, bodies [][]byte) []oracleAnswer {
 	return answers
 }
 
-// disagreement says in what PeekJSON and json.loads differ beyond the documented differences.
+// disagreement says in what peekJSON and json.loads differ beyond the documented differences.
 func disagreement(body []byte, a oracleAnswer) string {
-	p, err := PeekJSON(body)
+	p, err := peekJSON(body)
 	isLenient := false
 	for _, s := range lenient {
 		isLenient = isLenient || strings.Contains(a.Err, s)

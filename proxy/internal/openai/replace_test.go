@@ -16,7 +16,7 @@ func TestReplaceModel(t *testing.T) {
 		{"empty", `{"model":"x"}`, "", `{"model":""}`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			p, err := PeekJSON([]byte(c.body))
+			p, err := peekJSON([]byte(c.body))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -16,7 +16,7 @@ func echo(c *fakeConn) {
 	c.answer(200, `{"ok":true}`)
 }
 
-// requestBodies are valid for PeekJSON or for a replica that decides itself, and
+// requestBodies are valid for Peek.ReadJSON or for a replica that decides itself, and
 // fragile in the hands of anything that decodes and encodes again.
 func requestBodies() map[string]string {
 	return map[string]string{
