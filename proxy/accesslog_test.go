@@ -10,6 +10,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"regexp"
 	"runtime/debug"
 	"strings"
 	"sync"
@@ -484,5 +486,28 @@ func TestNoRoomHeldByARetry(t *testing.T) {
 	}
 	if _, _, _, taken := l.rooms.get(); taken != 0 {
 		t.Errorf("room for %d lines is kept", taken)
+	}
+}
+
+// README tells of every field of a line.
+func TestReadmeListsEveryField(t *testing.T) {
+	source, err := os.ReadFile("accesslog.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	readme, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := bytes.Cut(readme, []byte("\n## Access log\n"))
+	section, _, _ = bytes.Cut(section, []byte("\n## "))
+	fields := regexp.MustCompile(`\.(?:Bytes|Str|Int|Dur|Array)\("([a-z_]+)"`).FindAllSubmatch(source, -1)
+	if len(fields) < 15 {
+		t.Fatalf("%d fields found; has the way they are written changed?", len(fields))
+	}
+	for _, f := range fields {
+		if !bytes.Contains(section, fmt.Appendf(nil, "`%s`", f[1])) {
+			t.Errorf("field %q is not listed", f[1])
+		}
 	}
 }
