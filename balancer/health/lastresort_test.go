@@ -45,6 +45,9 @@ func TestLastResortOrder(t *testing.T) {
 				}
 			}
 			b.fleet.set(b.T, left...)
+			// Having been asked for, they are probed; what is refused now stands for a moment.
+			synctest.Wait()
+			time.Sleep(freshRefusal + time.Millisecond)
 		}
 	})
 }
