@@ -39,10 +39,10 @@ type cell struct {
 
 // awake is how long the load looks for small requests and answers before it sleeps, in
 // nanoseconds. Who writes to a sleeping thread has to wake it, which over a network no
-// proxy has to, and on a virtual machine costs an exit to the hypervisor: it was a fifth to a
-// third of a proxy's profile, more for whom the load keeps pace with. Where the
-// proxy has the load's core as well, looking would take it from it; between the events
-// of a stream it would heat the neighbour's half of the core for nothing.
+// proxy has to, and on a virtual machine costs an exit to the hypervisor, whose price
+// varies with what else the host does. Where the proxy has the load's core as well, looking
+// would take it from it; between the events of a stream it would keep a core busy, perhaps
+// the other half of the proxy's, for nothing.
 func (c *cell) awake() int64 {
 	if c.Kind == posts && c.Cores == 1 {
 		return int64(time.Millisecond)
