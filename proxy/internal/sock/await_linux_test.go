@@ -46,12 +46,7 @@ func TestAwaitReadableForgone(t *testing.T) {
 // More happens at once than a loop takes without going by the scheduler: what is left
 // then is taken as well, though nothing more happens.
 func TestMoreThanLoopTakes(t *testing.T) {
-	l, err := newLoop(looksAmongOthers)
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := &Watch{loops: []*loop{l}}
-	defer w.Close()
+	w := ofOne(t, false)
 	first, peer := dialled(t, w)
 	held, all := make(chan struct{}), make(chan struct{})
 	if !first.AwaitReadable(func() { <-held }) { // the loop stands still

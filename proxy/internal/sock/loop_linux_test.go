@@ -12,12 +12,37 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
+
+// ofOne returns a watch with one loop.
+func ofOne(t testing.TB, alone bool) *Watch {
+	t.Helper()
+	l, err := newLoop(alone)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &Watch{loops: []*loop{l}}
+	closeLater(t, w)
+	return w
+}
+
+// bothWays runs a test with a loop that is alone and with one that is not.
+func bothWays(t *testing.T, f func(t *testing.T, w *Watch)) {
+	for name, alone := range map[string]bool{"alone": true, "among others": false} {
+		t.Run(name, func(t *testing.T) { f(t, ofOne(t, alone)) })
+	}
+}
 
 // bound returns a connection to a replica that carries a client's request.
 func bound(t testing.TB, stall time.Duration) (up *Conn, replica *net.TCPConn, client *Conn, browser *net.TCPConn) {
 	t.Helper()
-	w := newWatch(t)
+	return boundBy(t, newWatch(t), stall)
+}
+
+func boundBy(t testing.TB, w *Watch, stall time.Duration) (up *Conn, replica *net.TCPConn, client *Conn, browser *net.TCPConn) {
+	t.Helper()
 	up, replica = dialled(t, w)
 	client, browser = accepted(t, w, stall)
 	if !client.Bind(up) {
@@ -34,13 +59,15 @@ func waitsForLoop(t testing.TB, c *Conn) {
 
 // All bytes pass in order, by loop and goroutine in turn: small reads and such as fill
 // the buffer, a client that stops for a while and one that does not.
-func TestLoopCarriesBytes(t *testing.T) {
-	up, replica, client, browser := bound(t, patience)
+func TestLoopCarriesBytes(t *testing.T) { bothWays(t, testLoopCarriesBytes) }
+
+func testLoopCarriesBytes(t *testing.T, w *Watch) {
+	up, replica, client, browser := boundBy(t, w, patience)
 	client.SetWriteBuffer(8 << 10)
 	browser.SetReadBuffer(8 << 10)
 	var want bytes.Buffer
 	rng := rand.New(rand.NewPCG(3, 4))
-	const total = 4 << 20
+	const total = 512 << 10
 	got := make(chan []byte, 1)
 	go func() {
 		b := make([]byte, total)
@@ -128,7 +155,8 @@ func TestLoopHeldBytesFail(t *testing.T) {
 		done <- up.Pump(func([]byte) bool {
 			client.held = []byte("what the client did not take")
 			reset(browser)
-			eventually(t, "the reset", client.Gone)
+			// Not client.Gone, which the loop would have to hear of that stands here.
+			eventually(t, "the reset", func() bool { return isClosed(t, client) })
 			return true
 		})
 	}()
@@ -139,7 +167,21 @@ func TestLoopHeldBytesFail(t *testing.T) {
 	}
 }
 
-func TestLoopEnds(t *testing.T) {
+// isClosed says that the kernel has done with a connection.
+func isClosed(t *testing.T, c *Conn) bool {
+	t.Helper()
+	info, err := unix.GetsockoptTCPInfo(polledOf(c).fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	if err != nil {
+		t.Error(err)
+		return true
+	}
+	const closed = 7 // TCP_CLOSE of net/tcp_states.h
+	return info.State == closed
+}
+
+func TestLoopEnds(t *testing.T) { bothWays(t, testLoopEnds) }
+
+func testLoopEnds(t *testing.T, w *Watch) {
 	for name, c := range map[string]struct {
 		end  func(up *Conn, replica, browser *net.TCPConn)
 		want error
@@ -155,7 +197,7 @@ func TestLoopEnds(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			for range 20 {
-				up, replica, client, browser := bound(t, patience)
+				up, replica, client, browser := boundBy(t, w, patience)
 				done := make(chan error, 1)
 				go func() {
 					done <- up.Pump(func(p []byte) bool { client.Write(p); return true })
@@ -167,6 +209,55 @@ func TestLoopEnds(t *testing.T) {
 				}
 				up.Close()
 				client.Close()
+			}
+		})
+	}
+}
+
+// How a loop that is alone takes its waits: in its own set as long as they are short.
+func TestAwait(t *testing.T) {
+	set, bell, err := newSet()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(set)
+	defer unix.Close(bell)
+	l := loop{bell: bell}
+	fd := uintptr(set)
+	for _, c := range []struct {
+		name string
+		last time.Duration
+		rung bool
+		late bool
+		want bool
+	}{
+		{"soon again", 0, true, false, true},
+		{"after a wait that was too long to spin", spinFor, true, false, true},
+		{"after a long wait", shortWait + 1, true, false, false},
+		{"held for long enough", 0, true, true, false},
+		{"nothing comes", 0, false, false, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			k := work{epoch: time.Now(), wait: c.last}
+			k.look(fd) // what is left of the one before
+			k.n = 0
+			if c.rung {
+				l.ring()
+			}
+			until := time.Hour
+			if c.late {
+				until = -1
+			}
+			if got := k.await(fd, until); got != c.want || got != (k.n == 1) {
+				t.Errorf("await = %v with %d events; want %v", got, k.n, c.want)
+			}
+			if c.rung {
+				return
+			}
+			// The runtime may interrupt a wait: then the next may be one as well.
+			eventually(t, "the last wait for nothing", func() bool { k.await(fd, until); return k.wait > shortWait })
+			if last := k.wait; k.await(fd, until) || k.wait != last {
+				t.Errorf("waits for %v, behind a wait of %v", k.wait, last)
 			}
 		})
 	}

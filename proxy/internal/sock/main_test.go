@@ -22,12 +22,16 @@ func newWatch(t testing.TB) *Watch {
 	if err != nil {
 		t.Fatal(err)
 	}
+	closeLater(t, w)
+	return w
+}
+
+func closeLater(t testing.TB, w *Watch) {
 	t.Cleanup(func() {
 		if err := w.Close(); err != nil {
 			t.Errorf("close watch: %v", err)
 		}
 	})
-	return w
 }
 
 func listen(t testing.TB, w *Watch, stall time.Duration) *Listener {
