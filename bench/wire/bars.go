@@ -44,8 +44,8 @@ var bars = []bar{
 	// nothing. Twice the cores give 1.8 times the work where a request costs no
 	// more than 2/1.8 of what it does on one. Sharing a core with the load has its own
 	// price, though, which nginx pays as well: its workers share nothing with each other.
-	{cell: "post2c", metric: "cpu", base: "post", limit: 2 / 1.8, text: "CPU per request on two cores, of that on one"},
-	{cell: "post2c", metric: "cpu", base: "post", rival: "nginx", limit: 2 / 1.8, text: "the same, of nginx's ratio"},
+	{cell: "post2c", metric: "cpu", base: "post1c", limit: 2 / 1.8, text: "CPU per request on two cores, of that on one"},
+	{cell: "post2c", metric: "cpu", base: "post1c", rival: "nginx", limit: 2 / 1.8, text: "the same, of nginx's ratio"},
 	{cell: "sse2c", metric: "cpu", base: "sse256", limit: 2 / 1.8, text: "CPU per event on two cores, of that on one"},
 	{cell: "sse2c", metric: "cpu", base: "sse256", rival: "nginx", limit: 2 / 1.8, text: "the same, of nginx's ratio"},
 }

@@ -167,12 +167,12 @@ func TestWithin(t *testing.T) {
 // What two cores cost is told beside what they cost nginx.
 func TestBarsAgainstARivalsRatio(t *testing.T) {
 	r := &report{Peers: []party{{"lbd", true}, {"nginx", false}}}
-	for _, c := range []string{"post", "post2c"} {
+	for _, c := range []string{"post1c", "post2c"} {
 		r.Cells = append(r.Cells, measured{cell: named(t, c), Rounds: 1})
 	}
 	for peer, cpu := range map[string][2]int64{"lbd": {20_000, 24_000}, "nginx": {10_000, 11_000}} {
 		r.Samples = append(r.Samples,
-			sample{Cell: "post", Peer: peer, Round: 1, Outcome: &outcome{Answers: 1, CPU: cpu[0]}},
+			sample{Cell: "post1c", Peer: peer, Round: 1, Outcome: &outcome{Answers: 1, CPU: cpu[0]}},
 			sample{Cell: "post2c", Peer: peer, Round: 1, Outcome: &outcome{Answers: 1, CPU: cpu[1]}})
 	}
 	var got []string

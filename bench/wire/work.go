@@ -34,6 +34,7 @@ type cell struct {
 	Cores    int           // of the proxy
 	Seconds  float64       // measured; 0 = as the flag says
 	Probes   bool          // while all streams run, open further ones for their first byte
+	Sleeps   bool          // the load sleeps when it has nothing to do, as it does beside a proxy on its core
 	Extra    bool          // measured only when it is named
 }
 
@@ -44,7 +45,7 @@ type cell struct {
 // would take it from it; between the events of a stream it would keep a core busy, perhaps
 // the other half of the proxy's, for nothing.
 func (c *cell) awake() int64 {
-	if c.Kind == posts && c.Cores == 1 {
+	if c.Kind == posts && c.Cores == 1 && !c.Sleeps {
 		return int64(time.Millisecond)
 	}
 	return 0
@@ -69,6 +70,7 @@ var cells = []cell{
 	{Name: "idle", What: "4,000 idle keep-alive connections that carried one request", Kind: idles, Conns: 4000, Ask: 300, Reply: 300, Cores: 1},
 	{Name: "bulk", What: "64 MiB body with Content-Length, one connection", Kind: bulks, Conns: 1, Ask: 300, Reply: 64 << 20, Cores: 1},
 	{Name: "leave", What: "client goes away; the replica's connection is closed", Kind: leaves, Ask: 300, Interval: 20 * time.Millisecond, Cores: 1},
+	{Name: "post1c", What: "as post, the load sleeps as it does in post2c", Kind: posts, Conns: 64, Ask: 300, Reply: 300, Cores: 1, Sleeps: true},
 	{Name: "post2c", What: "as post, the proxy on two cores, one of them the load's", Kind: posts, Conns: 64, Ask: 300, Reply: 300, Cores: 2},
 	{Name: "sse2c", What: "as sse256, the proxy on two cores, one of them the load's", Kind: streams, Conns: 256, Ask: 300, Interval: 20 * time.Millisecond, Grid: time.Millisecond, Cores: 2},
 }
