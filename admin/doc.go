@@ -54,9 +54,11 @@
 //	  strategy_terms     what the strategy itself goes by, for those that show it
 //	                     (least-cost: milliseconds, tokens), null where unknown
 //
-// An error has the status that the proxy would answer. If the model is known all
-// the same, as when all of its replicas are out of service, the fields above stand
-// beside it. Nothing is reserved or sent; a strategy that takes turns may pass one.
+// While all replicas of the model are out of service, strategy is last-resort and
+// candidates are those that a request would be tried on all the same; they are
+// probed, as somebody asks for them. An error has the status that the proxy would
+// answer. If the model is known, the fields above stand beside it. Nothing is
+// reserved or sent; a strategy that takes turns may pass one.
 //
 // # Control calls
 //

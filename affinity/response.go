@@ -21,8 +21,10 @@ func (h *Homes) key(id []byte) uint64 { return maphash.Bytes(h.seed, id) }
 // Found is where a request about a stored response is to go.
 type Found struct {
 	// Model is what to pick from: a copy of the response's model, or of the request's, with the candidates that come into
-	// question. It has none while the response's replica is down.
+	// question. It has none while the response's replica is out of service.
 	Model *balancer.Model
+	// Out is the response's replica while it is out of service.
+	Out *balancer.Replica
 	// Asked says that nobody knows where the response is: candidates are to be asked in turn, until one does not answer 404.
 	Asked bool
 	// Any says that Model stands for several, because nobody knows which one made the response.
@@ -69,7 +71,7 @@ func (h *Homes) at(snap *balancer.Snapshot, at home, model *balancer.Model) Foun
 	f := Found{Model: &narrow, result: Hit}
 	switch {
 	case r.Health.State != balancer.Healthy:
-		narrow.Available, f.result = nil, Down
+		narrow.Available, f.Out, f.result = nil, r.Replica, Down
 	case r.Draining:
 		f.result = Draining
 	}

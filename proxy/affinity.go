@@ -17,8 +17,9 @@ const responsesPath = "/v1/responses"
 
 // stored is what a request has to do with responses that replicas keep.
 type stored struct {
-	id      []byte // of the response that the request is about or goes on from; nil = none
-	about   bool   // the path names it, and nothing is generated
+	id      []byte            // of the response that the request is about or goes on from; nil = none
+	about   bool              // the path names it, and nothing is generated
+	home    *balancer.Replica // where it is, if that is out of service
 	deletes bool
 	makes   bool // the answer is a new response
 	asked   bool // nobody knows where it is, so candidates are asked in turn
@@ -77,7 +78,7 @@ func (x *exchange) findResponse(w *want, refused *apiError) *apiError {
 	if w.model = f.Model; f.Asked {
 		x.askAround()
 	}
-	x.stored.any = f.Any
+	x.stored.home, x.stored.any = f.Out, f.Any
 	return nil
 }
 
@@ -175,14 +176,15 @@ func (x *exchange) session(req *inbound.Request) uint64 {
 	return session(x.s.opt.Affinity, x.want.model.Name, x.keyName, func(name string) []byte { return field(req, name) }, &x.want.peek, req.Body)
 }
 
-// explained is what a dry run knows of state: the response that a body goes on from, and
-// the session.
-func (s *Server) explained(w *want, req *balancer.Request, head http.Header, body []byte) {
+// explained is what a dry run knows of state: the session, and where the response is that
+// a body goes on from.
+func (s *Server) explained(w *want, req *balancer.Request, head http.Header, body []byte) (found affinity.Found) {
 	if s.opt.Affinity == nil {
-		return
+		return found
 	}
 	req.Session = session(s.opt.Affinity, w.model.Name, "", func(name string) []byte { return []byte(head.Get(name)) }, &w.peek, body)
 	if id := w.peek.Text(body, openai.PreviousResponse); id != nil {
-		w.model = s.opt.Affinity.Find(id, w.model, nil, req.Now).Model
+		return s.opt.Affinity.Find(id, w.model, nil, req.Now)
 	}
+	return found
 }

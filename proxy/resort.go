@@ -34,13 +34,12 @@ func (x *exchange) desperate() bool { return x.want.model.Strategy == LastResort
 
 // others is the request's model with the candidates that are left when those of its
 // snapshot are not any more: replicas that are in service by now, or else the likeliest of
-// those that are not. It is nil if there are none. Whoever drains is left alone, and what is
-// about a stored response is for its replica only. A request that does not name its model
-// goes to nobody out of service: a replica may have been restarted with another one, and
-// would not say so.
+// those that are not. It is nil if there are none. Whoever drains is left alone. A request
+// that does not name its model goes to nobody out of service: a replica may have been
+// restarted with another one, and would not say so.
 func (x *exchange) others() *balancer.Model {
 	if x.stored.id != nil {
-		return nil
+		return x.keeper()
 	}
 	snap := x.s.opt.Fleet.Snapshot()
 	m := snap.Model([]byte(x.want.model.Name))
@@ -54,10 +53,30 @@ func (x *exchange) others() *balancer.Model {
 	if !x.want.peek.HasModel {
 		return nil
 	}
-	o.Strategy, o.Available = LastResort, x.s.opt.Health.LastResort(only(m.Replicas, func(r *balancer.Replica) bool {
+	return x.s.lastResort(m, only(notDraining(m, snap), x.untried))
+}
+
+func notDraining(m *balancer.Model, snap *balancer.Snapshot) []*balancer.Replica {
+	return only(m.Replicas, func(r *balancer.Replica) bool {
 		s := snap.Replica(r.ID)
-		return x.untried(r) && s != nil && !s.Draining
-	}))
+		return s != nil && !s.Draining
+	})
+}
+
+// keeper is the model with the replica that keeps the response which the request is about,
+// if that is out of service: nobody else has it. It is nil if there is none or it is tried.
+func (x *exchange) keeper() *balancer.Model {
+	if x.stored.home == nil || !x.untried(x.stored.home) {
+		return nil
+	}
+	return x.s.lastResort(x.want.model, []*balancer.Replica{x.stored.home})
+}
+
+// lastResort is the model with the likeliest of those that are out of service, nil if none
+// is worth asking.
+func (s *Server) lastResort(m *balancer.Model, out []*balancer.Replica) *balancer.Model {
+	o := *m
+	o.Strategy, o.Available = LastResort, s.opt.Health.LastResort(out)
 	if len(o.Available) == 0 {
 		return nil
 	}

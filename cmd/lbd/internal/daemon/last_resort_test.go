@@ -57,12 +57,44 @@ func TestNobodyInServiceButOneIsOut(t *testing.T) {
 	if got := p.onAdmin("POST", "/replicas/"+a.Addr()+"/drain", ""); got.status != 200 {
 		t.Fatal(got)
 	}
+	if got := decode[pickPage](t, p.onAdmin("POST", "/pick", chat(llama, false, 1))); got.Picked == nil || *got.Picked != b.Addr() || got.Strategy != "last-resort" {
+		t.Errorf("dry run: %+v; want %s as the last resort", got, b.Addr())
+	}
 	for i := range 5 {
 		if at, got := p.ask(llama); got.status != 200 || at != b.Addr() {
 			t.Errorf("request %d: %d from %q %s", i, got.status, at, got.body)
 		}
 	}
 	p.becomes(b, balancer.Healthy) // those requests have asked for a probe
+}
+
+// Nobody else has a response: its replica is asked though it is out of service, as long as
+// it answers.
+func TestResponseOfAReplicaThatIsOut(t *testing.T) {
+	a, b := replica(t, sim.Config{}), replica(t, sim.Config{})
+	p := lbd(t, urls(a, b), append(out, "health-interval", "1h")...)
+	id, home := p.madeResponse(llama, false)
+	there, other := a, b
+	if b.Addr() == home {
+		there, other = b, a
+	}
+	p.eject(there)
+	before := asked(other)
+	for what, got := range map[string]answer{
+		"asked for": p.get("/v1/responses/" + id),
+		"gone on":   p.post("/v1/responses", response(llama, false, `"previous_response_id":"`+id+`"`)),
+	} {
+		if by := got.header.Get("X-Lbd-Strategy"); got.status != 200 || got.header.Get("X-Lbd-Replica") != home || by != "last-resort" {
+			t.Errorf("%s: %d by %q from %q %s", what, got.status, by, got.header.Get("X-Lbd-Replica"), got.body)
+		}
+	}
+	there.Kill()
+	if got := p.get("/v1/responses/" + id); got.status != 503 {
+		t.Errorf("dead: %d %s; want 503", got.status, got.body)
+	}
+	if n := asked(other) - before; n != 0 {
+		t.Errorf("the other replica was asked %d times", n)
+	}
 }
 
 // Whoever drains is no last resort: it was taken out by hand.
