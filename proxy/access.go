@@ -51,7 +51,7 @@ func (o *owner) address(c *inbound.Conn) string {
 func (s *Server) Admit(c *inbound.Conn) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			s.panicked(r)
+			s.panicked(r, nil)
 			err = errPanicked
 		}
 	}()

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"sync"
 	"time"
 
@@ -125,15 +126,26 @@ func (x *exchange) recovered(keep *bool) {
 	if r == nil {
 		return
 	}
-	x.s.panicked(r)
+	id := bytes.Clone(x.id())
+	x.s.panicked(r, id)
 	*keep = false
-	if !x.begun {
-		x.status = 500 // and not the replica's
+	if x.begun {
+		x.end()
+		return
 	}
+	x.status = internalError.status // and not the replica's
+	e := *internalError
+	e.id = id
 	x.end()
-	if !x.begun {
-		x.s.own(x.client, false, internalError.write)
+	x.s.own(x.client, false, e.write)
+}
+
+// id is the request's: one that was refused before it had one is given one.
+func (x *exchange) id() []byte {
+	if x.head.id == nil {
+		x.head.id = newRequestID(&x.head.idBuf)
 	}
+	return x.head.id
 }
 
 // prepare reads everything that can be refused without a replica.
@@ -277,10 +289,7 @@ func (x *exchange) fail(e *apiError) {
 		x.left, x.keep = true, false
 		return
 	}
-	if x.head.id == nil { // refused before there was one
-		x.head.id = newRequestID(&x.head.idBuf)
-	}
-	e.id = x.head.id
+	e.id = x.id()
 	x.begun = true
 	x.keep = x.s.own(x.client, x.keep, e.write)
 }

@@ -100,9 +100,12 @@ func answered(t *testing.T, reg *prometheus.Registry) (codes []string) {
 // A panic costs one request, which counts as what its client got.
 func TestPanicBeforeAnAnswer(t *testing.T) {
 	s, log, reg := withMistake(t)
-	got := s.talk("POST /v1/completions HTTP/1.1\r\nHost: lbd\r\nContent-Length: 2\r\n\r\n{}")
+	got := s.talk("POST /v1/completions HTTP/1.1\r\nHost: lbd\r\nContent-Length: 2\r\nX-Request-Id: client-1\r\n\r\n{}")
 	if !strings.HasPrefix(got, "HTTP/1.1 500 ") || !strings.Contains(log.String(), "BUG") {
 		t.Errorf("answer %q, log %s", got, log)
+	}
+	if !strings.Contains(got, "X-Request-Id: client-1\r\n") || !strings.Contains(log.String(), `"request_id":"client-1"`) {
+		t.Errorf("answer %q, log %s; want the id of the request in both", got, log)
 	}
 	if got := answered(t, reg); len(got) != 1 || got[0] != "500" {
 		t.Errorf("counted %v; want one 500", got)
@@ -120,9 +123,9 @@ func TestPanicOnAPage(t *testing.T) {
 // A panic in a loop is told of with the loop's stack, and of its value no more than of others.
 func TestPanicInALoop(t *testing.T) {
 	s, log, _ := withMistake(t)
-	s.panicked(&sock.Panicked{Value: "BUG: taken ill", Stack: []byte("where the loop was")})
-	s.panicked(&admission.Panicked{Value: "BUG: strategy ill", Stack: []byte("where it was placed")})
-	s.panicked(&sock.Panicked{Value: "the prompt", Stack: []byte("there")})
+	s.panicked(&sock.Panicked{Value: "BUG: taken ill", Stack: []byte("where the loop was")}, nil)
+	s.panicked(&admission.Panicked{Value: "BUG: strategy ill", Stack: []byte("where it was placed")}, nil)
+	s.panicked(&sock.Panicked{Value: "the prompt", Stack: []byte("there")}, nil)
 	s.Stop(context.Background())
 	got := log.String()
 	for _, want := range []string{"BUG: taken ill", "where the loop was", "BUG: strategy ill", "where it was placed", `"panic":"string"`} {

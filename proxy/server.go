@@ -216,7 +216,7 @@ func (s *Server) drain(ctx context.Context) error {
 func (s *Server) Serve(c *inbound.Conn) (keep bool) {
 	defer func() {
 		if r := recover(); r != nil {
-			s.panicked(r)
+			s.panicked(r, nil)
 			keep = false
 			s.own(c, false, internalError.write)
 		}
@@ -228,8 +228,8 @@ var errPanicked = errors.New("panicked")
 
 var internalError = &apiError{status: 500, kind: "server_error", code: "internal_error", message: "internal error in the load balancer"}
 
-// panicked is for the deferred call that has recovered r.
-func (s *Server) panicked(r any) {
+// panicked is for the deferred call that has recovered r. id is the request's, if it has one.
+func (s *Server) panicked(r any, id []byte) {
 	stack := debug.Stack()
 	switch p := r.(type) {
 	case *sock.Panicked:
@@ -237,7 +237,11 @@ func (s *Server) panicked(r any) {
 	case *admission.Panicked: // while somebody else had it placed
 		r, stack = p.Value, p.Stack
 	}
-	s.opt.Log.Error().Str("panic", tellable(r)).Bytes("stack", stack).Msg("BUG: request handler panicked")
+	line := s.opt.Log.Error().Str("panic", tellable(r)).Bytes("stack", stack)
+	if id != nil {
+		line.Bytes("request_id", id)
+	}
+	line.Msg("BUG: request handler panicked")
 }
 
 // tellable is what a log may hold of a panic's value: what the runtime, or lbd of its
@@ -258,7 +262,7 @@ func tellable(r any) string {
 func (s *Server) Refuse(c *inbound.Conn, err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			s.panicked(r)
+			s.panicked(r, nil)
 		}
 	}()
 	c.LingerOnClose()

@@ -161,7 +161,7 @@ func (x *exchange) goOn(t *sock.Turn, rest func(*exchange)) {
 	x.client.GoOn(t, func() (keep bool) {
 		defer func() { // of the way out of a first panic
 			if r := recover(); r != nil {
-				s.panicked(r)
+				s.panicked(r, nil)
 				keep = false
 			}
 		}()
