@@ -27,7 +27,7 @@ var clientLeft = verdict{err: &apiError{status: statusClientGone}}
 
 // attempt sends the request to the picked replica and stages its answer.
 func (x *exchange) attempt() verdict {
-	up, err := x.pool.Get(context.Background(), x.now)
+	up, err := x.pool.Get(context.Background(), x.now, x.client.Loop())
 	if err != nil {
 		return x.cannotConnect(err)
 	}
@@ -41,7 +41,7 @@ func (x *exchange) unlessStale(v verdict, stale bool) verdict {
 	for stale {
 		x.pool.Closed(x.up)
 		x.release()
-		up, err := x.pool.Dial(context.Background())
+		up, err := x.pool.Dial(context.Background(), x.client.Loop())
 		if err != nil {
 			return x.cannotConnect(err)
 		}

@@ -65,7 +65,7 @@ func (x *exchange) forward(t *sock.Turn) {
 	}
 	x.enter(res)
 	if !x.replica.Endpoint.TLS { // which only goroutines speak
-		x.up = x.pool.Reuse(x.now)
+		x.up = x.pool.Reuse(x.now, x.client.Loop())
 	}
 	if x.up == nil {
 		x.goOn(t, func(x *exchange) { x.conclude(x.attempt()) })

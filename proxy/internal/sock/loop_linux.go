@@ -17,11 +17,12 @@ import (
 // goroutine parks in the runtime's poller, on the descriptor of the set, so that no
 // thread blocks and the scheduler stays in charge.
 type loop struct {
-	file  *os.File
-	raw   syscall.RawConn
-	bell  int  // an eventfd in the set, for ring
-	alone bool // the only one
-	done  chan struct{}
+	file   *os.File
+	raw    syscall.RawConn
+	bell   int  // an eventfd in the set, for ring
+	alone  bool // the only one
+	number int  // in its watch
+	done   chan struct{}
 
 	mu      sync.Mutex
 	sockets map[int32]*polled // by descriptor

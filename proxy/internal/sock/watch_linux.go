@@ -29,9 +29,28 @@ func NewWatch() (*Watch, error) {
 			w.Close()
 			return nil, fmt.Errorf("epoll: %w", err)
 		}
+		l.number = len(w.loops)
 		w.loops = append(w.loops, l)
 	}
 	return w, nil
+}
+
+// Near is the part of the watch that hears of what a loop hears of, given its number. A
+// replica's connection belongs near the client's: what a request needs then stays in the
+// caches of one processor. With AnyLoop it is the watch itself.
+func (w *Watch) Near(loop int) *Watch {
+	if loop == AnyLoop || len(w.loops) == 1 {
+		return w
+	}
+	return &Watch{loops: w.loops[loop : loop+1]}
+}
+
+// Loop is the number of the loop that hears of the connection.
+func (c *Conn) Loop() int {
+	if s, ok := c.TCPConn.(*polled); ok && s.loop != nil {
+		return s.loop.number
+	}
+	return AnyLoop
 }
 
 // Close stops the loops and waits for their goroutines. Connections stay open; what

@@ -9,7 +9,7 @@
 // aborted, or whose last response was not read to its exact end, never comes
 // back.
 //
-//	c, err := pool.Get(ctx)  // idle or freshly dialled
-//	_, err = c.Send(head)    // one write
-//	pool.Put(c)              // after a complete response
+//	c, err := pool.Get(ctx, now, client.Loop())  // idle or freshly dialled
+//	_, err = c.Send(head)                        // one write
+//	pool.Put(c, now)                             // after a complete response
 package upstream

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"lbd/proxy/internal/sock"
 )
 
 // idle is the limit that an operator has set.
@@ -87,7 +89,7 @@ func TestPoolLearns(t *testing.T) {
 	ln.Close()
 	addr := p.addr
 	p.addr = ln.Addr().String()
-	if _, err := p.Dial(t.Context()); err == nil {
+	if _, err := p.Dial(t.Context(), sock.AnyLoop); err == nil {
 		t.Fatal("somebody listens where nobody should")
 	}
 	p.addr = addr

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -21,6 +22,7 @@ type Conn struct {
 	since  time.Time
 	waited time.Duration // unused, before the current request
 	ip     netip.Addr    // of the replica, where it is known by name
+	loop   int           // that hears of it
 }
 
 // Begin marks the start of a request, for Arrived.
@@ -99,67 +101,67 @@ func NewPool(addr string, cfg Config) *Pool {
 
 func (p *Pool) secure() bool { return p.tls != nil }
 
-// Get returns the idle connection used last, or dials one. now is the time, which
-// need not be exact: idle connections are told from old ones by it.
-func (p *Pool) Get(ctx context.Context, now time.Time) (*Conn, error) {
-	if c := p.Reuse(now); c != nil {
+// Get returns an idle connection, as Reuse does, or dials one.
+func (p *Pool) Get(ctx context.Context, now time.Time, near int) (*Conn, error) {
+	if c := p.Reuse(now, near); c != nil {
 		return c, nil
 	}
-	return p.Dial(ctx)
+	return p.Dial(ctx, near)
 }
 
-// Dial makes a new connection, whatever is idle.
-func (p *Pool) Dial(ctx context.Context) (*Conn, error) {
-	sc, err := p.dial(ctx)
+// Dial makes a new connection for a client of that loop, whatever is idle.
+func (p *Pool) Dial(ctx context.Context, near int) (*Conn, error) {
+	sc, err := p.dial(ctx, p.cfg.Watch.Near(near))
 	if err != nil {
 		p.mu.Lock()
 		p.lesson.forget()
 		p.mu.Unlock()
 		return nil, err
 	}
-	c := &Conn{Conn: sc}
+	c := &Conn{Conn: sc, loop: sc.Loop()}
 	if a, ok := sc.RemoteAddr().(*net.TCPAddr); ok && p.named {
 		c.ip = a.AddrPort().Addr().Unmap()
 	}
 	return c, nil
 }
 
-func (p *Pool) dial(ctx context.Context) (c *sock.Conn, err error) {
+func (p *Pool) dial(ctx context.Context, w *sock.Watch) (c *sock.Conn, err error) {
 	if !p.named {
-		return p.dialAt(ctx, p.addr)
+		return p.dialAt(ctx, p.addr, w)
 	}
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.ConnectTimeout)
 	defer cancel()
 	err = p.cfg.Names.Try(ctx, p.addr, func(ctx context.Context, addr string) (err error) {
-		c, err = p.dialAt(ctx, addr)
+		c, err = p.dialAt(ctx, addr, w)
 		return err
 	})
 	return c, err
 }
 
 // dialAt connects to an address. In TLS the name is still the configuration's.
-func (p *Pool) dialAt(ctx context.Context, addr string) (*sock.Conn, error) {
+func (p *Pool) dialAt(ctx context.Context, addr string, w *sock.Watch) (*sock.Conn, error) {
 	timeout := p.cfg.ConnectTimeout
 	if end, ok := ctx.Deadline(); ok {
 		timeout = min(timeout, time.Until(end)) // the handshake does not look at ctx
 	}
 	if !p.secure() {
-		return sock.Dial(ctx, addr, timeout, p.cfg.WriteTimeout, p.cfg.Watch)
+		return sock.Dial(ctx, addr, timeout, p.cfg.WriteTimeout, w)
 	}
-	return sock.DialTLS(ctx, addr, p.tls(), timeout, p.cfg.WriteTimeout, p.cfg.Watch)
+	return sock.DialTLS(ctx, addr, p.tls(), timeout, p.cfg.WriteTimeout, w)
 }
 
 // moved says that the name of the replica does not stand for the server at the other
 // end any more.
 func (p *Pool) moved(c *Conn) bool { return p.named && !p.cfg.Names.Current(p.addr, c.ip) }
 
-// Reuse returns the idle connection used last, nil if there is none. It asks the watch
-// only. Its word may be on the way, and stray bytes of a replica would be taken for the
+// Reuse returns the idle connection used last, nil if there is none: of those that the
+// client's loop hears of, if there is one among the last few. now is the time, which need
+// not be exact: idle connections are told from old ones by it. Reuse asks the watch only. Its word may be on the way, and stray bytes of a replica would be taken for the
 // next answer: who uses the connection has to see that it is quiet, which Ask does at
 // no cost of its own.
-func (p *Pool) Reuse(now time.Time) *Conn {
+func (p *Pool) Reuse(now time.Time, near int) *Conn {
 	for {
-		c, most := p.take(now)
+		c, most := p.take(now, near)
 		if c == nil {
 			return nil
 		}
@@ -167,7 +169,10 @@ func (p *Pool) Reuse(now time.Time) *Conn {
 		switch {
 		case c.waited >= most:
 			c.Close()
-			return nil // the others are older; Expire closes them
+			if near == sock.AnyLoop {
+				return nil // the others are older; Expire closes them
+			}
+			near = sock.AnyLoop
 		case c.Gone():
 			p.Closed(c)
 			c.Close()
@@ -180,17 +185,26 @@ func (p *Pool) Reuse(now time.Time) *Conn {
 	}
 }
 
-// take returns the connection used last and how long it may have waited.
-func (p *Pool) take(now time.Time) (c *Conn, most time.Duration) {
+// lastFew is how many idle connections are looked at for one near the client.
+const lastFew = 16
+
+// take returns a connection and how long it may have waited.
+func (p *Pool) take(now time.Time, near int) (c *Conn, most time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	n := len(p.idle)
-	if n == 0 {
+	last := len(p.idle) - 1
+	if last < 0 {
 		return nil, 0
 	}
-	c = p.idle[n-1]
-	p.idle[n-1] = nil
-	p.idle = p.idle[:n-1]
+	at := last
+	for at > 0 && at > last-lastFew && p.idle[at].loop != near {
+		at--
+	}
+	if p.idle[at].loop != near {
+		at = last
+	}
+	c = p.idle[at]
+	p.idle = slices.Delete(p.idle, at, at+1)
 	return c, p.lesson.most(now, p.cfg.IdleTimeout)
 }
 

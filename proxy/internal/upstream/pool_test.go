@@ -82,7 +82,7 @@ func newPool(t testing.TB, addr string, cfg Config) *Pool {
 
 func get(t testing.TB, p *Pool) *Conn {
 	t.Helper()
-	c, err := p.Get(context.Background(), time.Now())
+	c, err := p.Get(context.Background(), time.Now(), sock.AnyLoop)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,6 +99,41 @@ func linuxOnly(t *testing.T) {
 func isClosed(c *Conn) bool {
 	_, err := c.Write([]byte("x"))
 	return errors.Is(err, net.ErrClosed)
+}
+
+// A client gets a connection that its own loop hears of, if one waits: the last of them,
+// and another one before none.
+func TestNearTheClient(t *testing.T) {
+	linuxOnly(t)
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(2)) // a watch has as many loops
+	p := newPool(t, newReplica(t).addr, Config{Watch: newWatch(t)})
+	dial := func(near int) *Conn {
+		c, err := p.Dial(t.Context(), near)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.Loop() != near {
+			t.Fatalf("dialled near %d; want %d", c.Loop(), near)
+		}
+		return c
+	}
+	now := time.Now()
+	a, b, far := dial(0), dial(0), dial(1)
+	for _, c := range []*Conn{a, b, far} {
+		p.Put(c, now)
+	}
+	for i, want := range []*Conn{b, a, far, nil} {
+		if got := p.Reuse(now, 0); got != want {
+			t.Errorf("connection %d: %p; want %p", i, got, want)
+		}
+	}
+	p.Put(a, now.Add(-2*time.Hour))
+	p.Put(far, now)
+	if got := p.Reuse(now, 0); got != far || !isClosed(a) {
+		t.Errorf("%p, closed %t; want %p, and the one nearby closed that has waited for too long", got, isClosed(a), far)
+	}
+	b.Close()
+	far.Close()
 }
 
 func TestLastInFirstOut(t *testing.T) {
@@ -118,7 +153,7 @@ func TestLastInFirstOut(t *testing.T) {
 			t.Errorf("connection %d: %p, reused %t; want %p", i, got, got.Reused, want)
 		}
 	}
-	d, err := p.Dial(context.Background())
+	d, err := p.Dial(context.Background(), sock.AnyLoop)
 	if err != nil || d.Reused {
 		t.Fatalf("Dial: %v, reused %t", err, d.Reused)
 	}
@@ -248,12 +283,12 @@ func TestGetErrors(t *testing.T) {
 	}
 	addr := ln.Addr().String()
 	ln.Close()
-	if _, err := newPool(t, addr, Config{}).Get(context.Background(), time.Now()); !errors.Is(err, syscall.ECONNREFUSED) {
+	if _, err := newPool(t, addr, Config{}).Get(context.Background(), time.Now(), sock.AnyLoop); !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("Get: %v; want ECONNREFUSED", err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if _, err := newPool(t, newReplica(t).addr, Config{}).Get(ctx, time.Now()); !errors.Is(err, context.Canceled) && err == nil {
+	if _, err := newPool(t, newReplica(t).addr, Config{}).Get(ctx, time.Now(), sock.AnyLoop); !errors.Is(err, context.Canceled) && err == nil {
 		t.Errorf("Get: %v; want an error", err)
 	}
 }
@@ -413,7 +448,7 @@ func TestConcurrentChurn(t *testing.T) {
 }
 
 func use(t *testing.T, p *Pool, held *sync.Map, rng *rand.Rand) {
-	c, err := p.Get(context.Background(), time.Now())
+	c, err := p.Get(context.Background(), time.Now(), sock.AnyLoop)
 	if err != nil {
 		t.Error(err)
 		return
@@ -463,7 +498,7 @@ func BenchmarkGetPut(b *testing.B) {
 	p.Put(get(b, p), time.Now())
 	b.ReportAllocs()
 	for b.Loop() {
-		c, err := p.Get(context.Background(), time.Now())
+		c, err := p.Get(context.Background(), time.Now(), sock.AnyLoop)
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -240,7 +240,7 @@ type miniExchange struct {
 
 // relay carries one request; false ends the client's connection.
 func (p *miniProxy) relay(x *miniExchange, client *sock.Conn, request string) bool {
-	up, err := p.pool.Get(context.Background(), time.Now())
+	up, err := p.pool.Get(context.Background(), time.Now(), sock.AnyLoop)
 	for {
 		if err != nil {
 			p.t.Errorf("connect: %v", err)
@@ -274,7 +274,7 @@ func (p *miniProxy) relay(x *miniExchange, client *sock.Conn, request string) bo
 			return false
 		}
 		p.stale.Add(1)
-		up, err = p.pool.Dial(context.Background())
+		up, err = p.pool.Dial(context.Background(), sock.AnyLoop)
 	}
 }
 
