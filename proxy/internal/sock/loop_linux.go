@@ -105,7 +105,10 @@ const (
 // own set. The way through the scheduler, which asks the poller twice before it sleeps,
 // costs a request on one connection a tenth to a fifth. The loop has the processor
 // meanwhile: what else comes to run waits with it, for holdFor and longestWait at most,
-// or until the runtime interrupts it for a collection.
+// or until the runtime interrupts it for a collection. So each wait for nothing leaves
+// twice as many of the next short ones to the poller as the last such did, up to
+// mostSpared, and each other wait halves that: where replicas run in this very process
+// (lbd demo), it is they that are held up.
 const (
 	shortWait = time.Millisecond
 	holdFor   = 2 * time.Millisecond
@@ -117,7 +120,8 @@ const (
 	// event that comes alone beside one of many). Who spins for about as long before he
 	// sleeps spends at most some twice of what he would have, had he known (Karlin, Li,
 	// Manasse and Owicki, Empirical Studies of Competitive Spinning, SOSP 1991).
-	spinFor = 20 * time.Microsecond
+	spinFor    = 20 * time.Microsecond
+	mostSpared = 255
 )
 
 // work is what a loop does at once.
@@ -130,6 +134,8 @@ type work struct {
 	epoch time.Time
 	slept time.Duration // since the epoch: when there was nothing left to do
 	wait  time.Duration // how long the last one took
+	spare int           // short waits to leave to the poller
+	wrong int           // how many that were after the last wait for nothing
 }
 
 // visit does what there is to do, until the loop should go by the scheduler.
@@ -176,13 +182,28 @@ func (k *work) await(fd uintptr, until time.Duration) bool {
 	if k.n < 0 || k.wait > shortWait || k.slept > until {
 		return false
 	}
+	if k.spare > 0 {
+		k.spare--
+		return false
+	}
 	for k.wait < spinFor && !k.look(fd) && time.Since(k.epoch) < k.slept+spinFor {
 	}
 	if k.n == 0 {
 		k.n = epoll(fd, k.events[:], longestWait)
 	}
 	k.woke()
+	k.learn()
 	return k.n > 0
+}
+
+// learn judges a wait in the loop's own set.
+func (k *work) learn() {
+	if k.n > 0 {
+		k.wrong /= 2
+		return
+	}
+	k.wrong = min(2*k.wrong+1, mostSpared)
+	k.spare = k.wrong
 }
 
 // woke notes the end of a wait.

@@ -263,6 +263,44 @@ func TestAwait(t *testing.T) {
 	}
 }
 
+// A loop that has held its processor for nothing does so less often.
+func TestAwaitLearns(t *testing.T) {
+	set, bell, err := newSet()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(set)
+	defer unix.Close(bell)
+	l, fd := loop{bell: bell}, uintptr(set)
+	k := work{epoch: time.Now()}
+	k.look(fd)
+	for range 20 {
+		k.wait, k.n, k.spare = 0, 0, 0
+		k.await(fd, time.Hour)
+	}
+	// Each wait for something follows the short ones that are left to the poller.
+	for i, want := range []int{mostSpared, 0, 0} {
+		if got := leftToPoller(&k, fd, &l); got != want {
+			t.Errorf("wait %d: %d left to the poller; want %d", i, got, want)
+		}
+	}
+	k.wait, k.n = 0, 0
+	k.await(fd, time.Hour)
+	if got, want := leftToPoller(&k, fd, &l), 2*(mostSpared/8)+1; got != want {
+		t.Errorf("for nothing again: %d left to the poller; want %d", got, want)
+	}
+}
+
+// leftToPoller counts the short waits that are not taken until one is.
+func leftToPoller(k *work, fd uintptr, l *loop) (n int) {
+	for ; ; n++ {
+		l.ring()
+		if k.wait, k.n = 0, 0; k.await(fd, time.Hour) {
+			return n
+		}
+	}
+}
+
 // A panic is the goroutine's, whose handler knows what to do about it.
 func TestLoopPanics(t *testing.T) {
 	up, replica, _, _ := bound(t, patience)
