@@ -79,6 +79,11 @@ func (l *loop) close() error {
 // batch is how many events are taken at once.
 const batch = 128
 
+// pumpsAtOnce is how many streams' events are read before they are written: what is read
+// first waits for the rest. In bursts of 13 events, all at once, the median event was 10 to
+// 40 us later than through nginx; by fours it is not, for up to a twentieth more work.
+const pumpsAtOnce = 4
+
 func (l *loop) run() {
 	defer close(l.done)
 	defer l.deafen()
@@ -217,6 +222,9 @@ func (l *loop) serve(k *work) (more bool) {
 	for i, s := range k.sockets[:k.n] {
 		if s != nil && s.happened(k.events[i].Events, &k.turn) {
 			k.turn.others = true
+		}
+		if len(k.turn.pumps) >= pumpsAtOnce {
+			k.turn.carry()
 		}
 	}
 	k.turn.work()
