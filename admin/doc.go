@@ -54,11 +54,12 @@
 //	  strategy_terms     what the strategy itself goes by, for those that show it
 //	                     (least-cost: milliseconds, tokens), null where unknown
 //
-// While all replicas of the model are out of service, strategy is last-resort and
-// candidates are those that a request would be tried on all the same; they are
-// probed, as somebody asks for them. An error has the status that the proxy would
-// answer. If the model is known, the fields above stand beside it. Nothing is
-// reserved or sent; a strategy that takes turns may pass one.
+// Where a request would be tried on replicas that are out of service, as all of its
+// model's are, or the one that keeps the response it goes on from, strategy is
+// last-resort and candidates are the likeliest of them. An error has the status that
+// the proxy would answer. If the model is known, the fields above stand beside it.
+// Nothing is reserved or sent, but last resorts are probed, as they would be for a
+// request; a strategy that takes turns may pass one.
 //
 // # Control calls
 //

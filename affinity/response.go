@@ -21,7 +21,7 @@ func (h *Homes) key(id []byte) uint64 { return maphash.Bytes(h.seed, id) }
 // Found is where a request about a stored response is to go.
 type Found struct {
 	// Model is what to pick from: a copy of the response's model, or of the request's, with the candidates that come into
-	// question. It has none while the response's replica is out of service.
+	// question. It has no candidates while the response's replica is out of service.
 	Model *balancer.Model
 	// Out is the response's replica while it is out of service.
 	Out *balancer.Replica
@@ -71,7 +71,7 @@ func (h *Homes) at(snap *balancer.Snapshot, at home, model *balancer.Model) Foun
 	f := Found{Model: &narrow, result: Hit}
 	switch {
 	case r.Health.State != balancer.Healthy:
-		narrow.Available, f.Out, f.result = nil, r.Replica, Down
+		narrow.Available, f.Out, f.result = nil, one[0], Down
 	case r.Draining:
 		f.result = Draining
 	}

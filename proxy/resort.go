@@ -36,7 +36,8 @@ func (x *exchange) desperate() bool { return x.want.model.Strategy == LastResort
 // snapshot are not any more: replicas that are in service by now, or else the likeliest of
 // those that are not. It is nil if there are none. Whoever drains is left alone. A request
 // that does not name its model goes to nobody out of service: a replica may have been
-// restarted with another one, and would not say so.
+// restarted with another one, and would not say so. What is about a stored response is for
+// its keeper alone.
 func (x *exchange) others() *balancer.Model {
 	if x.stored.id != nil {
 		return x.keeper()
@@ -64,7 +65,8 @@ func notDraining(m *balancer.Model, snap *balancer.Snapshot) []*balancer.Replica
 }
 
 // keeper is the model with the replica that keeps the response which the request is about,
-// if that is out of service: nobody else has it. It is nil if there is none or it is tried.
+// if that is out of service, draining or not: nobody else has it. It is nil if there is none
+// or it is tried.
 func (x *exchange) keeper() *balancer.Model {
 	if x.stored.home == nil || !x.untried(x.stored.home) {
 		return nil

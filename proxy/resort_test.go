@@ -149,6 +149,14 @@ func TestNoLastResort(t *testing.T) {
 		t.Errorf("about a response: %s", got)
 	}
 	x = f.wants()
+	x.stored.id, x.stored.home = []byte("resp_1"), f.snap.Replicas[0].Replica
+	if got := x.picked(); got != "a by last-resort" {
+		t.Errorf("about a response of a's: %s", got)
+	}
+	if got := x.picked(); got != balancer.ErrNoReplica.Error() {
+		t.Errorf("about a response of a's, which was tried: %s", got)
+	}
+	x = f.wants()
 	x.want.peek.HasModel = false
 	if got := x.picked(); got != balancer.ErrNoReplica.Error() {
 		t.Errorf("of a model that is not named: %s", got)

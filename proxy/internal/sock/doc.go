@@ -13,7 +13,8 @@
 //
 // Invariant: a file descriptor is only used while it is counted as in use, so that
 // it cannot have been closed and given to another connection meanwhile. A loop never
-// waits: what would have to, it leaves to the goroutine whose connection it is.
+// waits for one connection: what would have to, it leaves to the goroutine whose
+// connection it is.
 //
 //	ln, err := sock.Listen("127.0.0.1:8080", watch, 5*time.Minute)
 //	c, err := ln.Accept()            // *sock.Conn

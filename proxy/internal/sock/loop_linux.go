@@ -15,7 +15,7 @@ import (
 
 // loop is one edge-triggered epoll set and the goroutine that serves it. The
 // goroutine parks in the runtime's poller, on the descriptor of the set, so that no
-// thread blocks and the scheduler stays in charge.
+// thread blocks and the scheduler stays in charge; but see shortWait.
 type loop struct {
 	file   *os.File
 	raw    syscall.RawConn
@@ -81,7 +81,8 @@ const batch = 128
 
 // pumpsAtOnce is how many streams' events are read before they are written: what is read
 // first waits for the rest. In bursts of 13 events, all at once, the median event was 10 to
-// 40 us later than through nginx; by fours it is not, for up to a twentieth more work.
+// 40 us later than through nginx; by fours it is not, for up to a tenth more work
+// (bench/wire/README.md).
 const pumpsAtOnce = 4
 
 func (l *loop) run() {
@@ -108,12 +109,12 @@ const (
 
 // A loop that is the only one, and whose last wait was short, takes the next one in its
 // own set. The way through the scheduler, which asks the poller twice before it sleeps,
-// costs a request on one connection a tenth to a fifth. The loop has the processor
-// meanwhile: what else comes to run waits with it, for holdFor and longestWait at most,
-// or until the runtime interrupts it for a collection. So each wait for nothing leaves
-// twice as many of the next short ones to the poller as the last such did, up to
-// mostSpared, and each other wait halves that: where replicas run in this very process
-// (lbd demo), it is they that are held up.
+// costs a request on one connection a tenth to a fifth. Who is ready to run runs first;
+// who becomes ready meanwhile, as the poller or a timer tells, waits for the processor,
+// holdFor and longestWait at a time. So each wait for nothing leaves twice as many of the
+// next short ones to the poller as the last such did, up to mostSpared, and each other
+// wait halves that: where replicas run in this very process (lbd demo), it is they that
+// are held up.
 const (
 	shortWait = time.Millisecond
 	holdFor   = 2 * time.Millisecond
@@ -138,7 +139,7 @@ type work struct {
 
 	epoch time.Time
 	slept time.Duration // since the epoch: when there was nothing left to do
-	wait  time.Duration // how long the last one took
+	wait  time.Duration // how long the last one took, at most
 	spare int           // short waits to leave to the poller
 	wrong int           // how many that were after the last wait for nothing
 }
@@ -191,6 +192,7 @@ func (k *work) await(fd uintptr, until time.Duration) bool {
 		k.spare--
 		return false
 	}
+	runtime.Gosched() // a turn may have woken whom it does not know: who waits for room, the log
 	for k.wait < spinFor && !k.look(fd) && time.Since(k.epoch) < k.slept+spinFor {
 	}
 	if k.n == 0 {

@@ -3,6 +3,7 @@ package sock
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -212,6 +213,49 @@ func testLoopEnds(t *testing.T, w *Watch) {
 			}
 		})
 	}
+}
+
+// More streams are told of at once than are carried at once: each gets what is its own, and
+// what is behind them in the same turn is not forgotten.
+func TestLoopCarriesByFours(t *testing.T) { bothWays(t, testLoopCarriesByFours) }
+
+func testLoopCarriesByFours(t *testing.T, w *Watch) {
+	first, peer := dialled(t, w)
+	held := make(chan struct{})
+	if !first.AwaitReadable(func() { <-held }) { // the loop stands still
+		t.Fatal("AwaitReadable = false")
+	}
+	const streams = 5*pumpsAtOnce + 1
+	ups, replicas, browsers := make([]*Conn, streams), make([]*net.TCPConn, streams), make([]*net.TCPConn, streams)
+	done := make(chan error, streams)
+	for i := range streams {
+		var client *Conn
+		ups[i], replicas[i], client, browsers[i] = boundBy(t, w, patience)
+		go func() {
+			done <- ups[i].Pump(func(p []byte) bool { client.Write(p); return false })
+		}()
+	}
+	for _, up := range ups {
+		waitsForLoop(t, up)
+	}
+	last, other := dialled(t, w)
+	called := make(chan struct{})
+	if !last.AwaitReadable(func() { close(called) }) {
+		t.Fatal("AwaitReadable = false")
+	}
+	send(t, peer, "x") // now it does
+	for i, r := range replicas {
+		send(t, r, fmt.Sprintf("for %2d", i))
+	}
+	send(t, other, "x")
+	close(held)
+	for i, b := range browsers {
+		recv(t, b, fmt.Sprintf("for %2d", i))
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+	within(t, "the one behind them is told", called)
 }
 
 // How a loop that is alone takes its waits: in its own set as long as they are short.

@@ -154,11 +154,11 @@ func (p *Pool) dialAt(ctx context.Context, addr string, w *sock.Watch) (*sock.Co
 // end any more.
 func (p *Pool) moved(c *Conn) bool { return p.named && !p.cfg.Names.Current(p.addr, c.ip) }
 
-// Reuse returns the idle connection used last, nil if there is none: of those that the
-// client's loop hears of, if there is one among the last few. now is the time, which need
-// not be exact: idle connections are told from old ones by it. Reuse asks the watch only. Its word may be on the way, and stray bytes of a replica would be taken for the
-// next answer: who uses the connection has to see that it is quiet, which Ask does at
-// no cost of its own.
+// Reuse returns the idle connection used last, nil if there is none, and rather one that the
+// client's loop hears of, if that is among the last few. now is the time, which need not be
+// exact: idle connections are told from old ones by it. Reuse asks the watch only. Its word
+// may be on the way, and stray bytes of a replica would be taken for the next answer: who
+// uses the connection has to see that it is quiet, which Ask does at no cost of its own.
 func (p *Pool) Reuse(now time.Time, near int) *Conn {
 	for {
 		c, most := p.take(now, near)
@@ -197,11 +197,11 @@ func (p *Pool) take(now time.Time, near int) (c *Conn, most time.Duration) {
 		return nil, 0
 	}
 	at := last
-	for at > 0 && at > last-lastFew && p.idle[at].loop != near {
-		at--
-	}
-	if p.idle[at].loop != near {
-		at = last
+	for i := last; i >= max(last-lastFew+1, 0) && near != sock.AnyLoop; i-- {
+		if p.idle[i].loop == near {
+			at = i
+			break
+		}
 	}
 	c = p.idle[at]
 	p.idle = slices.Delete(p.idle, at, at+1)

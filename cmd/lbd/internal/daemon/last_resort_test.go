@@ -88,6 +88,14 @@ func TestResponseOfAReplicaThatIsOut(t *testing.T) {
 			t.Errorf("%s: %d by %q from %q %s", what, got.status, by, got.header.Get("X-Lbd-Replica"), got.body)
 		}
 	}
+	dry := decode[pickPage](t, p.onAdmin("POST", "/pick", response(llama, false, `"previous_response_id":"`+id+`"`)))
+	if dry.Picked == nil || *dry.Picked != home || dry.Strategy != "last-resort" {
+		t.Errorf("dry run: %+v; want %s as the last resort", dry, home)
+	}
+	p.drain(home)
+	if got := p.get("/v1/responses/" + id); got.status != 200 {
+		t.Errorf("drains besides: %d %s", got.status, got.body)
+	}
 	there.Kill()
 	if got := p.get("/v1/responses/" + id); got.status != 503 {
 		t.Errorf("dead: %d %s; want 503", got.status, got.body)
