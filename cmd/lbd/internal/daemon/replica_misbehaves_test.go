@@ -259,7 +259,7 @@ func TestSimulatedFaults(t *testing.T) {
 		{"bad_chunks", sim.Faults{BadChunks: &sim.Fault{Count: 1, Events: 3}}, true, 200, true},
 		{"bad_chunks first", sim.Faults{BadChunks: &sim.Fault{Count: 1}}, true, 502, false},
 		{"hang_stream", sim.Faults{HangStream: &sim.Fault{Count: 1, Events: 3}}, true, 200, true},
-		{"hang", sim.Faults{Hang: &sim.Fault{Count: 1}}, true, 504, false},
+		{"hang", sim.Faults{Hang: &sim.Fault{Count: 1, Path: "/v1/chat"}}, true, 504, false}, // and not a first poll
 		{"lost_done", sim.Faults{LostDone: &sim.Fault{Count: 1}}, true, 200, false},
 		{"status", sim.Faults{Status: &sim.Fault{Count: 1, Code: 500}}, true, 500, false},
 	} {
