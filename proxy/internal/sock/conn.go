@@ -132,9 +132,6 @@ func bare(w *Watch, stall time.Duration) *Conn {
 	return c
 }
 
-// AnyLoop is no loop's number.
-const AnyLoop = -1
-
 // Dial connects to a replica within timeout. Writes fail when it takes nothing
 // for stall (0 = never).
 func Dial(ctx context.Context, addr string, timeout, stall time.Duration, w *Watch) (*Conn, error) {

@@ -24,3 +24,6 @@ type TCPConn interface {
 // AckDelay is the shortest time for which a kernel holds an acknowledgement back
 // (Linux TCP_DELACK_MIN, HZ/25).
 const AckDelay = 40 * time.Millisecond
+
+// AnyLoop is no loop's number: see Watch.Near.
+const AnyLoop = -1
