@@ -258,16 +258,20 @@ func testLoopCarriesByFours(t *testing.T, w *Watch) {
 	within(t, "the one behind them is told", called)
 }
 
-// How a loop that is alone takes its waits: in its own set as long as they are short.
-func TestAwait(t *testing.T) {
+// unserved returns a loop that does not run and its set.
+func unserved(t *testing.T) (*loop, uintptr) {
+	t.Helper()
 	set, bell, err := newSet()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer unix.Close(set)
-	defer unix.Close(bell)
-	l := loop{bell: bell}
-	fd := uintptr(set)
+	t.Cleanup(func() { unix.Close(set); unix.Close(bell) })
+	return &loop{bell: bell}, uintptr(set)
+}
+
+// How a loop that is alone takes its waits: in its own set as long as they are short.
+func TestAwait(t *testing.T) {
+	l, fd := unserved(t)
 	for _, c := range []struct {
 		name string
 		last time.Duration
@@ -309,13 +313,7 @@ func TestAwait(t *testing.T) {
 
 // A loop that has held its processor for nothing does so less often.
 func TestAwaitLearns(t *testing.T) {
-	set, bell, err := newSet()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(set)
-	defer unix.Close(bell)
-	l, fd := loop{bell: bell}, uintptr(set)
+	l, fd := unserved(t)
 	k := work{epoch: time.Now()}
 	k.look(fd)
 	for range 20 {
@@ -324,13 +322,13 @@ func TestAwaitLearns(t *testing.T) {
 	}
 	// Each wait for something follows the short ones that are left to the poller.
 	for i, want := range []int{mostSpared, 0, 0} {
-		if got := leftToPoller(&k, fd, &l); got != want {
+		if got := leftToPoller(&k, fd, l); got != want {
 			t.Errorf("wait %d: %d left to the poller; want %d", i, got, want)
 		}
 	}
 	k.wait, k.n = 0, 0
 	k.await(fd, time.Hour)
-	if got, want := leftToPoller(&k, fd, &l), 2*(mostSpared/8)+1; got != want {
+	if got, want := leftToPoller(&k, fd, l), 2*(mostSpared/8)+1; got != want {
 		t.Errorf("for nothing again: %d left to the poller; want %d", got, want)
 	}
 }
