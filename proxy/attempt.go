@@ -16,8 +16,8 @@ import (
 )
 
 // verdict is how an attempt ended. With a retry reason the request certainly was
-// not executed and may be sent elsewhere; err is then the answer if nobody else
-// is left. Without either the response has begun or is complete.
+// not executed, or is safe, and may be sent elsewhere; err is then the answer if
+// nobody else is left. Without either the response has begun or is complete.
 type verdict struct {
 	err   *apiError
 	retry string
@@ -39,7 +39,6 @@ func (x *exchange) attempt() verdict {
 // moment of use. That is no fault of it: the same replica, on a fresh connection.
 func (x *exchange) unlessStale(v verdict, stale bool) verdict {
 	for stale {
-		x.pool.Closed(x.up)
 		x.release()
 		up, err := x.pool.Dial(context.Background(), x.client.Loop())
 		if err != nil {
@@ -113,7 +112,8 @@ func (x *exchange) brokeOff(o balancer.Outcome) {
 }
 
 // exchange sends the request on x.up and reads the response head. stale says
-// that the connection turned out to be dead before the request arrived.
+// that the connection turned out to be dead before the request arrived, or before a
+// safe one was answered.
 func (x *exchange) exchange() (v verdict, stale bool) {
 	if !x.up.Reused {
 		x.now = time.Now() // connecting does not count into the wait for the first byte
@@ -129,6 +129,7 @@ func (x *exchange) exchange() (v verdict, stale bool) {
 func (x *exchange) came(b *sock.Buf, n int, err error) (v verdict, stale bool) {
 	x.now = time.Now()
 	if errors.Is(err, sock.ErrNotQuiet) {
+		x.pool.Closed(x.up)
 		return verdict{}, true
 	}
 	// A replica may answer before it has read everything, so the answer is
@@ -293,19 +294,27 @@ func (x *exchange) broken(err error) (v verdict, stale bool) {
 		x.failed(balancer.Timeout)
 		return verdict{err: timeoutError("replica %s sent no byte for %s", x.replica.ID, x.cfg.FirstByte)}, false
 	}
-	notArrived := nothingRead && x.notArrived()
-	if notArrived && x.up.Reused {
+	if nothingRead && x.up.Reused && x.wasIdle() {
 		return verdict{}, true
-	}
-	if nothingRead && x.up.Reused {
-		x.pool.Reset(x.up)
 	}
 	x.failed(balancer.Reset)
 	v = verdict{err: replicaError("replica %s closed the connection without an answer", x.replica.ID)}
-	if notArrived {
+	if nothingRead && (x.head.safe() || x.notArrived()) {
 		v.retry = balancer.Reset.String()
 	}
 	return v, false
+}
+
+// wasIdle says of a reused connection that ended without an answer that the request
+// may be sent again on a fresh one: it did not arrive, or it is safe, and the
+// likeliest cause is that the replica closed an idle connection as it was used.
+func (x *exchange) wasIdle() bool {
+	if x.notArrived() {
+		x.pool.Closed(x.up)
+		return true
+	}
+	x.pool.Reset(x.up)
+	return x.head.safe()
 }
 
 // notArrived says that the replica certainly has not got the whole request, so it

@@ -196,6 +196,16 @@ func bodyless(method []byte) bool {
 	return false
 }
 
+// safe says that the request asks for no change, so that running it twice does no harm
+// (RFC 9110 section 9.2.1; section 9.2.2 lets a proxy repeat it).
+func (h *requestHead) safe() bool {
+	switch string(h.method) {
+	case "GET", "HEAD", "OPTIONS":
+		return true
+	}
+	return false
+}
+
 // originForm turns http://host/path into /path.
 func originForm(uri []byte) []byte {
 	if len(uri) > 0 && uri[0] == '/' {

@@ -147,7 +147,7 @@ var answerCases = []struct {
 func TestAnswerFraming(t *testing.T) {
 	for _, test := range answerCases {
 		t.Run(test.name, func(t *testing.T) {
-			closes := strings.Contains(test.answer, "connection: close") || strings.HasPrefix(test.answer, "HTTP/1.0")
+			closes := strings.Contains(test.answer, "\nconnection: close") || strings.HasPrefix(test.answer, "HTTP/1.0")
 			f := fakeReplica(t, say(test.answer, !closes))
 			p := lbd(t, []string{f.url()})
 			w := p.dial()

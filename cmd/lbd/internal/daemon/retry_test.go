@@ -3,8 +3,10 @@ package daemon_test
 import (
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -218,6 +220,59 @@ func TestNoRetryAfterArrival(t *testing.T) {
 				w.sendPost("/v1/x", `{"ok":1}`)
 				if a := w.answer("POST"); a.StatusCode != 200 {
 					t.Errorf("the next request: %s %s", a.Status, a.body)
+				}
+			})
+		}
+	}
+}
+
+// asked counts the requests with a method.
+func (f *fake) asked(method string) (n int) {
+	for _, h := range f.requests() {
+		if strings.HasPrefix(h, method+" ") {
+			n++
+		}
+	}
+	return n
+}
+
+// A safe request may run twice, so one that met the end of a connection is sent again:
+// on a fresh one if it was idle before, else to another replica.
+func TestSafeRequestIsSentAgain(t *testing.T) {
+	for method, status := range map[string]int{"GET": 200, "HEAD": 200, "OPTIONS": 200, "DELETE": 502} {
+		for _, used := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s used=%t", method, used), func(t *testing.T) {
+				var spoilt atomic.Bool
+				script := func(c *fakeConn) {
+					switch {
+					case c.body() == `{"ok":1}` || spoilt.Swap(true):
+						c.keep = true
+						c.send("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+					case used:
+						c.reset()
+					}
+				}
+				f, g := fakeReplica(t, script), fakeReplica(t, script)
+				p := lbd(t, []string{f.url(), g.url()}, quiet...)
+				w := p.dial()
+				for range 4 {
+					if !used {
+						break
+					}
+					w.sendPost("/v1/x", `{"ok":1}`)
+					w.answer("POST")
+				}
+				w.send(method + " /v1/x HTTP/1.1\r\nHost: lbd\r\n\r\n")
+				if a := w.answer(method); a.StatusCode != status {
+					t.Errorf("%s %s; want %d", a.Status, a.body, status)
+				}
+				want := map[bool][]int{true: {0, 2}, false: {1, 1}}[used]
+				if status != 200 {
+					want = []int{0, 1}
+				}
+				got := []int{f.asked(method), g.asked(method)}
+				if slices.Sort(got); !slices.Equal(got, want) {
+					t.Errorf("the replicas were asked %v times; want %v", got, want)
 				}
 			})
 		}
