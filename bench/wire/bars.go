@@ -96,13 +96,9 @@ func (r *report) verdicts(peer string) (out []verdict) {
 			continue
 		}
 		m := metricOf(c.cell, b.metric)
-		values, ok := r.toBase(c, b, peer, m)
-		if !ok {
-			continue
-		}
+		values := r.toBase(c, b, peer, m)
 		if b.rival != "" {
-			of, _ := r.toBase(c, b, b.rival, m)
-			values = ratios(values, of)
+			values = ratios(values, r.toBase(c, b, b.rival, m))
 		}
 		if len(numbers(values)) == 0 && !slices.Contains(r.in(c), peer) {
 			continue
@@ -115,17 +111,17 @@ func (r *report) verdicts(peer string) (out []verdict) {
 }
 
 // toBase is a figure of a peer in each round, as a ratio to that in the base cell if the
-// bar has one.
-func (r *report) toBase(c measured, b bar, peer string, m metric) ([]float64, bool) {
+// bar has one; nothing where that was not measured.
+func (r *report) toBase(c measured, b bar, peer string, m metric) []float64 {
 	values := r.values(c, peer, m)
 	if b.base == "" {
-		return values, true
+		return values
 	}
 	base, ok := r.cellOf(b.base)
 	if !ok {
-		return nil, false
+		return nil
 	}
-	return ratios(values, r.values(base, peer, m)), true
+	return ratios(values, r.values(base, peer, m))
 }
 
 // metricOf returns the figure of a cell by its key.

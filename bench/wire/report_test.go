@@ -185,3 +185,18 @@ func TestBarsAgainstARivalsRatio(t *testing.T) {
 		t.Errorf("%q; want %q", got, want)
 	}
 }
+
+// A bar whose other cell was not run is told of as one that nobody knows.
+func TestBarWithoutItsBase(t *testing.T) {
+	r := &report{Peers: []party{{"lbd", true}, {"nginx", false}}, Cells: []measured{{cell: named(t, "post2c"), Rounds: 1}}}
+	for _, peer := range []string{"lbd", "nginx"} {
+		r.Samples = append(r.Samples, sample{Cell: "post2c", Peer: peer, Round: 1, Outcome: &outcome{Answers: 1, CPU: 1}})
+	}
+	var got []string
+	for _, v := range r.verdicts("lbd") {
+		got = append(got, v.String())
+	}
+	if want := []string{"not measured", "not measured"}; !slices.Equal(got, want) {
+		t.Errorf("%q; want %q", got, want)
+	}
+}
