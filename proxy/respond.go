@@ -80,10 +80,8 @@ func (x *exchange) buffer(rest []byte) verdict {
 	b := slices.Grow(x.reply.B, n)
 	head := len(b)
 	b = append(b, rest...)
-	if len(rest) < n {
-		x.up.WaitUntil(deadline(x.now, x.cfg.Silence))
-	}
 	for len(b) < head+n {
+		x.up.WaitUntil(deadline(x.now, x.cfg.Silence))
 		m, err := x.up.Read(b[len(b) : head+n])
 		if err != nil {
 			return x.unfinished(err)
