@@ -129,6 +129,9 @@ func (x *exchange) exchange() (v verdict, stale bool) {
 func (x *exchange) came(b *sock.Buf, n int, err error) (v verdict, stale bool) {
 	x.now = time.Now()
 	if errors.Is(err, sock.ErrNotQuiet) {
+		if x.client.Gone() { // which has ended the replica's connection: that says nothing of the replica
+			return clientLeft, false
+		}
 		x.pool.Closed(x.up)
 		return verdict{}, true
 	}
@@ -322,10 +325,14 @@ func (x *exchange) wasIdle() bool {
 // last byte was never sent, or nothing of it was acknowledged before the replica
 // closed.
 func (x *exchange) notArrived() bool {
-	if over, err := x.uploaded(); !over || err != nil {
-		return true
+	over, err := x.uploaded()
+	if !over {
+		// The last byte may have been sent all the same, and nobody has noted it yet.
+		x.up.Close()
+		<-x.sent
+		return x.sendErr != nil
 	}
-	return !x.up.Arrived()
+	return err != nil || !x.up.Arrived()
 }
 
 // answered looks at a complete response head.

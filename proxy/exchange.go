@@ -204,6 +204,10 @@ func (x *exchange) attempts() {
 // conclude goes on behind an attempt that ended with v.
 func (x *exchange) conclude(v verdict) {
 	for v.retry != "" {
+		if x.client.Gone() { // while lbd connected, say
+			v = clientLeft
+			break
+		}
 		x.now = time.Now() // connecting may have taken its time
 		x.leave()
 		x.tried = append(x.tried, x.replica)

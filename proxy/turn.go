@@ -86,7 +86,7 @@ func (x *exchange) Sent(t *sock.Turn, n int, err error) {
 	case err == nil && n == len(x.out):
 		t.Await(x.up.Conn, x)
 	case errors.Is(err, sock.ErrNotQuiet):
-		x.goOn(t, func(x *exchange) { x.conclude(x.unlessStale(verdict{}, true)) })
+		x.goOn(t, func(x *exchange) { x.conclude(x.unlessStale(x.came(nil, 0, err))) })
 	default:
 		x.goOn(t, func(x *exchange) { x.conclude(x.unlessStale(x.came(x.asked(x.up.AskOn(x.out, n, err))))) })
 	}
