@@ -118,9 +118,9 @@ type Polled struct {
 	Number uint64
 
 	foreign float64
-	pending int64  // own requests that the gauges can contain and that had no response byte
-	started Metric // the last known StartTime: a cheap page lacks it
-	since   *epoch // first epoch that the sample does not contain
+	pending int64   // own requests that the gauges can contain and that had no response byte
+	process process // what is known of the process behind the endpoint
+	since   *epoch  // first epoch that the sample does not contain
 }
 
 // ForeignKnown says whether Foreign is a count. Half the gauges are not enough: a
@@ -161,7 +161,8 @@ const foreignSmoothing = 0.393
 // the gauges show beyond our own requests; of ours only those count that were
 // sent before the mark and still run, which is the least the gauges can contain.
 func (r *Replica) EndPoll(mark PollMark, s Sample, at time.Time) *Polled {
-	s.Waiting, s.Running = count(s.Waiting), count(s.Running)
+	s.Waiting, s.Running = count(s.Waiting, maxRequests), count(s.Running, maxRequests)
+	s.KVTokens, s.KVUsage = count(s.KVTokens, maxTokens), share(s.KVUsage)
 	p := &Polled{Sample: s, At: at, since: mark.since}
 	p.pending = r.load.pending.Load() - sumPending(mark.since)
 	if p.ForeignKnown() {
@@ -174,13 +175,12 @@ func (r *Replica) EndPoll(mark PollMark, s Sample, at time.Time) *Polled {
 		p.Foreign = int64(math.Round(p.foreign))
 	}
 	r.foreignTokens(p)
-	p.started = p.StartTime
+	p.process = processOf(&s)
 	if old := r.load.polled.Load(); old != nil {
-		if anotherProcess(old, p) {
+		if p.process.follows(&old.process) {
 			r.Restarted()
-		}
-		if !p.started.Known {
-			p.started = old.started
+		} else {
+			p.process.complete(&old.process)
 		}
 	}
 	r.publish(p)
@@ -214,26 +214,57 @@ func (r *Replica) foreignTokens(p *Polled) {
 	p.ForeignTokens = Known(seen)
 }
 
-// anotherProcess says whether the newer sample comes from a younger process:
-// counters only go up. What a page lacks says nothing.
-func anotherProcess(old, p *Polled) bool {
-	fell := func(a, b Metric) bool { return a.Known && b.Known && b.Value < a.Value }
-	started := old.started.Known && p.StartTime.Known && old.started != p.StartTime
-	return started || fell(old.PromptTokens, p.PromptTokens) || fell(old.GenerationTokens, p.GenerationTokens) ||
-		fell(old.PrefixQueries, p.PrefixQueries)
+// process is what tells one process behind an endpoint from the next: counters only go
+// up. Pages may lack any of it, a cheap one StartTime and that of a V0 server before its
+// first step everything, so each is the last one that was known.
+type process struct{ started, prompt, generation, queries Metric }
+
+func processOf(s *Sample) process {
+	return process{s.StartTime, s.PromptTokens, s.GenerationTokens, s.PrefixQueries}
 }
 
-// maxCount is far beyond any number of requests and far within int64, also after
-// a sum.
-const maxCount = 1 << 48
+// follows says whether p is younger than old. What either lacks says nothing.
+func (p *process) follows(old *process) bool {
+	fell := func(a, b Metric) bool { return a.Known && b.Known && b.Value < a.Value }
+	started := old.started.Known && p.started.Known && old.started != p.started
+	return started || fell(old.prompt, p.prompt) || fell(old.generation, p.generation) || fell(old.queries, p.queries)
+}
 
-// count makes a value unknown that is no number of requests: it would spoil the
+// complete takes over what p lacks from an earlier page of the same process.
+func (p *process) complete(old *process) {
+	fill := func(to *Metric, from Metric) {
+		if !to.Known {
+			*to = from
+		}
+	}
+	fill(&p.started, old.started)
+	fill(&p.prompt, old.prompt)
+	fill(&p.generation, old.generation)
+	fill(&p.queries, old.queries)
+}
+
+// maxRequests and maxTokens are far beyond what a replica can have, and within int64 also
+// after a sum, and the first one after what strategies multiply it with: two weights of up
+// to a million each.
+const (
+	maxRequests = 1 << 22
+	maxTokens   = 1 << 48
+)
+
+// count makes a value unknown that is no number of so many at most: it would spoil the
 // moving average for good, or become a negative integer and draw all requests.
-func count(m Metric) Metric {
-	if m.Value >= 0 && m.Value <= maxCount {
+func count(m Metric, most float64) Metric {
+	if m.Value >= 0 && m.Value <= most {
 		return m
 	}
 	return Metric{} // NaN too
+}
+
+// share is a part of a whole: more than all of it is all of it.
+func share(m Metric) Metric {
+	m = count(m, math.Inf(1))
+	m.Value = min(m.Value, 1)
+	return m
 }
 
 // MarkStale publishes the last poll again as one not to be trusted: its foreign

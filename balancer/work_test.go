@@ -151,6 +151,14 @@ func TestRestartIsSeen(t *testing.T) {
 		{Sample{StartTime: Known(200), PromptTokens: Known(5)}, 2},
 		{Sample{PromptTokens: Known(7)}, 2},
 		{Sample{StartTime: Known(300), PromptTokens: Known(9)}, 3},
+		{Sample{PrefixQueries: Known(40)}, 3},
+		// A V0 server shows nothing before its first step.
+		{Sample{}, 3},
+		{Sample{PromptTokens: Known(8)}, 4},
+		// What the process before has counted is not held against this one.
+		{Sample{PrefixQueries: Known(30)}, 4},
+		{Sample{StartTime: Known(400)}, 4},
+		{Sample{StartTime: Known(500), PromptTokens: Known(8)}, 5},
 	} {
 		r.EndPoll(r.BeginPoll(), c.Sample, time.Time{})
 		if got := r.Incarnation(); got != c.want {
