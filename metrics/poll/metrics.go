@@ -145,12 +145,25 @@ func (p *Poller) notePage(t *target, s balancer.Sample, cheap, full bool, now ti
 func (p *Poller) expire(t *target, cfg *Config, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	last := t.answeredAt.Load()
-	if last == nil || now.Sub(*last) < cfg.staleAfter() {
+	last, ever := t.lastAnswer()
+	if !ever || now.Sub(last) < cfg.staleAfter() {
 		return
 	}
 	if t.replica.MarkStale() && !t.metrics.stale {
 		t.metrics.stale = true
-		p.tell(Stale, t, fmt.Sprintf("no answer for %v", now.Sub(*last).Round(time.Millisecond)))
+		p.tell(Stale, t, fmt.Sprintf("no answer for %v", now.Sub(last).Round(time.Millisecond)))
 	}
+}
+
+// lastAnswer is when what the replica shows was read. One that left the fleet with
+// requests running and came back still shows what was read before, by another target;
+// until that is stale each poll that fails would leave an epoch behind it as well.
+func (t *target) lastAnswer() (at time.Time, ever bool) {
+	if at := t.answeredAt.Load(); at != nil {
+		return *at, true
+	}
+	if p := t.replica.Polled(); p != nil {
+		return p.At, true
+	}
+	return time.Time{}, false
 }

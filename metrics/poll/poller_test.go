@@ -474,6 +474,46 @@ func TestRestart(t *testing.T) {
 }
 
 // A page that lacks a metric for a while is not another process.
+// One restart is told once, however little each page of the new process shows.
+func TestRestartIsToldOnce(t *testing.T) {
+	run(t, Config{}, func(b *bench) {
+		b.fetch.change("a:1", func(s *fakeReplica) { s.page = idle + "process_start_time_seconds 1000\n" })
+		b.sleep(time.Second)
+		b.wantEvents()
+		b.fetch.change("a:1", func(s *fakeReplica) { s.page = busyPage(0, 0, 5, 5) })
+		b.sleep(time.Second)
+		b.wantEvents("a:1 replica restarted")
+		b.fetch.change("a:1", func(s *fakeReplica) { s.page = busyPage(0, 0, 5, 5) + "process_start_time_seconds 2000\n" })
+		b.sleep(time.Second)
+		b.wantEvents()
+		if n := b.fleet.replica("a:1").Incarnation(); n != 1 {
+			b.Errorf("incarnation %d, want 1", n)
+		}
+	})
+}
+
+// A replica that comes back while requests of before run keeps what was last read of it.
+// That gets stale like any other, also when nothing is read any more.
+func TestComesBackAndHangs(t *testing.T) {
+	run(t, Config{}, func(b *bench) {
+		b.fetch.change("a:1", func(s *fakeReplica) { s.page = busyPage(3, 40, 100, 100) })
+		b.sleep(time.Second)
+		r := b.fleet.replica("a:1")
+		if n := r.Requests(); n == 0 {
+			b.Fatal("no foreign load to begin with")
+		}
+		b.fetch.change("a:1", func(s *fakeReplica) { s.hang = true })
+		b.fleet.make(b, "http://b:1")
+		b.sleep(2 * time.Second)
+		b.fleet.holder.Store(balancer.NewSnapshot(9, []balancer.ReplicaState{{Replica: r}, {Replica: b.fleet.replica("b:1")}}, nil))
+		b.sleep(5 * time.Second)
+		if p := r.Polled(); !p.Stale || r.Requests() != 0 {
+			b.Errorf("stale %t, %d requests; want what was read before to count no longer", p.Stale, r.Requests())
+		}
+		b.wantEvents("a:1 poll failed", "a:1 models failed", "a:1 load stale")
+	})
+}
+
 func TestMissingMetricIsNoRestart(t *testing.T) {
 	run(t, Config{}, func(b *bench) {
 		for range 3 {

@@ -56,6 +56,9 @@ func (m *metricsState) take(s balancer.Sample, own int64, now time.Time) (restar
 		m.kvMovedAt = now
 	}
 	m.answered = true
+	if restarted {
+		m.last = balancer.Sample{} // what the process before has counted says nothing of this one
+	}
 	remember(&m.last, s)
 	busy := s.Running.Value+s.Waiting.Value > 0 // unknown is 0
 	still, kvStill := now.Sub(m.movedAt) >= stuckAfter, now.Sub(m.kvMovedAt) >= stuckAfter
