@@ -157,6 +157,7 @@ func TestLimitsOfAKey(t *testing.T) {
 	file := keyFile(t, [3]string{"alice", aliceKey, "max_in_flight=1"}, [3]string{"bob", bobKey, "requests_per_minute=2"},
 		[3]string{"carol", "lbd-carol-marker-0123456789", "tokens_per_minute=60"})
 	p := lbd(t, urls(r), "api-keys-file", file)
+	hold(t, r)
 	ctx, leave := context.WithCancel(context.Background())
 	req, err := http.NewRequestWithContext(ctx, "POST", p.url+"/v1/chat/completions", strings.NewReader(chat(llama, true, longStream)))
 	if err != nil {
@@ -171,6 +172,7 @@ func TestLimitsOfAKey(t *testing.T) {
 	wantError(t, p.post("/v1/chat/completions", chat(llama, false, 1), bearer(aliceKey)...), 429, "rate_limit_exceeded")
 	leave()
 	resp.Body.Close()
+	letGo(t, r)
 	p.until("the place of a client that left is free", func() bool {
 		return p.post("/v1/chat/completions", chat(llama, false, 1), bearer(aliceKey)...).status == 200
 	})

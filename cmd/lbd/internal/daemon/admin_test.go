@@ -90,6 +90,7 @@ type pickPage struct {
 func TestPickReservesNothing(t *testing.T) {
 	a, b := replica(t, sim.Config{}), replica(t, sim.Config{})
 	p := lbd(t, urls(a, b), "strategy", "least-inflight")
+	hold(t, a, b)
 	stream := p.stream(llama, longStream)
 	idle := a
 	if stream.replica == a.Addr() {
@@ -113,6 +114,7 @@ func TestPickReservesNothing(t *testing.T) {
 	if got := p.onAdmin("POST", "/pick", "{"); got.status != 400 {
 		t.Errorf("no JSON: %d %s", got.status, got.body)
 	}
+	letGo(t, a, b)
 	stream.finish()
 }
 

@@ -91,7 +91,8 @@ type running struct {
 	resp    *http.Response
 	body    *bufio.Reader
 	replica string
-	last    string // event before the newest
+	at      *sim.Server // the replica, where begin has begun it
+	last    string      // event before the newest
 	newest  string
 }
 

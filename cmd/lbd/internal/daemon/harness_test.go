@@ -139,7 +139,7 @@ func tryLoad(endpoints []string, settings ...string) (*config.Config, error) {
 	fs := pflag.NewFlagSet("test", pflag.ContinueOnError)
 	config.Flags(fs)
 	all := append([]string{
-		"listen", "127.0.0.1:0", "admin-listen", "127.0.0.1:0", "metrics-poll-interval", "50ms", "models-poll-interval", "200ms",
+		"listen", "127.0.0.1:0", "admin-listen", "127.0.0.1:0", "metrics-poll-interval", "50ms", "metrics-poll-timeout", "2s", "models-poll-interval", "200ms",
 		"health-interval", "50ms", "health-timeout", "2s", "ejection-time", "100ms", "drain-timeout", "5s", "drain-idle-timeout", "0", "log-level", logLevel, "access-log", accessLog,
 	}, settings...)
 	if len(endpoints) > 0 {
@@ -156,7 +156,7 @@ func tryLoad(endpoints []string, settings ...string) (*config.Config, error) {
 // end stops lbd and holds the invariant of own load.
 func (p *proxied) end() {
 	p.http.CloseIdleConnections()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	if err := p.Stop(ctx); err != nil {
 		p.t.Errorf("stop: %v", err)
@@ -175,7 +175,7 @@ func (p *proxied) end() {
 }
 
 // patience is how long until waits; only a test that fails takes so long.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 func (p *proxied) until(what string, ok func() bool) {
 	p.t.Helper()

@@ -104,6 +104,7 @@ func occupiedOnce(t *testing.T) string {
 func TestStopDrains(t *testing.T) {
 	r := replica(t, sim.Config{})
 	p := lbd(t, urls(r))
+	hold(t, r)
 	stream := p.stream(llama, longStream)
 	stopped := make(chan error, 1)
 	go func() { stopped <- p.Stop(context.Background()) }()
@@ -114,6 +115,13 @@ func TestStopDrains(t *testing.T) {
 		}
 		return err != nil
 	})
+	select {
+	case err := <-stopped:
+		t.Errorf("stopped while a stream runs: %v", err)
+		stopped <- err
+	default:
+	}
+	letGo(t, r)
 	if n := stream.finish(); n != longStream {
 		t.Errorf("the stream under way ended after %d tokens; want %d", n, longStream)
 	}

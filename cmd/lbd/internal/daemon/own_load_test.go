@@ -9,19 +9,40 @@ import (
 	"lbd/bench/sim"
 )
 
-// long streams run until a test is done with what it does meanwhile: at 20 times
-// real time some 5 s, so that they end by themselves.
+// longStream is the tokens of a stream during which other things happen: at testSpeed
+// 1.5 s, after which it ends by itself, and minutes at a replica that is held.
 const longStream = 4000
 
-// begin starts a stream at each of the replicas, so that own load is 1 each.
+// slowly is the fault of a replica that is held.
+var slowly = &sim.Fault{Factor: 100}
+
+// hold keeps streams of the replicas from ending before the test says so. What a test
+// does while they run takes as long as the machine needs.
+func hold(t *testing.T, rs ...*sim.Server) {
+	t.Helper()
+	for _, r := range rs {
+		fault(t, r, sim.Faults{Slow: slowly})
+	}
+}
+
+// letGo ends that, and every other fault.
+func letGo(t *testing.T, rs ...*sim.Server) {
+	t.Helper()
+	for _, r := range rs {
+		fault(t, r, sim.Faults{})
+	}
+}
+
+// begin starts a stream at each of the replicas, so that own load is 1 each until ends.
 func (p *proxied) begin(rs ...*sim.Server) map[*sim.Server]*running {
 	p.t.Helper()
+	hold(p.t, rs...)
 	at := map[*sim.Server]*running{}
 	for range rs {
 		s := p.stream(llama, longStream)
 		for _, r := range rs {
 			if r.Addr() == s.replica {
-				at[r] = s
+				s.at, at[r] = r, s
 			}
 		}
 	}
@@ -37,12 +58,12 @@ func TestOwnLoadSurvivesEjection(t *testing.T) {
 	a, b := replica(t, sim.Config{}), replica(t, sim.Config{})
 	p := lbd(t, urls(a, b), "strategy", "cycle")
 	at := p.begin(a, b)
-	fault(t, a, sim.Faults{Refuse: &sim.Fault{}})
+	fault(t, a, sim.Faults{Slow: slowly, Refuse: &sim.Fault{}})
 	p.becomes(a, balancer.Ejected)
 	if n := p.inFlight(a); n != 1 {
 		t.Errorf("own load of the ejected one is %d; want 1", n)
 	}
-	fault(t, a, sim.Faults{})
+	hold(t, a)
 	p.available(llama, a, b)
 	if n := p.inFlight(a); n != 1 {
 		t.Errorf("own load after readmission is %d; want 1", n)
@@ -50,9 +71,12 @@ func TestOwnLoadSurvivesEjection(t *testing.T) {
 	p.ends(at[a], at[b])
 }
 
-// ends finishes the streams and holds own load to zero.
+// ends finishes streams that begin has begun and holds own load to zero.
 func (p *proxied) ends(streams ...*running) {
 	p.t.Helper()
+	for _, s := range streams {
+		letGo(p.t, s.at)
+	}
 	for _, s := range streams {
 		if n := s.finish(); n != longStream {
 			p.t.Errorf("stream of %s ended after %d tokens; want %d", s.replica, n, longStream)

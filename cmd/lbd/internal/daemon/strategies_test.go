@@ -55,6 +55,7 @@ func busy(t *testing.T, s *sim.Server, requests int) {
 	t.Helper()
 	client := &http.Client{Transport: &http.Transport{}}
 	t.Cleanup(client.CloseIdleConnections)
+	hold(t, s)
 	for range requests {
 		resp, err := client.Post(s.URL()+"/v1/chat/completions", "application/json", strings.NewReader(chat(llama, true, longStream)))
 		if err != nil {
@@ -130,6 +131,10 @@ func TestMetricsOfNoUse(t *testing.T) {
 				if c.fails {
 					p.until("failed polls counted", func() bool { return failures(a) > 2 })
 				}
+				held := c.faults
+				held.Slow = slowly
+				fault(t, a, held)
+				hold(t, b)
 				var streams []*running
 				got := map[string]int{}
 				for range 8 {
@@ -141,6 +146,8 @@ func TestMetricsOfNoUse(t *testing.T) {
 				if diff := cmp.Diff(map[string]int{a.Addr(): 4, b.Addr(): 4}, got); diff != "" {
 					t.Errorf("streams (-want +got):\n%s", diff)
 				}
+				fault(t, a, c.faults)
+				letGo(t, b)
 				for _, s := range streams {
 					s.finish()
 				}

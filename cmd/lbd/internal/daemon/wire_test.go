@@ -36,12 +36,17 @@ func dialWire(t *testing.T, addr string) *wire {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { nc.Close() })
-	nc.SetDeadline(time.Now().Add(patience))
-	return &wire{t: t, nc: nc.(*net.TCPConn), br: bufio.NewReader(nc)}
+	w := &wire{t: t, nc: nc.(*net.TCPConn), br: bufio.NewReader(nc)}
+	w.patient()
+	return w
 }
+
+// patient gives what comes next as long as until has.
+func (w *wire) patient() { w.nc.SetDeadline(time.Now().Add(patience)) }
 
 func (w *wire) send(s string) {
 	w.t.Helper()
+	w.patient()
 	if _, err := io.WriteString(w.nc, s); err != nil {
 		w.t.Fatal(err)
 	}
@@ -76,6 +81,7 @@ func (w *wire) answer(method string) reply {
 // head reads a response head; its Body reads on.
 func (w *wire) head(method string) *http.Response {
 	w.t.Helper()
+	w.patient()
 	resp, err := http.ReadResponse(w.br, &http.Request{Method: method})
 	if err != nil {
 		w.t.Fatalf("reading the response head: %v", err)
@@ -86,6 +92,7 @@ func (w *wire) head(method string) *http.Response {
 // closed waits for the end of the connection and returns what came before it.
 func (w *wire) closed() string {
 	w.t.Helper()
+	w.patient()
 	b, err := io.ReadAll(w.br)
 	if err != nil && !isReset(err) {
 		w.t.Fatalf("waiting for the end of the connection: %v", err)
