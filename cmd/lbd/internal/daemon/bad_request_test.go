@@ -258,7 +258,7 @@ func TestBodyAtTheLimit(t *testing.T) {
 // closed.
 func TestRequestTimeout(t *testing.T) {
 	r := replica(t, sim.Config{})
-	p := lbd(t, []string{r.URL()}, "client-read-timeout", "150ms", "client-idle-timeout", "150ms")
+	p := lbd(t, []string{r.URL()}, "client-read-timeout", "600ms", "client-idle-timeout", "600ms")
 	for name, part := range map[string]string{"in the head": "POST /v1/x HT", "in the body": postStart + "Content-Length: 10\r\n\r\n{"} {
 		t.Run(name, func(t *testing.T) {
 			w := dialWire(t, p.Addr().String())

@@ -56,6 +56,7 @@ func TestDrain(t *testing.T) {
 	whole.sendPost("/v1/x", `{"x":"whole"}`)
 	half.send("GET /ready HTT")
 	p.until("both run", func() bool { return len(f.received()) == 2 })
+	p.counted("lbd_connections", "5") // those four and the one that asks
 
 	stopped := p.stopping(context.Background())
 	half.send("P/1.1\r\nHost: lbd\r\n\r\n")
@@ -100,7 +101,7 @@ func TestDrainTimeout(t *testing.T) {
 	p := lbd(t, []string{r.URL()})
 	fault(t, r, sim.Faults{HangStream: &sim.Fault{Events: 2}})
 	w, waiting := p.dial(), p.dial()
-	w.sendPost("/v1/chat/completions", chat(llama, true, 50))
+	w.sendPost("/v1/chat/completions", chat(llama, true, longStream)) // a replica that falls behind puts several tokens into an event
 	resp := w.head("POST")
 	fault(t, r, sim.Faults{HangStream: &sim.Fault{}})
 	waiting.sendPost("/v1/chat/completions", chat(llama, true, 50))

@@ -49,7 +49,7 @@ func TestForgetWhileAStreamRuns(t *testing.T) {
 	w.sendPost("/v1/chat/completions", chat(llama, true, 8))
 	counted := func(name, value string) {
 		t.Helper()
-		p.until(name+" "+value, func() bool { return p.metric(name+`{model="`+llama+`"}`) == value })
+		p.counted(name+`{model="`+llama+`"}`, value)
 	}
 	counted("lbd_time_to_first_token_seconds_count", "1")
 

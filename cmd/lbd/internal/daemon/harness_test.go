@@ -256,6 +256,13 @@ func (p *proxied) metric(series string) string {
 	return ""
 }
 
+// counted waits until a series has that value: who is answered by a goroutine has its answer
+// before it is counted.
+func (p *proxied) counted(series, want string) {
+	p.t.Helper()
+	p.until(series+" "+want, func() bool { return p.metric(series) == want })
+}
+
 // syncLog collects what lbd logs.
 type syncLog struct {
 	lines *lines.Writer // in front of it; nil = of another process

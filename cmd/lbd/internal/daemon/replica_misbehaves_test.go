@@ -107,14 +107,20 @@ func TestReplicaMisbehaves(t *testing.T) {
 					case m.hang:
 						c.gone()
 					case m.reset:
-						time.Sleep(5 * time.Millisecond) // so that what was sent is read before
+						if m.status == 0 {
+							<-seen // a reset takes away what is not read yet
+						}
 						c.reset()
 					}
 				default:
 					c.answer(200, "fine")
 				}
 			})
-			p := lbd(t, []string{f.url()}, append([]string{"first-byte-timeout", "200ms", "stream-idle-timeout", "200ms"}, quiet...)...)
+			settings := quiet
+			if m.outcome == "timeout" {
+				settings = append([]string{"first-byte-timeout", "400ms", "stream-idle-timeout", "400ms"}, quiet...)
+			}
+			p := lbd(t, []string{f.url()}, settings...)
 			other := p.dial()
 			other.sendPost("/v1/x", `{"x":"steady"}`)
 			resp := other.head("POST")
@@ -224,17 +230,15 @@ func TestAnswerDuringUploadWithoutReading(t *testing.T) {
 // for the first byte begins when the request is out.
 func TestSlowUpload(t *testing.T) {
 	f := fakeReplica(t, func(c *fakeConn) {
-		for range 8 {
-			time.Sleep(50 * time.Millisecond)
-			if n, err := io.CopyN(io.Discard, c.br, 4<<20); err != nil {
-				t.Errorf("read %d: %v", n, err)
-				return
-			}
+		time.Sleep(1500 * time.Millisecond) // nothing in between holds 32 MiB, so it is not out by then
+		if n, err := io.CopyN(io.Discard, c.br, 32<<20); err != nil {
+			t.Errorf("read %d: %v", n, err)
+			return
 		}
 		c.answer(200, "fine")
 		c.keep = false
 	})
-	p := lbd(t, []string{f.url()}, append([]string{"first-byte-timeout", "200ms"}, quiet...)...)
+	p := lbd(t, []string{f.url()}, append([]string{"first-byte-timeout", "1s"}, quiet...)...)
 	w := p.dial()
 	w.sendPost("/v1/x", padded(32<<20))
 	if a := w.answer("POST"); a.StatusCode != 200 {
@@ -265,12 +269,15 @@ func TestSimulatedFaults(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			// So many that a replica which falls behind, and sends several in one event, still sends more than three.
 			const tokens = 100
-			r := replica(t, sim.Config{})
-			p := lbd(t, []string{r.URL()}, append([]string{"first-byte-timeout", "500ms", "stream-idle-timeout", "300ms"}, quiet...)...)
+			r, settings := replica(t, sim.Config{}), quiet
+			if strings.HasPrefix(test.name, "hang") {
+				settings = append([]string{"first-byte-timeout", "500ms", "stream-idle-timeout", "500ms"}, quiet...)
+			}
+			p := lbd(t, []string{r.URL()}, settings...)
 			fault(t, r, test.faults)
-			a := p.post("/v1/chat/completions", chat(llama, test.stream, tokens))
+			// So many that a replica which falls behind, and sends several in one event, still sends more than three.
+			a := p.post("/v1/chat/completions", chat(llama, test.stream, longStream))
 			if a.status != test.status || (a.err != nil) != test.cut {
 				t.Errorf("%d %v; want %d, cut %t\n%s", a.status, a.err, test.status, test.cut, a.body)
 			}
