@@ -262,7 +262,7 @@ func count(m Metric, most float64) Metric {
 
 // share is a part of a whole: more than all of it is all of it.
 func share(m Metric) Metric {
-	m = count(m, math.Inf(1))
+	m = count(m, math.MaxFloat64)
 	m.Value = min(m.Value, 1)
 	return m
 }

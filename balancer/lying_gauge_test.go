@@ -45,7 +45,7 @@ func TestCacheGaugesBeyondReason(t *testing.T) {
 		{0.5, 1000, Sample{KVUsage: Known(0.5), KVTokens: Known(1000)}},
 		{1.25, 1000, Sample{KVUsage: Known(1), KVTokens: Known(1000)}},
 		{1e308, 1e308, Sample{KVUsage: Known(1)}},
-		{math.Inf(1), math.Inf(1), Sample{KVUsage: Known(1)}},
+		{math.Inf(1), math.Inf(1), Sample{}},
 		{math.NaN(), math.NaN(), Sample{}},
 		{-1, -1, Sample{}},
 	} {
