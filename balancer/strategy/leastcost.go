@@ -47,6 +47,8 @@ func newLeastCost(o Options) balancer.Picker {
 	if !p.opt.NoPrefixes {
 		if p.index = o.Prefixes; p.index == nil {
 			p.index = prefix.New(prefix.Config{})
+		} else {
+			p.leave()
 		}
 	}
 	p.model.reset(vec{1, 1, 1}, vec{1, 1, 1})
@@ -62,6 +64,9 @@ const (
 	usualPrompt = 700.0
 	usualOutput = 200.0
 	usualBytes  = 4.2
+	// mostTokens bounds lengths, whatever they are estimated by: the longest context of a
+	// published model (Llama 4 Scout). The square of it is a number of pairs.
+	mostTokens = 10_000_000.0
 )
 
 // The scales of the rule; README.md says how they were found. The load is 1 when a
@@ -202,7 +207,7 @@ func (p *leastCost) ask(w *workspace, q *balancer.Request) {
 	if !q.Now.IsZero() {
 		a.now = q.Now.UnixNano()
 	}
-	a.prompt, a.output, a.text, a.blockTokens, a.bucket = max(prompt, 1), output, text, 0, bucket
+	a.prompt, a.output, a.text, a.blockTokens, a.bucket = min(max(prompt, 1), mostTokens), min(output, mostTokens), text, 0, bucket
 }
 
 // match finds who has the prompt's prefix.

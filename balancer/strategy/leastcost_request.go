@@ -239,8 +239,10 @@ func (t *costTicket) Tokens(n int, now time.Time) {
 	t.p.regressed.learn(&t.p.regressed.steps, &m.decode, x, y*w, vec{1, 1, 1}, modelRange, now)
 }
 
-// Usage is the last word on lengths.
-func (t *costTicket) Usage(u balancer.Usage) { t.usage = u }
+// Usage is the last word on lengths, within reason.
+func (t *costTicket) Usage(u balancer.Usage) {
+	t.usage = balancer.Usage{Prompt: min(u.Prompt, mostTokens), Completion: min(u.Completion, mostTokens), Cached: min(u.Cached, mostTokens)}
+}
 
 // Done takes everything back and learns lengths from what finished.
 func (t *costTicket) Done(e balancer.Ending, now time.Time) {
@@ -280,12 +282,12 @@ func (t *costTicket) finished(now time.Time) {
 	}
 	t.learnWhole(completion, now)
 	if completion > 0 && !t.p.opt.Frozen {
-		t.p.outputs[t.bucket].add(float64(completion))
+		t.p.outputs[t.bucket].learn(float64(completion), usualOutput)
 	}
 	if t.usage.Prompt > 0 {
-		t.p.promptMean.add(float64(t.usage.Prompt))
+		t.p.promptMean.learn(float64(t.usage.Prompt), usualPrompt)
 		if t.text >= minText {
-			t.p.bytesPerToken.add(t.text / float64(t.usage.Prompt))
+			t.p.bytesPerToken.learn(t.text/float64(t.usage.Prompt), usualBytes)
 		}
 	}
 	if t.usage.Cached >= 0 && t.usage.Prompt > 0 && t.st.owner != nil {

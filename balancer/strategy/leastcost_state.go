@@ -3,6 +3,7 @@ package strategy
 import (
 	"maps"
 	"math"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -116,7 +117,10 @@ func (p *leastCost) forget(known map[*balancer.Replica]*costState, candidates []
 		return
 	}
 	for r, st := range known {
-		if r.InFlight() == 0 && !slices.ContainsFunc(candidates, func(c *balancer.Replica) bool { return c.ID == r.ID }) {
+		switch i := slices.IndexFunc(candidates, func(c *balancer.Replica) bool { return c.ID == r.ID }); {
+		case i >= 0 && candidates[i] != r: // before a reload that gave it another weight, say
+			delete(known, r)
+		case i < 0 && r.InFlight() == 0:
 			delete(known, r)
 			if p.states[r.ID] == st {
 				delete(p.states, r.ID)
@@ -126,6 +130,26 @@ func (p *leastCost) forget(known map[*balancer.Replica]*costState, candidates []
 			}
 		}
 	}
+}
+
+// leave gives the places in a shared index back once nobody uses the strategy any more,
+// requests that it has placed included: nobody says so when a model leaves or is given
+// another strategy, and of replicas whose addresses change with each deployment the index
+// would be full one day.
+func (p *leastCost) leave() {
+	runtime.AddCleanup(p, func(h held) {
+		for _, st := range h.states {
+			if st.owner != nil {
+				h.index.Release(st.owner)
+			}
+		}
+	}, held{p.index, p.states})
+}
+
+// held is what a strategy has of an index. It does not lead to the strategy.
+type held struct {
+	index  *prefix.Index
+	states map[string]*costState
 }
 
 func (p *leastCost) newState(r *balancer.Replica) *costState {

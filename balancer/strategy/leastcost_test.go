@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -478,6 +479,87 @@ func TestForgetsReplicas(t *testing.T) {
 	}
 	if o.Prefixes.Owner("one more") == nil {
 		t.Error("the index is full of replicas that are gone")
+	}
+}
+
+// Reloads that change a replica's weight give it another pointer and leave nothing behind.
+func TestForgetsEarlierDescriptions(t *testing.T) {
+	p, rs := costs(false), replicas(t, 1, 1)
+	for i := range 3000 {
+		rs[0] = rs[0].With("", 1+i%2)
+		res := p.Place(&balancer.Request{PromptTokens: 10}, rs)
+		defer res.Done()
+	}
+	if n := len(*p.known.Load()); n > 200 {
+		t.Errorf("%d descriptions of two replicas are remembered", n)
+	}
+	if n := len(p.states); n != 2 {
+		t.Errorf("%d states, want one per replica", n)
+	}
+}
+
+// A strategy that is given up, with its model, gives its places in a shared index back.
+func TestLeavesTheIndex(t *testing.T) {
+	o := seeded(1)
+	o.Prefixes = prefix.New(prefix.Config{Bytes: 1 << 16})
+	for i := range prefix.MaxOwners {
+		p := newLeastCost(o)
+		res := p.(balancer.Placer).Place(&balancer.Request{PromptTokens: 10}, []*balancer.Replica{
+			balancer.NewReplica(balancer.Endpoint{Addr: fmt.Sprintf("10.0.0.%d:8000", i)}, "", 1),
+		})
+		res.Done()
+	}
+	for range 100 {
+		runtime.GC() // pools are empty after the second one, and cleanups run beside
+		if one := o.Prefixes.Owner("one more"); one != nil {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Error("the index is full of replicas of strategies that are gone")
+}
+
+// A replica that lies about usage makes neither lengths that overflow nor ones that stay.
+func TestUsageThatLies(t *testing.T) {
+	const lie = 999_999_999_999
+	prompt := words(8400, 1)
+	answer := func(p *leastCost, rs []*balancer.Replica, u balancer.Usage) {
+		res := p.Place(&balancer.Request{Model: "m", Prompt: prompt, Stream: true, MaxTokens: -1, Now: msec(0)}, rs)
+		if r := res.Replica(); r.PrefillTokens() < 0 || r.PrefillPairs() < 0 || r.PrefillTime() < 0 || r.Resident() < 0 {
+			t.Errorf("own work is %d tokens, %d pairs, %v, %d resident", r.PrefillTokens(), r.PrefillPairs(), r.PrefillTime(), r.Resident())
+		}
+		res.FirstToken(msec(100))
+		res.Usage(u)
+		res.End(balancer.Finished, msec(2000))
+	}
+	honest := balancer.Usage{Prompt: 2100, Completion: 300, Cached: -1}
+	for _, c := range []struct {
+		name   string
+		before int
+		lie    balancer.Usage
+	}{
+		{"first", 0, balancer.Usage{Prompt: lie, Completion: lie, Cached: lie}},
+		{"tiny", 300, balancer.Usage{Prompt: 1, Completion: 1, Cached: 0}},
+		{"late", 300, balancer.Usage{Prompt: lie, Completion: lie, Cached: lie}},
+	} {
+		p, rs := costs(true), replicas(t, 1, 1)
+		for range c.before {
+			answer(p, rs, honest)
+		}
+		answer(p, rs, c.lie)
+		if c.before > 0 {
+			q := &balancer.Request{Model: "m", Prompt: prompt, MaxTokens: -1}
+			if n := term(t, p, q, rs, 0, "output_tokens"); n > 601 {
+				t.Errorf("%s: answers are taken for %.0f tokens after one report", c.name, n)
+			}
+			if n := term(t, p, q, rs, 0, "prompt_tokens"); n < 1000 || n > 4500 {
+				t.Errorf("%s: the prompt is taken for %.0f tokens after one report", c.name, n)
+			}
+		}
+		for range 10 {
+			answer(p, rs, honest)
+		}
+		wantIdle(t, rs)
 	}
 }
 
