@@ -189,3 +189,21 @@ func TestEstimate(t *testing.T) {
 		}
 	}
 }
+
+// The largest prompt a body can hold, under the largest limit there is, is charged like
+// any other: it neither overflows into credit nor locks its client out.
+func TestLargestPrompt(t *testing.T) {
+	key := identify(t, set(t, entry("alice", aliceKey, Limits{TokensPerMinute: maxLimit})), aliceKey)
+	now := time.Now()
+	for _, prompt := range []int64{Estimate(1 << 30), Estimate(4 << 30), math.MaxInt64} {
+		before := key.usage.tokens.full.Load()
+		g, refused := key.Begin(now, prompt)
+		if !refused.OK() {
+			t.Fatalf("a prompt of %d tokens is refused for %s", prompt, refused.Reason)
+		}
+		if after := key.usage.tokens.full.Load(); after <= max(before, key.keys.clock(now)) {
+			t.Errorf("a prompt of %d tokens moves the bucket from %d to %d", prompt, before, after)
+		}
+		g.End(now, 0)
+	}
+}

@@ -51,7 +51,7 @@ func (c *Client) Begin(now time.Time, prompt int64) (Grant, Refusal) {
 	}
 	g := Grant{client: c}
 	if l := c.TokensPerMinute; l > 0 {
-		g.reserved = min(max(prompt, 1), l)
+		g.reserved = min(max(prompt, 1), l, maxCharge)
 		if wait := u.tokens.take(t, g.reserved, l); wait > 0 {
 			if r := c.RequestsPerMinute; r > 0 {
 				u.requests.charge(t, -1, r)
