@@ -45,10 +45,13 @@ const (
 
 // newClient makes a connection per call: calls are rare, and uvicorn closes idle
 // connections after 5 s, under a request that must not be sent twice.
-func newClient(dialTLS func(ctx context.Context, network, addr string) (net.Conn, error)) *http.Client {
+func newClient(dial, dialTLS func(ctx context.Context, network, addr string) (net.Conn, error)) *http.Client {
+	if dial == nil {
+		dial = (&net.Dialer{}).DialContext
+	}
 	return &http.Client{
 		Transport: &http.Transport{
-			DialContext:       (&net.Dialer{Timeout: connectTimeout}).DialContext,
+			DialContext:       withTimeout(dial),
 			DialTLSContext:    withTimeout(dialTLS),
 			DisableKeepAlives: true, DisableCompression: true,
 		},

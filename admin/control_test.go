@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -41,6 +42,30 @@ func TestControlCallIsPassedThrough(t *testing.T) {
 		if strings.Contains(log, secret) {
 			t.Errorf("%q is in the log: %s", secret, log)
 		}
+	}
+}
+
+// A control call reaches the server that requests go to, whatever the system's resolver
+// would make of its name.
+func TestControlCallDialsAsRequestsDo(t *testing.T) {
+	url, addr := newReplica(t, echo)
+	asked := make(chan string, 2)
+	s := start(t, Options{
+		Fleet: newFleet(t, "http://vllm-1.invalid:8000"),
+		Dial: func(ctx context.Context, network, host string) (net.Conn, error) {
+			asked <- host
+			if _, bounded := ctx.Deadline(); !bounded {
+				t.Error("nothing bounds the connect")
+			}
+			return new(net.Dialer).DialContext(ctx, network, addr)
+		},
+	})
+	got := s.do("POST", "/replicas/vllm-1.invalid:8000/sleep", "")
+	if got.status != http.StatusTeapot || !strings.Contains(got.body, "host=vllm-1.invalid:8000") {
+		t.Fatalf("%d %s; want the answer of %s", got.status, got.body, url)
+	}
+	if host := <-asked; host != "vllm-1.invalid:8000" {
+		t.Errorf("dialled %q", host)
 	}
 }
 

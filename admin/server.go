@@ -55,10 +55,11 @@ type Options struct {
 	// ReplicaKey returns the value of Authorization for one replica and beats
 	// ReplicaAPIKey, unless it is empty; nil = none.
 	ReplicaKey func(id string) string
-	// DialTLS connects to replicas with an https URL; nil = with the system's
-	// authorities.
-	DialTLS func(ctx context.Context, network, addr string) (net.Conn, error)
-	Log     zerolog.Logger
+	// Dial connects to replicas, so that control calls go where requests go although a
+	// name has several addresses, or is not to be looked up now; nil = as the system does.
+	// DialTLS is for those with an https URL; nil = with the system's authorities.
+	Dial, DialTLS func(ctx context.Context, network, addr string) (net.Conn, error)
+	Log           zerolog.Logger
 }
 
 // ErrExposed is returned by Start and SetToken when other machines would get in
@@ -105,7 +106,7 @@ func New(o Options) *Server {
 	if o.MaxPickBody == 0 {
 		o.MaxPickBody = 64 << 20
 	}
-	s := &Server{opt: o, began: time.Now(), client: newClient(o.DialTLS), served: make(chan struct{})}
+	s := &Server{opt: o, began: time.Now(), client: newClient(o.Dial, o.DialTLS), served: make(chan struct{})}
 	s.SetReplicaAPIKey(o.ReplicaAPIKey)
 	s.token.Store(digestOf(o.Token))
 	s.routes = s.table()
