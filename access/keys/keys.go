@@ -99,6 +99,12 @@ func (k *Keys) Off() {
 // On says whether a key is asked for.
 func (k *Keys) On() bool { return k.ring.Load().on }
 
+// Closed says whether a key is asked for and there is none, so that nobody gets in.
+func (k *Keys) Closed() bool {
+	r := k.ring.Load()
+	return r.on && len(r.clients) == 0
+}
+
 // Identify finds who sent a request. It belongs between a request's head and its
 // body, so that a client without a key can make lbd hold no body. The key is nil
 // when none is asked for, and with a refusal.

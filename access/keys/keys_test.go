@@ -48,14 +48,17 @@ func TestIdentify(t *testing.T) {
 
 func TestNoKeysAskForNone(t *testing.T) {
 	k := New()
-	if key, refused := k.Identify(sent()); key != nil || !refused.OK() || k.On() {
+	if key, refused := k.Identify(sent()); key != nil || !refused.OK() || k.On() || k.Closed() {
 		t.Errorf("%v %v", key, refused)
 	}
 	if err := k.Set(nil); err != nil {
 		t.Fatal(err)
 	}
-	if _, refused := k.Identify(sent("Authorization", "Bearer "+aliceKey)); refused.Reason != Unknown || !k.On() {
+	if _, refused := k.Identify(sent("Authorization", "Bearer "+aliceKey)); refused.Reason != Unknown || !k.On() || !k.Closed() {
 		t.Errorf("an empty set lets in: %v", refused.Reason)
+	}
+	if err := k.Set([]Entry{entry("alice", aliceKey, Limits{})}); err != nil || k.Closed() {
+		t.Errorf("closed with a key: %v", err)
 	}
 	k.Off()
 	if _, refused := k.Identify(sent()); !refused.OK() {

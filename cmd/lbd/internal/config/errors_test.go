@@ -80,7 +80,8 @@ func TestErrorsOfQuantities(t *testing.T) {
 		{"number", byFlag("--max-attempts=1.5"), `--max-attempts: "1.5" is not a whole number; want between 1 and 100`},
 		{"number range", byFlag("--max-attempts=0"), `--max-attempts: "0" is out of range; want between 1 and 100`},
 
-		{"ejection", byFlag("--ejection-time=2m"), `--ejection-time: "60s" is shorter than ejection_time "2m"; want at least that`},
+		{"ejection", byFlag("--ejection-time=2m"), `--ejection-time: "2m" is longer than max_ejection_time "60s"; want at most that`},
+		{"longest ejection", byFlag("--max-ejection-time=10ms"), `--max-ejection-time: "10ms" is shorter than ejection_time "1s"; want at least that`},
 	})
 }
 
@@ -107,7 +108,7 @@ func TestErrorsOfAddresses(t *testing.T) {
 			`--listen: ":65536" is not a listen address; want HOST:PORT or :PORT, such as 127.0.0.1:8080`},
 		{"listen empty", byFlag("--listen="), `--listen: "" is not a listen address; want HOST:PORT or :PORT, such as 127.0.0.1:8080`},
 		{"same socket, blames the flag", byFlag("--listen=:9901"),
-			`--listen: "127.0.0.1:9901" is taken by listen ":9901"; want another port, or empty for no admin listener`},
+			`--listen: ":9901" is taken by admin_listen "127.0.0.1:9901"; want another port, or admin_listen off`},
 		{"same socket, blames admin", byFlag("--admin-listen=[::]:8080"),
 			`--admin-listen: "[::]:8080" is taken by listen ":8080"; want another port, or empty for no admin listener`},
 

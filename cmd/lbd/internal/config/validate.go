@@ -19,18 +19,22 @@ func (l *loader) validate(c *Config) {
 		l.fail(c.origins["strategy"], "strategy", "%s", err)
 	}
 	if c.MaxEjectionTime < c.EjectionTime && !l.failed["max_ejection_time"] && !l.failed["ejection_time"] {
-		l.fail(l.later(c, "max_ejection_time", "ejection_time"), "max_ejection_time",
-			"%q is shorter than ejection_time %q; want at least that", formatDuration(c.MaxEjectionTime), formatDuration(c.EjectionTime))
+		shortest, longest := formatDuration(c.EjectionTime), formatDuration(c.MaxEjectionTime)
+		if later(c, "max_ejection_time", "ejection_time") == "ejection_time" {
+			l.fail(c.origins["ejection_time"], "ejection_time", "%q is longer than max_ejection_time %q; want at most that", shortest, longest)
+		} else {
+			l.fail(c.origins["max_ejection_time"], "max_ejection_time", "%q is shorter than ejection_time %q; want at least that", longest, shortest)
+		}
 	}
 }
 
-// later returns the origin of whichever key comes from the later layer: a
-// default is never what is wrong.
-func (l *loader) later(c *Config, a, b string) Origin {
+// later returns whichever key comes from the later layer: a default is never what
+// is wrong.
+func later(c *Config, a, b string) string {
 	if c.origins[b].Source > c.origins[a].Source {
-		return c.origins[b]
+		return b
 	}
-	return c.origins[a]
+	return a
 }
 
 func (l *loader) validateReplicas(c *Config) {
@@ -63,7 +67,11 @@ func (l *loader) validateListeners(c *Config) {
 	if l.failed["listen"] || l.failed["admin_listen"] || !sameSocket(c.Listen, c.AdminListen) {
 		return
 	}
-	l.fail(l.later(c, "admin_listen", "listen"), "admin_listen",
+	if later(c, "admin_listen", "listen") == "listen" {
+		l.fail(c.origins["listen"], "listen", "%q is taken by admin_listen %q; want another port, or admin_listen off", c.Listen, c.AdminListen)
+		return
+	}
+	l.fail(c.origins["admin_listen"], "admin_listen",
 		"%q is taken by listen %q; want another port, or empty for no admin listener", c.AdminListen, c.Listen)
 }
 

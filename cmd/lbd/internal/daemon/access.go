@@ -53,8 +53,9 @@ func readAccess(c *config.Config) (*access, error) {
 	var faults []error
 	note := func(key string, err error) { faults = append(faults, blame(c, key, err)) }
 	var err error
-	if a.entries, err = readKeys(c); err != nil {
-		note("api_keys_file", err)
+	var key string
+	if a.entries, key, err = readKeys(c); err != nil {
+		note(key, err)
 	}
 	if c.MetricsAccess == "key" && !a.keysOn {
 		note("metrics_access", errors.New(`is "key" without any key; want api_keys_file or api_keys as well`))
@@ -91,27 +92,26 @@ func exposed(listen string) bool {
 	return host == "" || ip != nil && !ip.IsLoopback()
 }
 
-func readKeys(c *config.Config) ([]keys.Entry, error) {
+// readKeys returns clients' keys, or what is wrong and the key of the configuration that
+// is to blame.
+func readKeys(c *config.Config) (all []keys.Entry, blamed string, err error) {
 	// What the environment holds in plain text is not at rest; a file or a command
 	// line would be.
 	plain := c.Origin("api_keys").Source == config.FromEnv
-	all, err := keys.ParseValue(c.APIKeys.Reveal(), plain)
-	if err != nil {
-		return nil, fmt.Errorf("api_keys: %w", err)
+	if all, err = keys.ParseValue(c.APIKeys.Reveal(), plain); err != nil || c.APIKeysFile == "" {
+		return all, "api_keys", err
 	}
-	if c.APIKeysFile == "" {
-		return all, nil
-	}
+	const file = "api_keys_file"
 	text, err := os.ReadFile(c.APIKeysFile)
 	if err != nil {
-		return nil, err
+		return nil, file, err
 	}
 	more, err := keys.ParseFile(string(text))
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", c.APIKeysFile, err)
+		return nil, file, fmt.Errorf("%s: %w", c.APIKeysFile, err)
 	}
 	all = append(all, more...)
-	return all, keys.CheckEntries(all)
+	return all, file, keys.CheckEntries(all)
 }
 
 // maxSecret bounds what is read of a file that should hold one line.
@@ -237,6 +237,9 @@ func (d *Daemon) warnOfAccess(c *config.Config) {
 			ev = ev.Str("replica", id)
 		}
 		ev.Msg("INSECURE: tls_insecure_skip_verify: the replica's certificate is not checked, and whoever is between can read and change everything, keys included")
+	}
+	if d.keys.Closed() {
+		d.opt.Log.Warn().Str("api_keys_file", c.APIKeysFile).Msg("no client has a key, so all are refused; want a line in api_keys_file, as lbd key NAME prints it")
 	}
 	if d.outward.Replaces() && !d.keys.On() && c.TLSClientCAFile == "" && exposed(c.Listen) {
 		d.opt.Log.Warn().Msg("upstream_api_key is sent for everybody who reaches lbd; want api_keys_file as well, or a listen address on loopback")

@@ -152,6 +152,20 @@ func TestModelsOfAKey(t *testing.T) {
 
 // Limits are heard of as 429, cost the replica nothing, and end with the requests
 // that reached them.
+// Who has made no key yet is told why everybody is refused.
+func TestNobodyHasAKey(t *testing.T) {
+	const warning = "no client has a key, so all are refused"
+	file := keyFile(t)
+	p := lbd(t, urls(replica(t, sim.Config{})), "api-keys-file", file)
+	if !strings.Contains(p.log.String(), warning) {
+		t.Errorf("no %q in\n%s", warning, p.log.String())
+	}
+	other := lbd(t, urls(replica(t, sim.Config{})), "api-keys-file", keyFile(t, [3]string{"alice", aliceKey, ""}))
+	if strings.Contains(other.log.String(), warning) {
+		t.Errorf("%q though there is a key", warning)
+	}
+}
+
 func TestLimitsOfAKey(t *testing.T) {
 	r := replica(t, sim.Config{})
 	file := keyFile(t, [3]string{"alice", aliceKey, "max_in_flight=1"}, [3]string{"bob", bobKey, "requests_per_minute=2"},
