@@ -14,8 +14,8 @@ func newCheckCommand() *cobra.Command {
 		Use:   "check --config FILE",
 		Short: "Validate a configuration file",
 		Long: `Validate a configuration file together with the environment, as lbd would start
-with it, and the files it names: keys, tokens and certificates. Prints "FILE: ok", or every mistake with its line, key and what was
-wanted, and exits with 1.`,
+with it, and the files it names: keys, tokens and certificates. Prints "FILE: ok",
+or every mistake with its line, key and what was wanted, and exits with 1.`,
 		Example: "  lbd check --config lbd.yml",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

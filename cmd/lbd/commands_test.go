@@ -48,6 +48,13 @@ func TestUsageErrors(t *testing.T) {
 		{[]string{"key"}, "lbd: an argument is missing; want lbd key NAME [flags]\nsee lbd key --help\n"},
 		{[]string{"key", "a", "b"}, "lbd: unexpected argument \"b\"; want lbd key NAME [flags]\nsee lbd key --help\n"},
 		{[]string{"aggregate"}, "lbd: an argument is missing; want lbd aggregate N | FILE... [flags]\nsee lbd aggregate --help\n"},
+		{[]string{"--admission", "false"}, "lbd: unknown command \"false\"; a flag takes it with =, such as --admission=false\nsee lbd --help\n"},
+		{[]string{"sim", "--speed", "x"}, "lbd: --speed: \"x\"; want a number\nsee lbd sim --help\n"},
+		{[]string{"sim", "--replicas", "1.5"}, "lbd: --replicas: \"1.5\"; want a whole number\nsee lbd sim --help\n"},
+		{[]string{"sim", "--seed", "-1"}, "lbd: --seed: \"-1\"; want a whole number, 0 or more\nsee lbd sim --help\n"},
+		{[]string{"bench", "--stream=maybe"}, "lbd: --stream: \"maybe\"; want true or false\nsee lbd bench --help\n"},
+		{[]string{"bench", "--timeout", "10"}, "lbd: --timeout: \"10\"; want a time with its unit, such as 500ms, 30s or 5m\nsee lbd bench --help\n"},
+		{[]string{"key", "a", "--tokens-per-minute", "1e3"}, "lbd: --tokens-per-minute: \"1e3\"; want a whole number\nsee lbd key --help\n"},
 		{[]string{"check"}, "lbd: no file to check; want --config FILE\nsee lbd check --help\n"},
 	} {
 		t.Run(strings.Join(c.args, " "), func(t *testing.T) {
@@ -160,6 +167,14 @@ func TestHelp(t *testing.T) {
 	for line := range strings.Lines(got.stdout) {
 		if len(line) > helpColumns+1 {
 			t.Errorf("line of %d columns: %s", len(line), line)
+		}
+	}
+	for _, newCommand := range subcommands {
+		cmd := newCommand()
+		for line := range strings.Lines(cmd.Long) { // examples and Use are commands, which are not folded
+			if len(line) > helpColumns+1 {
+				t.Errorf("lbd %s: line of %d columns: %s", cmd.Name(), len(line), line)
+			}
 		}
 	}
 	for _, sub := range newRootCommand().Commands() {

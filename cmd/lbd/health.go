@@ -35,6 +35,9 @@ LBD_CONFIG there, or give the same --config, or --url.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			own := url == ""
 			if own {
+				if err := readable(cmd); err != nil {
+					return err
+				}
 				listen, secure := ownListen(cmd)
 				url = ownHealthURL(listen, secure)
 			}
@@ -44,6 +47,19 @@ LBD_CONFIG there, or give the same --config, or --url.`,
 	cmd.Flags().StringVar(&url, "url", "", "URL to ask (default: /health of the lbd that this file and environment configure)")
 	cmd.Flags().StringP("config", "c", "", "configuration `file` of the lbd to ask (default: $LBD_CONFIG)")
 	return cmd
+}
+
+// readable refuses a file that was named here and cannot be read: the answer would be
+// that of another lbd. What else may be wrong in it is told by lbd check.
+func readable(cmd *cobra.Command) error {
+	path := cmd.Flags().Lookup("config")
+	if !path.Changed {
+		return nil
+	}
+	if _, err := os.ReadFile(path.Value.String()); err != nil {
+		return usagef("--config: cannot read the configuration: %w", err)
+	}
+	return nil
 }
 
 // ownListen is where an lbd with this file and environment listens. Without a
@@ -79,7 +95,7 @@ func askHealth(ctx context.Context, out io.Writer, url string, own bool) error {
 	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
+	if err != nil || req.URL.Host == "" || req.URL.Scheme != "http" && req.URL.Scheme != "https" {
 		return usagef("--url %q is not a URL; want http://host:port/health", url)
 	}
 	client := &http.Client{Transport: &http.Transport{

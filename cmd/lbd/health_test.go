@@ -61,6 +61,14 @@ func TestHealthFindsTheListener(t *testing.T) {
 	if got := lbd(t, "health", "--config", file); got.code != 0 || got.stdout != "here\n" {
 		t.Errorf("--config: %+v", got)
 	}
+	if got := lbd(t, "health", "--config", file+"x"); got.code != exitUsage || !strings.Contains(got.stderr, "open "+file+"x: no such file") {
+		t.Errorf("--config that is not there: %+v", got)
+	}
+	for _, url := range []string{"foo", "127.0.0.1:8080", "ftp://a/", "http://"} {
+		if got := lbd(t, "health", "--url", url); got.code != exitUsage || !strings.Contains(got.stderr, "is not a URL; want http://host:port/health") {
+			t.Errorf("--url %s: %+v", url, got)
+		}
+	}
 	t.Setenv("LBD_CONFIG", file)
 	if got := lbd(t, "health"); got.code != 0 || got.stdout != "here\n" {
 		t.Errorf("LBD_CONFIG: %+v", got)

@@ -15,6 +15,27 @@ import (
 // helpColumns is the width help is folded to.
 const helpColumns = 110
 
+// helpTextColumns is the width of what a command's help says above its flags.
+const helpTextColumns = 84
+
+// folded joins words to lines of a help text.
+func folded(words []string, separator string) string {
+	var b strings.Builder
+	column := 0
+	for i, word := range words {
+		if i < len(words)-1 {
+			word += separator
+		}
+		if column+len(strings.TrimRight(word, " ")) > helpTextColumns {
+			b.WriteByte('\n')
+			column = 0
+		}
+		b.WriteString(word)
+		column += len(word)
+	}
+	return strings.ReplaceAll(b.String(), " \n", "\n")
+}
+
 // writeHelp writes the help of a command: what it does, examples, commands, and
 // the flags under the headings of the configuration table.
 func writeHelp(w io.Writer, cmd *cobra.Command) error {

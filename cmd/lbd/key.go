@@ -4,9 +4,11 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"lbd/access/keys"
 )
@@ -27,14 +29,20 @@ client in.`,
   lbd key bob --stdin < key.txt >> keys.txt`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := checkLimits(cmd.Flags(), limits); err != nil {
+				return err
+			}
 			line, key, err := makeKey(args[0], limits, fromStdin, cmd.InOrStdin())
 			if err != nil {
 				return usageError{err}
 			}
+			// A key whose line is lost lets nobody in, so the line comes first.
+			if _, err := fmt.Fprintln(cmd.OutOrStdout(), line); err != nil {
+				return fmt.Errorf("the line of the key is not written: %w", err)
+			}
 			if !fromStdin {
 				fmt.Fprintln(cmd.ErrOrStderr(), key)
 			}
-			fmt.Fprintln(cmd.OutOrStdout(), line)
 			return nil
 		},
 	}
@@ -47,10 +55,29 @@ client in.`,
 	return cmd
 }
 
+// checkLimits refuses limits that would not be any. To an entry 0 and no models stand for
+// no limit; who types them, or leaves a script's variable empty, means another thing.
+func checkLimits(f *pflag.FlagSet, l keys.Limits) error {
+	for flag, n := range map[string]int64{
+		"max-in-flight": l.MaxInFlight, "requests-per-minute": l.RequestsPerMinute, "tokens-per-minute": l.TokensPerMinute,
+	} {
+		if f.Changed(flag) && n < 1 {
+			return usagef("--%s %d; want 1 or more, or no such flag for no limit", flag, n)
+		}
+	}
+	if f.Changed("models") && (len(l.Models) == 0 || slices.Contains(l.Models, "")) {
+		return usagef("--models %q; want names of models, or no such flag for all", strings.Join(l.Models, ","))
+	}
+	return nil
+}
+
 // makeKey returns the line for the file and the key. What the parser of the file
 // refuses is refused here.
 func makeKey(name string, l keys.Limits, fromStdin bool, stdin io.Reader) (line, key string, err error) {
 	if err := keys.CheckName(name); err != nil {
+		if len(name) < keys.MinLength { // a longer one may be a key
+			return "", "", fmt.Errorf("%q %w", name, err)
+		}
 		return "", "", fmt.Errorf("the command line %w", err)
 	}
 	key = keys.Generate()
@@ -65,11 +92,6 @@ func makeKey(name string, l keys.Limits, fromStdin bool, stdin io.Reader) (line,
 		}
 	}
 	e := keys.Entry{Name: name, Digest: keys.DigestOf(key), Limits: l}
-	for _, n := range []int64{l.MaxInFlight, l.RequestsPerMinute, l.TokensPerMinute} {
-		if n < 0 {
-			return "", "", fmt.Errorf("a limit is %d; want a number above 0, or none", n)
-		}
-	}
 	if again, err := keys.ParseFile(e.String()); err != nil || len(again) != 1 {
 		return "", "", fmt.Errorf("the limits cannot be written down: %w", err)
 	}

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"lbd/access/keys"
@@ -41,12 +42,37 @@ func TestKeyFromStandardInput(t *testing.T) {
 }
 
 func TestKeysThatCannotBe(t *testing.T) {
-	for _, args := range [][]string{{"key"}, {"key", "a b"}, {"key", "none"}, {"key", "a", "--max-in-flight=-1"}, {"key", "a", "--models=a*b"}, {"key", "a", "--requests-per-minute=9999999999"}} {
+	for _, args := range [][]string{{"key"}, {"key", "a b"}, {"key", "none"}, {"key", "a", "--max-in-flight=-1"}, {"key", "a", "--tokens-per-minute=0"}, {"key", "a", "--models="}, {"key", "a", "--models=b,,c"}, {"key", "a", "--models=a*b"}, {"key", "a", "--requests-per-minute=9999999999"}} {
 		if got := lbd(t, args...); got.code != exitUsage || got.stdout != "" {
 			t.Errorf("%q: %+v", args, got)
 		}
 	}
 }
+
+// What is wrong with a name is told with the name, unless that may be a key.
+func TestKeyNamesThatCannotBe(t *testing.T) {
+	if got := lbd(t, "key", "a b"); !strings.HasPrefix(got.stderr, `lbd: "a b" has no valid name; want up to 64`) {
+		t.Errorf("%+v", got)
+	}
+	const key = "/a+key/in+place/of/the/name"
+	if got := lbd(t, "key", key); !strings.HasPrefix(got.stderr, "lbd: the command line has no valid name") || strings.Contains(got.stderr, key) {
+		t.Errorf("%+v", got)
+	}
+}
+
+// A key whose line cannot be written is not shown: it would let nobody in.
+func TestKeyWithoutItsLine(t *testing.T) {
+	var errs strings.Builder
+	code := run(t.Context(), []string{"key", "alice"}, full{}, &errs)
+	if code != exitUsage || strings.Contains(errs.String(), keys.Prefix) || !strings.Contains(errs.String(), "no space left") {
+		t.Errorf("exit %d, %q", code, errs.String())
+	}
+}
+
+// full is a disk without room.
+type full struct{}
+
+func (full) Write([]byte) (int, error) { return 0, syscall.ENOSPC }
 
 // lbd check reads the files that a configuration names, and says which key is wrong.
 func TestCheckReadsFiles(t *testing.T) {
@@ -63,7 +89,7 @@ func TestCheckReadsFiles(t *testing.T) {
 	for text, want := range map[string]string{
 		"api_keys_file: " + bad:                    "api_keys_file (file CONF:2): " + bad + ": line 2: has no sha256:HASH",
 		"api_keys_file: " + dir + "/none":          "api_keys_file (file CONF:2): open " + dir + "/none",
-		"api_keys: alice " + plain:                 "api_keys: entry 1: has no sha256:HASH",
+		"api_keys: alice " + plain:                 "api_keys (file CONF:2): entry 1: has no sha256:HASH",
 		"admin_listen: :9901":                      "admin_listen (file CONF:2): \":9901\" is reachable from other machines; want admin_token",
 		"tls_cert_file: " + bad:                    "tls_cert_file (file CONF:2): a certificate without a key",
 		"upstream_tls_ca_file: " + bad:             "upstream_tls_ca_file (file CONF:2): " + bad + " holds no certificate",

@@ -67,7 +67,8 @@ same arrivals.
 
 Several fleets in --replicas answer what fewer of them would have meant. With
 --trace-format access-log the trace is lbd's own access log. --strategies also
-takes the rules of other projects: ` + strings.Join(rivals.Names(), ", ") + `.`,
+takes the rules of other projects:
+` + folded(rivals.Names(), ", ") + `.`,
 		Example: `  lbd replay --trace conversation_trace.jsonl.gz --trace-format mooncake --trace-speed 5
   lbd replay --trace conv.csv.gz --trace-format azure --strategies cycle,least-waiting --replicas 8,6
   lbd replay --trace access.log --trace-format access-log --strategies least-waiting,least-cost --replicas 8,6 --html what-if.html

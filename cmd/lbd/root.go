@@ -65,13 +65,31 @@ func noSuchCommand(cmd *cobra.Command, args []string) error {
 			names = append(names, sub.Name())
 		}
 	}
+	if args[0] == "true" || args[0] == "false" {
+		return usagef("unknown command %q; a flag takes it with =, such as --admission=%s", args[0], args[0])
+	}
 	return usagef("unknown command %q%s", args[0], didYouMean("", args[0], names))
+}
+
+// wanted says what flags of subcommands take, by pflag's names of their types: its own
+// errors are those of strconv. The proxy's settings are strings that config reads.
+var wanted = map[string]string{
+	"bool":     "true or false",
+	"int":      "a whole number",
+	"int64":    "a whole number",
+	"uint64":   "a whole number, 0 or more",
+	"float64":  "a number",
+	"duration": "a time with its unit, such as 500ms, 30s or 5m",
 }
 
 // flagError makes pflag's errors usage errors and guesses what was meant.
 func flagError(cmd *cobra.Command, err error) error {
 	if errors.Is(err, pflag.ErrHelp) {
 		return err
+	}
+	var invalid *pflag.InvalidValueError
+	if errors.As(err, &invalid) && wanted[invalid.GetFlag().Value.Type()] != "" {
+		return usagef("--%s: %q; want %s", invalid.GetFlag().Name, invalid.GetValue(), wanted[invalid.GetFlag().Value.Type()])
 	}
 	var unknown *pflag.NotExistError
 	if !errors.As(err, &unknown) || unknown.GetSpecifiedShortnames() != "" {
