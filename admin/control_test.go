@@ -133,7 +133,7 @@ func TestControlBodyOverTheLimit(t *testing.T) {
 }
 
 func TestReplicaIsDown(t *testing.T) {
-	url, id := deadReplica(t)
+	url, id := deadURL, deadID
 	s := start(t, Options{Fleet: newFleet(t, url)})
 	wantContains(t, wantError(t, s.do("POST", "/replicas/"+id+"/sleep", ""), 502, "replica_error"), id, "connection refused")
 	wantContains(t, s.log.String(), `"statuses":[0]`)

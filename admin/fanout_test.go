@@ -54,7 +54,7 @@ func TestFanOutWithFailures(t *testing.T) {
 		w.Header().Set("Content-Length", "100")
 		fmt.Fprint(w, "half")
 	})
-	dead, deadID := deadReplica(t)
+	dead := deadURL
 	s := start(t, Options{Fleet: newFleet(t, dead, good, bad, cut)})
 	a := s.do("POST", "/fleet/wake_up", "")
 	rs := fanOutOf(t, a)

@@ -174,10 +174,8 @@ func newReplica(t *testing.T, h http.HandlerFunc) (url, id string) {
 	return srv.URL, strings.TrimPrefix(srv.URL, "http://")
 }
 
-// deadReplica returns an address where nobody listens.
-func deadReplica(t *testing.T) (url, id string) {
-	t.Helper()
-	srv := httptest.NewServer(http.NotFoundHandler())
-	srv.Close()
-	return srv.URL, strings.TrimPrefix(srv.URL, "http://")
-}
+// Where nobody listens. A port that was free a moment ago may be somebody's by now.
+const (
+	deadURL = "http://127.0.0.1:1"
+	deadID  = "127.0.0.1:1"
+)

@@ -27,6 +27,7 @@ type benchTarget struct {
 	status int // of every answer
 	asked  map[string]int
 	bodies [][]byte
+	heard  func() // at each request; nil = nothing is done
 }
 
 func newBenchTarget(t *testing.T, status int) *benchTarget {
@@ -54,6 +55,9 @@ func (s *benchTarget) complete(w http.ResponseWriter, q *http.Request) {
 	s.asked[ask.Model]++
 	s.bodies = append(s.bodies, body.Bytes())
 	s.mu.Unlock()
+	if s.heard != nil {
+		s.heard()
+	}
 	if s.status != http.StatusOK {
 		http.Error(w, `{"error":{"message":"full","code":"overloaded"}}`, s.status)
 		return
@@ -184,9 +188,10 @@ func TestBenchFailsItsChecks(t *testing.T) {
 func TestBenchInterrupted(t *testing.T) {
 	s := newBenchTarget(t, http.StatusOK)
 	ctx, cancel := context.WithCancel(t.Context())
-	time.AfterFunc(50*time.Millisecond, cancel)
+	defer cancel()
+	s.heard = cancel
 	file := filepath.Join(t.TempDir(), "out.json")
-	got := bench(t, ctx, "--target", s.URL, "--model=m", "--rate=1", "--duration=1h", "--output", file)
+	got := bench(t, ctx, "--target", s.URL, "--model=m", "--rate=20", "--duration=1h", "--output", file)
 	if got.code != exitMeasure || !strings.Contains(got.stderr, "interrupted") || !readResults(t, file).Interrupted {
 		t.Errorf("%+v", got)
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -52,14 +53,24 @@ func TestOnce(t *testing.T) {
 
 // Without Once traffic runs until it is told to end.
 func TestUntilCancelled(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	if err := Run(ctx, testOptions(), io.Discard); err != nil {
+	var once sync.Once
+	begun := writer(func() { once.Do(func() { time.AfterFunc(time.Second, cancel) }) })
+	if err := Run(ctx, testOptions(), begun); err != nil {
 		t.Fatal(err)
 	}
 	if ctx.Err() == nil {
 		t.Fatal("the demo ended by itself")
 	}
+}
+
+// writer is told of each write: the first one is the introduction, when all is ready.
+type writer func()
+
+func (w writer) Write(p []byte) (int, error) {
+	w()
+	return len(p), nil
 }
 
 func TestTakenPortNamesTheFlag(t *testing.T) {

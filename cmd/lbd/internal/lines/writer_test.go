@@ -262,8 +262,8 @@ func TestFailing(t *testing.T) {
 	var out place
 	var w *Writer
 	w = New(&out, func(n int, err error) {
-		told <- loss{n, err}
 		w.Write([]byte("told\n"))
+		told <- loss{n, err} // c comes behind it
 	})
 	defer w.Close()
 	put(w, []byte("a\n"))
