@@ -202,7 +202,7 @@ func TestAskDeadline(t *testing.T) {
 	t.Run("over while writing", func(t *testing.T) {
 		c, peer := dialled(t, newWatch(t))
 		c.SetWriteBuffer(4 << 10)
-		p := string(make([]byte, 16<<20))
+		p := string(make([]byte, 2<<20))
 		c.SetReadDeadline(time.Now().Add(time.Millisecond))
 		go func() {
 			<-time.After(5 * time.Millisecond)
@@ -230,21 +230,34 @@ func TestAskDeadline(t *testing.T) {
 		}
 	})
 	t.Run("early, while waiting", func(t *testing.T) {
-		c, peer := dialled(t, newWatch(t))
-		c.WaitUntil(time.Now().Add(5 * time.Millisecond))
-		c.WaitUntil(time.Now().Add(patience))
-		armed := c.armed
-		done := make(chan asked, 1)
-		go func() { done <- ask(c, "ping", true, nil) }()
-		time.Sleep(20 * time.Millisecond)
-		answer(peer, "pong")
-		if got, want := <-done, (asked{sent: 4, got: "pong"}); got != want {
-			t.Errorf("%+v; want %+v", got, want)
-		}
-		if c.armed == armed {
-			t.Error("the timer was not set to the limit that holds")
-		}
+		w := newWatch(t)
+		longEnough(t, func(pause time.Duration) bool {
+			c, peer := dialled(t, w)
+			c.WaitUntil(time.Now().Add(pause / 4))
+			c.WaitUntil(time.Now().Add(2 * patience))
+			armed := c.armed
+			done := make(chan asked, 1)
+			go func() { done <- ask(c, "ping", true, nil) }()
+			time.Sleep(pause)
+			answer(peer, "pong")
+			if got, want := <-done, (asked{sent: 4, got: "pong"}); got != want {
+				t.Errorf("%+v; want %+v", got, want)
+			}
+			return c.armed != armed
+		})
 	})
+}
+
+// longEnough tries with longer and longer pauses, until one was long enough for who waits
+// to be there before it was over and to set the timer to the limit that holds.
+func longEnough(t *testing.T, set func(pause time.Duration) bool) {
+	t.Helper()
+	for pause := 10 * time.Millisecond; pause < patience; pause *= 4 {
+		if set(pause) {
+			return
+		}
+	}
+	t.Error("the timer was not set to the limit that holds")
 }
 
 // answer reads a ping.
@@ -261,20 +274,21 @@ func TestWaitUntil(t *testing.T) {
 	}
 	for name, read := range reads {
 		t.Run(name+" goes on behind a limit that was put off", func(t *testing.T) {
-			c, peer := dialled(t, newWatch(t))
-			c.WaitUntil(time.Now().Add(2 * time.Millisecond))
-			c.WaitUntil(time.Now().Add(patience))
-			armed := c.armed
-			go func() {
-				time.Sleep(10 * time.Millisecond)
-				peer.Write([]byte("x"))
-			}()
-			if err := read(c); err != nil {
-				t.Errorf("%v; want a byte", err)
-			}
-			if c.armed == armed {
-				t.Error("the timer was not set to the limit that holds")
-			}
+			w := newWatch(t)
+			longEnough(t, func(pause time.Duration) bool {
+				c, peer := dialled(t, w)
+				c.WaitUntil(time.Now().Add(pause / 4))
+				c.WaitUntil(time.Now().Add(2 * patience))
+				armed := c.armed
+				go func() {
+					time.Sleep(pause)
+					peer.Write([]byte("x"))
+				}()
+				if err := read(c); err != nil {
+					t.Errorf("%v; want a byte", err)
+				}
+				return c.armed != armed
+			})
 		})
 		t.Run(name+" fails at a limit that was put off", func(t *testing.T) {
 			c, _ := dialled(t, newWatch(t))

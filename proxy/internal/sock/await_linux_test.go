@@ -38,7 +38,7 @@ func TestAwaitReadableForgone(t *testing.T) {
 	b.Close()
 	select {
 	case <-called:
-	case <-time.After(10 * time.Second):
+	case <-time.After(patience):
 		t.Error("not called when the peer left")
 	}
 }

@@ -83,40 +83,49 @@ func testLoopCarriesBytes(t *testing.T, w *Watch) {
 		}
 		got <- b
 	}()
+	pass := func(p []byte) {
+		for i := range p {
+			p[i] = byte(rng.Uint32())
+		}
+		want.Write(p)
+		replica.Write(p)
+	}
+	pass(make([]byte, 100)) // for the goroutine, which looks first
+	eventually(t, "the arrival", up.Unread)
+	var looped, own, n int
+	done := make(chan error, 1)
+	go func() {
+		done <- up.Pump(func(p []byte) bool {
+			if client.turn != nil {
+				looped++
+			} else {
+				own++
+			}
+			n += len(p)
+			// In pieces, as framing makes them: none may overtake one that is held.
+			half := len(p) / 2
+			for _, p := range [][]byte{p[:half], p[half:]} {
+				if m, err := client.Write(p); m != len(p) || err != nil {
+					t.Errorf("Write = %d, %v; want %d", m, err, len(p))
+				}
+			}
+			return n < total
+		})
+	}()
+	waitsForLoop(t, up)
 	go func() {
 		for want.Len() < total {
-			p := make([]byte, min(1+rng.IntN(400), total-want.Len()))
+			size := 1 + rng.IntN(400)
 			if rng.IntN(200) == 0 {
-				p = make([]byte, min(3*BufSize, total-want.Len()))
+				size = 3 * BufSize
 			}
-			for i := range p {
-				p[i] = byte(rng.Uint32())
-			}
-			want.Write(p)
-			replica.Write(p)
+			pass(make([]byte, min(size, total-want.Len())))
 			if rng.IntN(50) == 0 {
 				time.Sleep(100 * time.Microsecond)
 			}
 		}
 	}()
-	var looped, own, n int
-	err := up.Pump(func(p []byte) bool {
-		if client.turn != nil {
-			looped++
-		} else {
-			own++
-		}
-		n += len(p)
-		// In pieces, as framing makes them: none may overtake one that is held.
-		half := len(p) / 2
-		for _, p := range [][]byte{p[:half], p[half:]} {
-			if m, err := client.Write(p); m != len(p) || err != nil {
-				t.Errorf("Write = %d, %v; want %d", m, err, len(p))
-			}
-		}
-		return n < total
-	})
-	if err != nil {
+	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(<-got, want.Bytes()) {

@@ -14,7 +14,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // patience bounds how long a test waits for something that must happen. Nothing
 // is asserted about how soon it does.
-const patience = 20 * time.Second
+const patience = 2 * time.Minute
 
 func newWatch(t testing.TB) *Watch {
 	t.Helper()

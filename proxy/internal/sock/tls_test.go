@@ -54,11 +54,11 @@ func secured(t *testing.T, stall time.Duration) (accepted, dialled *Conn) {
 		c, err := ln.AcceptConn()
 		if err == nil {
 			accepted = c
-			err = c.StartServer(server, 10*time.Second)
+			err = c.StartServer(server, patience)
 		}
 		got <- err
 	}()
-	dialled, err = DialTLS(t.Context(), ln.Addr().String(), client, 10*time.Second, stall, w)
+	dialled, err = DialTLS(t.Context(), ln.Addr().String(), client, patience, stall, w)
 	if err != nil {
 		t.Fatal(err)
 	}

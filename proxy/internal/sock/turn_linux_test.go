@@ -378,6 +378,27 @@ func TestLoopCarriesOwnBytes(t *testing.T) {
 		got <- b
 	}()
 	var want bytes.Buffer
+	var own [4]byte
+	n := byte(0)
+	looped := false
+	done := make(chan error, 1)
+	go func() {
+		done <- up.Pump(func(p []byte) bool {
+			looped = looped || client.turn != nil
+			half := len(p) / 2
+			for _, p := range [][]byte{p[:half], nil, p[half:], nil} {
+				if p == nil {
+					n++
+					own = [4]byte{n, n, n, n}
+					p = own[:]
+				}
+				want.Write(p)
+				client.Write(p)
+			}
+			return true
+		})
+	}()
+	waitsForLoop(t, up) // else all of it may have come before anybody looks
 	go func() {
 		for i := range total / 100 {
 			replica.Write(bytes.Repeat([]byte{byte(i)}, 100))
@@ -387,24 +408,7 @@ func TestLoopCarriesOwnBytes(t *testing.T) {
 		}
 		replica.CloseWrite()
 	}()
-	var own [4]byte
-	n := byte(0)
-	looped := false
-	err := up.Pump(func(p []byte) bool {
-		looped = looped || client.turn != nil
-		half := len(p) / 2
-		for _, p := range [][]byte{p[:half], nil, p[half:], nil} {
-			if p == nil {
-				n++
-				own = [4]byte{n, n, n, n}
-				p = own[:]
-			}
-			want.Write(p)
-			client.Write(p)
-		}
-		return true
-	})
-	if !errors.Is(err, io.EOF) {
+	if err := <-done; !errors.Is(err, io.EOF) {
 		t.Fatal(err)
 	}
 	client.CloseWrite()
