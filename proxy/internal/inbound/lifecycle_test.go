@@ -176,6 +176,7 @@ func TestRequestThatCameEarly(t *testing.T) {
 
 func TestWaitingHoldsNothing(t *testing.T) {
 	r := start(t, newAnswerer(), plentiful)
+	r.stopClock()
 	peer := r.dial(t)
 	send(t, peer, "PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX: "+strings.Repeat("y", 15000)+"\r\n\r\n")
 	recv(t, peer, answerTo("/")+"abc")
@@ -362,6 +363,7 @@ func TestFirstRequestLimit(t *testing.T) {
 // A connection that was found to have waited for too long has answered since.
 func TestIdleLimitComesLate(t *testing.T) {
 	r := start(t, newAnswerer(), plentiful)
+	r.stopClock()
 	peer := r.dial(t)
 	c := r.the(t)
 	r.rest(t, 1)

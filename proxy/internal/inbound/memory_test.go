@@ -36,6 +36,7 @@ func TestBodiesShareTheMemory(t *testing.T) {
 	small := r.dial(t)
 	send(t, small, put("/", strings.Repeat("x", firstContent)))
 	recv(t, small, answerTo("/"))
+	eventually(t, "what the refused took to be given back", func() bool { return r.larder.taken.Load() == taken })
 	close(a.release)
 	recv(t, held, answerTo("/hold")+body)
 	for _, in := range []string{put("/", body), chunked} {

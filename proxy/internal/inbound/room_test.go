@@ -84,6 +84,7 @@ func TestRoomIsFull(t *testing.T) {
 func TestRoomOfTheIdle(t *testing.T) {
 	a := newAnswerer()
 	r := crowded(t, a, Room{Total: 5})
+	r.stopClock()
 	peers := make([]net.Conn, 5)
 	of := map[string]*Conn{}
 	for i := range peers {
@@ -121,6 +122,7 @@ func TestRoomOfTheIdle(t *testing.T) {
 func TestRoomOfEach(t *testing.T) {
 	a := newAnswerer()
 	r := crowded(t, a, Room{Each: 2})
+	r.stopClock()
 	for _, ip := range []string{"127.0.0.2", "127.0.0.3"} {
 		r.holding(t, a, ip)
 		idle := r.dialFrom(t, ip)

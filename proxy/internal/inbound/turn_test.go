@@ -149,6 +149,7 @@ func TestNoTurnsAtPresent(t *testing.T) {
 	h := &turner{answerer: newAnswerer()}
 	h.stays.Store(true)
 	r := start(t, h, plentiful)
+	r.stopClock()
 	c := r.dial(t)
 	r.settle(t, waiting, 1)
 	for range 3 {
