@@ -28,8 +28,8 @@ import (
 // and none may fail but those whose connection a replica reset.
 const (
 	tortureClients = 120
-	tortureTime    = 3 * time.Second
-	leaving        = 28 // percent of requests
+	tortureTime    = 3 * time.Second // at least: until enough has happened
+	leaving        = 28              // percent of requests
 )
 
 func TestTorture(t *testing.T) {
@@ -44,7 +44,7 @@ func TestTorture(t *testing.T) {
 	for i := range tortureClients {
 		wg.Go(func() {
 			c := tortureClient{t: t, proxy: p, rng: rand.New(rand.NewPCG(uint64(i), 9)), count: &count, id: i << 20}
-			for time.Now().Before(end) && !t.Failed() {
+			for (time.Now().Before(end) || !count.enough()) && !t.Failed() {
 				c.session()
 			}
 		})
@@ -55,12 +55,15 @@ func TestTorture(t *testing.T) {
 	r.stop()
 	t.Logf("%d whole answers, %d left in the middle, %d events, %d sent again on a fresh connection, %d lost with theirs, %d connections to the replica",
 		count.whole.Load(), count.left.Load(), count.events.Load(), p.stale.Load(), count.lost.Load(), r.accepted.Load())
-	if count.whole.Load() < 100 || count.left.Load() < 20 || count.lost.Load() > count.whole.Load()/4 {
-		t.Error("too little happened for the test to mean anything")
+	if count.lost.Load() > count.whole.Load()/4 {
+		t.Error("too much is lost for the test to mean anything")
 	}
 }
 
 type tortureCount struct{ whole, left, lost, events atomic.Int64 }
+
+// enough says that enough has happened for the test to mean anything.
+func (c *tortureCount) enough() bool { return c.whole.Load() >= 100 && c.left.Load() >= 20 }
 
 type tortureClient struct {
 	t     *testing.T
