@@ -9,7 +9,7 @@ import (
 
 // What is kept of an answer does not grow with it, whatever it is made of.
 func TestEndlessEvent(t *testing.T) {
-	const size = 16 << 20
+	const size = 64 * maxLine
 	for name, piece := range map[string]string{
 		"line": "data: " + strings.Repeat("x", 1000), "colons": strings.Repeat(`":`, 500), "usage": strings.Repeat(`"usage":{`, 100),
 		"quotes": strings.Repeat(`"`, 1000), "lines": "data: x\n", "empty": "\n\n", "returns": strings.Repeat("\r", 1000),

@@ -29,22 +29,15 @@ func reference(raw string) (d decoded, err error) {
 	over := 0
 	for at := 0; ; {
 		line, ok := crlfLine(raw[at:], maxSizeLine)
-		for i := at; i <= len(raw); i++ {
-			d.known[i] = at
-		}
-		if !ok {
-			return d, errReference
-		}
-		size, ok := chunkSize(line)
-		if !ok {
-			return d, errReference
-		}
+		size, sized := chunkSize(line)
 		over = max(0, over+len(line)+4-16-2*int(min(size, 1<<20)))
-		if over > 16<<10 {
+		if !ok || !sized || over > 16<<10 {
+			d.keep(at, len(raw))
 			return d, errReference
 		}
 		start := at + len(line) + 2
 		if size == 0 {
+			d.keep(at, len(raw))
 			d.upTo = at
 			d.trailer, ok = trailerSection(raw[start:])
 			if !ok {
@@ -53,14 +46,29 @@ func reference(raw string) (d decoded, err error) {
 			d.end = start + len(d.trailer) + 2
 			return d, nil
 		}
-		for i := start; i <= len(raw); i++ {
-			d.known[i] = i
-		}
+		d.keep(at, start-1)
 		if int64(len(raw)-start) < size+2 || raw[start+int(size):start+int(size)+2] != "\r\n" {
+			d.pass(start, len(raw))
 			return d, errReference
 		}
 		d.payload += raw[start : start+int(size)]
 		at = start + int(size) + 2
+		d.pass(start, at-1)
+	}
+}
+
+// keep says that of what has come up to each of these positions nothing behind the first
+// of them may have been passed on.
+func (d *decoded) keep(from, to int) {
+	for i := from; i <= to; i++ {
+		d.known[i] = from
+	}
+}
+
+// pass says that all of it may have been.
+func (d *decoded) pass(from, to int) {
+	for i := from; i <= to; i++ {
+		d.known[i] = i
 	}
 }
 

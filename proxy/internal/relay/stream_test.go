@@ -149,12 +149,24 @@ func TestChunkOverhead(t *testing.T) {
 		if _, err := reference(raw); (err == nil) != test.ok {
 			t.Errorf("%s: reference: %v", name, err)
 		}
-		for _, parts := range [][]string{cut(raw), cut(raw, len(raw)/2), strings.Split(raw, "")} {
+		for _, parts := range [][]string{cut(raw), cut(raw, len(raw)/2), inBits(raw)} {
 			if _, _, err := relayed(Chunked, 0, Verbatim, "", parts, nil); (err == nil) != test.ok || err != nil && !errors.Is(err, ErrBadFraming) {
 				t.Errorf("%s: %v", name, err)
 			}
 		}
 	}
+}
+
+// inBits cuts a body byte by byte, a long one by sevens, which meet every border as well.
+func inBits(s string) (parts []string) {
+	size := 1
+	if len(s) > 50_000 {
+		size = 7
+	}
+	for p := range slices.Chunk([]byte(s), size) {
+		parts = append(parts, string(p))
+	}
+	return parts
 }
 
 func checkChunked(t *testing.T, want decoded, raw, first string, parts []string) {
@@ -172,13 +184,17 @@ func checkChunked(t *testing.T, want decoded, raw, first string, parts []string)
 	}
 }
 
-// A body cut off anywhere is an error, and until then everything that is known
-// not to be the last chunk has been passed on.
+// A body cut off anywhere (a very long one near its ends and in some places between) is
+// an error, and until then everything that is known not to be the last chunk has been
+// passed on.
 func TestChunkedTruncatedEverywhere(t *testing.T) {
 	for name, raw := range bodies {
 		t.Run(name, func(t *testing.T) {
 			d, _ := reference(raw)
 			for n := range raw {
+				if near := min(n, len(raw)-n); near > 500 && n%41 > 0 {
+					continue
+				}
 				want := raw[:min(d.known[n], d.upTo)]
 				for _, parts := range [][]string{cut(raw[:n]), cut(raw[:n], n/2), strings.Split(raw[max(n-20, 0):n], "")} {
 					if missing := n - len(strings.Join(parts, "")); missing > 0 {
