@@ -247,6 +247,16 @@ func TestPageWithBrokenLines(t *testing.T) {
 	}
 }
 
+// eventually waits for what must happen; nothing is asserted about how soon it does.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(2 * time.Minute); !ok(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%s: it did not happen", what)
+		}
+	}
+}
+
 // A replica that hangs, one that is gone and one that works, then a restart in
 // place, with the real clock and nothing measured.
 func TestHangingGoneAndRestarted(t *testing.T) {
@@ -257,35 +267,22 @@ func TestHangingGoneAndRestarted(t *testing.T) {
 	works := serve(t, "v0.19.txt", false)
 	f := newTestFleet(t, hangs.URL, gone.URL, works.URL)
 	id := func(i int) string { return f.Snapshot().Replicas[i].ID }
-	events := make(chan Event, 64)
+	var events sync.Map // Event without its reason -> true
+	told := func(k Kind, i int) bool {
+		_, ok := events.Load(Event{Kind: k, Replica: id(i)})
+		return ok
+	}
 	p := New(Config{Interval: 10 * time.Millisecond, Timeout: 30 * time.Millisecond, APIKey: "k"}, f, Options{OnEvent: func(e Event) {
-		select {
-		case events <- e:
-		default:
-		}
+		events.Store(Event{Kind: e.Kind, Replica: e.Replica}, true)
 	}})
 	p.Start()
-	failed := map[string]bool{}
-	for len(failed) < 2 {
-		if e := <-events; e.Kind == Failed {
-			failed[e.Replica] = true
-		}
-	}
-	if !failed[id(0)] || !failed[id(1)] {
-		t.Errorf("failed: %v", failed)
-	}
-	for f.Snapshot().Replicas[2].Polled() == nil {
-		time.Sleep(time.Millisecond)
-	}
+	eventually(t, "the failures are told", func() bool { return told(Failed, 0) && told(Failed, 1) })
+	eventually(t, "the third is polled", func() bool { return f.Snapshot().Replicas[2].Polled() != nil })
 	younger := strings.ReplaceAll(golden(t, "v0.19.txt"), "1.79528186236e+09", "1.79528200000e+09")
 	works.page.Store(&younger)
-	for e := range events {
-		if e.Kind == Restarted {
-			if e.Replica != id(2) {
-				t.Errorf("%s restarted", e.Replica)
-			}
-			break
-		}
+	eventually(t, "the restart is told", func() bool { return told(Restarted, 2) })
+	if told(Restarted, 0) || told(Restarted, 1) {
+		t.Error("another one restarted")
 	}
 	p.Stop()
 	close(release)
