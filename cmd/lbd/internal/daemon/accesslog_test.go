@@ -89,6 +89,7 @@ func (p *piped) next() map[string]any {
 // herd are clients that ask as fast as they get answers.
 type herd struct {
 	g        sync.WaitGroup
+	begun    atomic.Int64 // clients that have had an answer
 	answered atomic.Int64
 }
 
@@ -105,13 +106,15 @@ func (p *piped) asked(clients, requests int) *herd {
 			}
 			defer c.Close()
 			r := bufio.NewReader(c)
-			for range requests {
+			for i := range requests {
 				last, err := o.ask(c, r)
 				if err != nil {
 					p.t.Error(err)
 					return
 				}
-				h.answered.Add(1)
+				if h.answered.Add(1); i == 0 {
+					h.begun.Add(1)
+				}
 				if last {
 					return
 				}
@@ -121,14 +124,15 @@ func (p *piped) asked(clients, requests int) *herd {
 	return h
 }
 
-// stuck waits until no client gets an answer any more.
+// stuck waits until no client gets an answer any more. All have had one before: there is
+// room for more lines than clients.
 func (h *herd) stuck(t *testing.T) (answered int64) {
 	t.Helper()
 	until(t, "no answers any more", func() bool {
 		was := answered
 		answered = h.answered.Load()
 		time.Sleep(300 * time.Millisecond)
-		return answered > 0 && answered == was
+		return h.begun.Load() == loggedClients && answered == was
 	})
 	return answered
 }
@@ -221,8 +225,12 @@ func cutWhileFull(t *testing.T, binary string) {
 				return
 			}
 			defer c.Close()
-			for r := bufio.NewReader(c); err == nil; h.answered.Add(1) {
-				_, err = o.ask(c, r)
+			r := bufio.NewReader(c)
+			for n := 0; err == nil; n++ {
+				if _, err = o.ask(c, r); err == nil && n == 0 {
+					h.begun.Add(1)
+				}
+				h.answered.Add(1)
 			}
 		})
 	}
@@ -266,12 +274,7 @@ func fullDisk(t *testing.T, binary string) {
 		t.Skip(err)
 	}
 	defer full.Close()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := ln.Addr().String() // which the log cannot tell
-	ln.Close()
+	addr := occupiedOnce(t) // which the log cannot tell
 	p := &piped{process: &process{t: t, err: &syncLog{}, done: make(chan struct{}), url: "http://" + addr}}
 	p.cmd = exec.Command(binary, "--listen", addr, "--admin-listen", "", "--access-log", "--endpoints", replica(t, sim.Config{}).URL())
 	p.cmd.Stderr = full

@@ -421,6 +421,7 @@ func handOverKeepsDrained(t *testing.T, binary string) {
 func handOverThenStop(t *testing.T, binary string) {
 	a := replica(t, sim.Config{})
 	l, _, addr, _ := foundedBefore(t, binary, a)
+	hold(t, a)
 	whole := flowing(t, addr, longStream)
 	next := l.handsOver(l.cmd.Process.Pid)
 	l.told("draining", 1)
@@ -428,6 +429,7 @@ func handOverThenStop(t *testing.T, binary string) {
 		syscall.Kill(pid, syscall.SIGTERM)
 	}
 	l.told("draining already, another signal ends at once", 1)
+	letGo(t, a)
 	whole()
 	l.gone(next)
 	l.gone(l.cmd.Process.Pid)
@@ -541,7 +543,9 @@ func sharedPort(t *testing.T, binary string) {
 	first.begun(1)
 	ready(t, addr)
 	second := founded(t, nil, nil, binary, "--config", file)
-	second.begun(1)
+	_, admin := second.begun(1)
+	p := &process{t: t, url: "http://" + admin}
+	until(t, "the second one ready, too", func() bool { _, page := p.get("/fleet"); return strings.Contains(page, `"available": true`) })
 	whole := flowing(t, addr, longStream)
 	syscall.Kill(first.cmd.Process.Pid, syscall.SIGTERM)
 	first.told("draining", 1)

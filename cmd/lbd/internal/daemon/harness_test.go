@@ -23,8 +23,19 @@ import (
 	"lbd/cmd/lbd/internal/lines"
 )
 
+// scratch is a directory for what all tests use.
+var scratch string
+
 func TestMain(m *testing.M) {
+	var err error
+	if scratch, err = os.MkdirTemp("", "daemon"); err != nil {
+		panic(err)
+	}
 	goleak.VerifyTestMain(m,
+		goleak.Cleanup(func(code int) {
+			os.RemoveAll(scratch)
+			os.Exit(code)
+		}),
 		// fasthttp keeps one goroutine per process for the Date header, and one per
 		// stopped server that sleeps out its MaxIdleWorkerDuration.
 		goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.updateServerDate.func1"),

@@ -3,6 +3,7 @@ package daemon_test
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -10,18 +11,28 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
 	"lbd/bench/sim"
 )
 
+// build makes the program once, for all tests that ask it.
+var build = sync.OnceValues(func() (string, error) {
+	path := filepath.Join(scratch, "lbd")
+	if out, err := exec.Command("go", "build", "-o", path, "lbd/cmd/lbd").CombinedOutput(); err != nil {
+		return "", fmt.Errorf("go build: %w\n%s", err, out)
+	}
+	return path, nil
+})
+
 // built returns lbd as users run it.
 func built(t *testing.T) string {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "lbd")
-	if out, err := exec.Command("go", "build", "-o", path, "lbd/cmd/lbd").CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
+	path, err := build()
+	if err != nil {
+		t.Fatal(err)
 	}
 	return path
 }
