@@ -122,7 +122,7 @@ func (o *benchOptions) addFlags(cmd *cobra.Command) {
 	f.Float64Var(&o.arrival.RampFrom, "ramp-from", 0, "the rate at the start of --ramp")
 	f.StringVar(&o.arrival.RampShape, "ramp-shape", "", "linear or exponential (default linear)")
 	f.StringVar(&o.traceFile, "trace", "", "open loop: `file` with arrivals, plain or gzip")
-	f.StringVar(&o.traceFormat, "trace-format", "", "azure or mooncake")
+	f.StringVar(&o.traceFormat, "trace-format", "", "azure, mooncake or access-log (lbd's own, JSON)")
 	f.DurationVar(&o.traceOffset, "trace-offset", 0, "leave out so much of the trace's start, in its own time")
 	f.Float64Var(&o.traceSpeed, "trace-speed", 1, "replay the trace so many times as fast")
 	f.IntVar(&o.maxLength, "max-length", 131072, "leave out trace requests of more prompt and output tokens together; 0 keeps all")
@@ -260,7 +260,7 @@ func (o *benchOptions) checkTogether(cmd *cobra.Command) error {
 	case o.traceFile != "" && arrival != "":
 		return usagef("--%s with --trace, which has its own times", arrival)
 	case o.traceFile != "" && o.traceFormat == "":
-		return usagef("trace without a format; want --trace-format azure or mooncake")
+		return usagef("trace without a format; want --trace-format azure, mooncake or access-log")
 	case o.workloadFile != "" && class != "":
 		return usagef("--%s with --workload; want it in the file", class)
 	}

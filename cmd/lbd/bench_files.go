@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -22,7 +23,7 @@ const keepLimit = 1 << 30
 // begun before the run: a path that cannot be written is known before, not after,
 // an hour of load.
 type output struct {
-	file    *resultFile
+	file    *wholeFile
 	dir     string // made for this run; empty when none is wanted
 	records bool
 	kept    bool
@@ -46,7 +47,7 @@ func (o *benchOptions) keepBytes() int64 {
 func (o *benchOptions) open(models []string) (*output, error) {
 	out := &output{records: o.records}
 	var err error
-	if out.file, err = newResultFile(o.file); err != nil {
+	if out.file, err = beginFile("output", o.file); err != nil {
 		return nil, err
 	}
 	if root := o.resultsDir(); root != "" {
@@ -107,7 +108,11 @@ func (out *output) keep(res *load.Results) error {
 		}
 	}
 	out.kept = true
-	return out.file.keep(res)
+	return out.file.keep(func(w io.Writer) error {
+		encoder := json.NewEncoder(w)
+		encoder.SetIndent("", " ")
+		return encoder.Encode(res)
+	})
 }
 
 // discard removes what keep has not made final.
@@ -115,53 +120,5 @@ func (out *output) discard() {
 	out.file.discard()
 	if out.dir != "" && !out.kept {
 		os.RemoveAll(out.dir)
-	}
-}
-
-// resultFile is a file that appears when the results are complete.
-type resultFile struct {
-	path string
-	temp *os.File // nil when no file is wanted
-}
-
-func newResultFile(path string) (*resultFile, error) {
-	if path == "" {
-		return &resultFile{}, nil
-	}
-	temp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
-	if err != nil {
-		return nil, usagef("cannot write --output: %w", err)
-	}
-	return &resultFile{path: path, temp: temp}, nil
-}
-
-func (f *resultFile) keep(res *load.Results) error {
-	if f.temp == nil {
-		return nil
-	}
-	encoder := json.NewEncoder(f.temp)
-	encoder.SetIndent("", " ")
-	err := encoder.Encode(res)
-	if err == nil {
-		err = f.temp.Chmod(0o644)
-	}
-	if err == nil {
-		err = f.temp.Close()
-	}
-	if err == nil {
-		err = os.Rename(f.temp.Name(), f.path)
-	}
-	if err != nil {
-		return fmt.Errorf("cannot write --output: %w", err)
-	}
-	f.temp = nil
-	return nil
-}
-
-// discard removes what keep has not made final.
-func (f *resultFile) discard() {
-	if f.temp != nil {
-		f.temp.Close()
-		os.Remove(f.temp.Name())
 	}
 }

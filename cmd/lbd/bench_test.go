@@ -212,7 +212,7 @@ func TestBenchStartErrors(t *testing.T) {
 		{"no load", []string{"--target", s.URL}, exitUsage, "no load; want --rate, --concurrency, --workload or --trace"},
 		{"two loads", append(load, "--target", s.URL, "--concurrency=1"), exitUsage, "--rate goes neither"},
 		{"no end", []string{"--target", s.URL, "--rate=1"}, exitUsage, "no end; want --requests or --duration"},
-		{"no format", []string{"--target", s.URL, "--trace=x"}, exitUsage, "want --trace-format azure or mooncake"},
+		{"no format", []string{"--target", s.URL, "--trace=x"}, exitUsage, "want --trace-format azure, mooncake or access-log"},
 		{"bad format", []string{"--target", s.URL, "--trace=x", "--trace-format=y"}, exitUsage, `unknown trace format "y"`},
 		{"no trace file", []string{"--target", s.URL, "--trace=none", "--trace-format=azure"}, exitUsage, "cannot open trace"},
 		{"trace flag without trace", append(load, "--target", s.URL, "--trace-speed=2"), exitUsage, "--trace-speed without --trace"},

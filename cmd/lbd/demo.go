@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os/signal"
 	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -45,11 +46,11 @@ queues, sends the same requests through both and shows how they do.`,
 func runDemo(cmd *cobra.Command, o demo.Options) error {
 	for flag, name := range map[string]string{"baseline-strategy": o.BaselineStrategy, "strategy": o.ManagedStrategy} {
 		if !slices.Contains(strategyNames(), name) {
-			return usagef("--%s: strategy %q is unknown; want one of %v", flag, name, strategyNames())
+			return usagef("--%s: strategy %q is unknown; want one of %s", flag, name, strings.Join(strategyNames(), ", "))
 		}
 	}
 	if !slices.Contains(sim.Profiles(), o.Profile) {
-		return usagef("--profile: %q; want one of %v", o.Profile, sim.Profiles())
+		return usagef("--profile %q; want %s", o.Profile, profileNames())
 	}
 	if o.Rate <= 0 || o.Duration <= 0 {
 		return usagef("--rate %v and --duration %v; want both above 0", o.Rate, o.Duration)

@@ -2,9 +2,9 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -91,7 +91,7 @@ func (o *replayOptions) addFlags(cmd *cobra.Command) {
 	f.Float64Var(&o.traceSpeed, "trace-speed", 1, "replay the trace so many times as fast")
 	f.StringVar(&o.model, "model", "", "replay the requests for this model only; replicas serve one model (default: all requests, as of one)")
 	f.StringVar(&o.made, "made", "", "made-up traffic instead of a trace: poisson, bursty (code completion, CV 13) or shared-prefix (150 tenants of 6k)")
-	f.Float64Var(&o.rate, "rate", 10, "requests per second of --made")
+	f.Float64Var(&o.rate, "rate", 10, "requests per second of --made; 0 = all at once")
 	f.IntVar(&o.requests, "requests", 0, "replay so many requests (default: all of a trace; 5000 made up)")
 	f.IntVar(&o.sessions, "sessions", 32, "conversations at a time, with --trace-format agents")
 	f.DurationVar(&o.thinkMax, "think-max", 10*time.Minute, "longest pause in a conversation")
@@ -123,10 +123,23 @@ func (o *replayOptions) addFlags(cmd *cobra.Command) {
 }
 
 func (o *replayOptions) run(cmd *cobra.Command) error {
+	if err := o.checkGiven(cmd); err != nil {
+		return err
+	}
 	plan, err := o.plan()
 	if err != nil {
 		return usageError{err}
 	}
+	page, err := beginFile("html", o.html)
+	if err != nil {
+		return err
+	}
+	defer page.discard()
+	file, err := beginFile("json", o.file)
+	if err != nil {
+		return err
+	}
+	defer file.discard()
 	if !o.quiet {
 		plan.Config.Progress = progress(cmd.ErrOrStderr())
 		plan.Done = func(r *replay.Result, done, total int) {
@@ -151,10 +164,9 @@ func (o *replayOptions) run(cmd *cobra.Command) error {
 	if err := o.showBounds(cmd, plan, results); err != nil {
 		return err
 	}
-	if err := o.writePage(results); err != nil {
-		return err
-	}
-	return o.write(results)
+	return errors.Join(
+		page.keep(func(w io.Writer) error { return o.page(results).WriteHTML(w) }),
+		file.keep(func(w io.Writer) error { return writeResults(w, results) }))
 }
 
 // progress tells now and then how far a run is; runs going on at a time tell in turn.
@@ -171,15 +183,23 @@ func progress(w io.Writer) func(now time.Duration, ended int) {
 	}
 }
 
-func (o *replayOptions) write(results []*replay.Result) error {
-	if o.file == "" {
-		return nil
+func writeResults(w io.Writer, results []*replay.Result) error {
+	encoder := json.NewEncoder(w)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(map[string]any{"results": results})
+}
+
+// checkGiven refuses a typed 0 where to the packages below it stands for a default.
+func (o *replayOptions) checkGiven(cmd *cobra.Command) error {
+	for flag, zero := range map[string]bool{
+		"kv-factor": o.kvFactor == 0, "block-size": o.blockSize == 0, "lbds": o.lbds == 0, "seeds": o.seeds == 0,
+		"metrics-poll-interval": o.poll == 0, "requests": o.requests == 0,
+	} {
+		if zero && cmd.Flags().Changed(flag) {
+			return usagef("--%s 0; want more than 0, or no such flag", flag)
+		}
 	}
-	text, err := json.MarshalIndent(map[string]any{"results": results}, "", "  ")
-	if err != nil {
-		return fmt.Errorf("cannot write results: %w", err)
-	}
-	return os.WriteFile(o.file, append(text, '\n'), 0o644)
+	return nil
 }
 
 func (o *replayOptions) plan() (replay.Plan, error) {

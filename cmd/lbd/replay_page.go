@@ -4,26 +4,12 @@ import (
 	"cmp"
 	"fmt"
 	"math"
-	"os"
 	"slices"
 	"strings"
 
 	"lbd/bench/replay"
 	"lbd/bench/report/page"
 )
-
-// writePage writes the results as one HTML file.
-func (o *replayOptions) writePage(results []*replay.Result) (err error) {
-	if o.html == "" {
-		return nil
-	}
-	f, err := os.Create(o.html)
-	if err != nil {
-		return fmt.Errorf("--html: %w", err)
-	}
-	defer func() { err = cmp.Or(err, f.Close()) }()
-	return o.page(results).WriteHTML(f)
-}
 
 // runs are the results of one strategy on one fleet, one for each seed.
 type runs struct {

@@ -60,6 +60,9 @@ func TestReplayRefuses(t *testing.T) {
 		{[]string{"--trace-format", "csv"}, `--trace-format "csv"; want one of azure, mooncake, access-log, agents`},
 		{[]string{"--made", "poisson"}, "--made"},
 		{[]string{"--sessions", "0"}, "--sessions"},
+		{[]string{"--kv-factor", "0"}, "--kv-factor 0; want more than 0"},
+		{[]string{"--seeds", "0"}, "--seeds 0; want more than 0"},
+		{[]string{"--trace-format", "agents", "--bounds"}, "--bounds with --trace-format agents"},
 	} {
 		args := append([]string{"replay", "--quiet", "--trace", azureRows, "--trace-format", "azure"}, c.args...)
 		if res := lbd(t, args...); res.code != exitUsage || !strings.Contains(res.stderr, c.want) {

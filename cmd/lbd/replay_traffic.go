@@ -29,6 +29,8 @@ func (o *replayOptions) checkTraffic() error {
 		return fmt.Errorf("--sessions %d, --requests %d, --think-max %v: want sessions and nothing below 0", o.sessions, o.requests, o.thinkMax)
 	case o.model != "" && (o.made != "" || o.traceFormat == formatAgents):
 		return fmt.Errorf("--model %q: want a trace that names models, such as an access log", o.model)
+	case o.bounds && o.traceFormat == formatAgents:
+		return fmt.Errorf("--bounds with --trace-format agents: in closed loop what arrives depends on what was served")
 	case o.made != "":
 		_, err := o.makeUp(1)
 		return err
@@ -127,9 +129,6 @@ func (o *replayOptions) makeUp(seed uint64) (*replay.Workload, error) {
 func (o *replayOptions) showBounds(cmd *cobra.Command, p replay.Plan, results []*replay.Result) error {
 	if !o.bounds {
 		return nil
-	}
-	if o.traceFormat == formatAgents {
-		return fmt.Errorf("--bounds: in closed loop what arrives depends on what was served")
 	}
 	w, err := p.Workload(1)
 	if err != nil {

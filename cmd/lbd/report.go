@@ -1,10 +1,7 @@
 package main
 
 import (
-	"errors"
 	"fmt"
-	"io"
-	"os"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
@@ -82,8 +79,8 @@ func (o *reportOptions) write(cmd *cobra.Command, c *benchreport.Comparison, dir
 		return err
 	}
 	if o.json != "" && o.json != "-" {
-		if err := writeWhole(o.json, c.WriteJSON); err != nil {
-			return usageError{err}
+		if err := writeWhole("json", o.json, c.WriteJSON); err != nil {
+			return err
 		}
 	}
 	if o.html == "-" {
@@ -93,25 +90,9 @@ func (o *reportOptions) write(cmd *cobra.Command, c *benchreport.Comparison, dir
 	if path == "" {
 		path = filepath.Join(filepath.Dir(filepath.Clean(dirs[0])), "report.html")
 	}
-	if err := writeWhole(path, c.Page().WriteHTML); err != nil {
-		return usageError{err}
+	if err := writeWhole("html", path, c.Page().WriteHTML); err != nil {
+		return err
 	}
 	fmt.Fprintf(cmd.ErrOrStderr(), "page: %s\n", path)
-	return nil
-}
-
-// writeWhole makes a file that appears when it is complete.
-func writeWhole(path string, write func(io.Writer) error) error {
-	temp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
-	if err != nil {
-		return fmt.Errorf("cannot write %q: %w", path, err)
-	}
-	defer os.Remove(temp.Name())
-	if err := errors.Join(write(temp), temp.Chmod(0o644), temp.Close()); err != nil {
-		return fmt.Errorf("cannot write %q: %w", path, err)
-	}
-	if err := os.Rename(temp.Name(), path); err != nil {
-		return fmt.Errorf("cannot write %q: %w", path, err)
-	}
 	return nil
 }

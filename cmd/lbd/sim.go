@@ -130,7 +130,7 @@ func (o *simOptions) run(ctx context.Context, out io.Writer) (err error) {
 func (o *simOptions) check() error {
 	switch {
 	case !slices.Contains(sim.Profiles(), sim.Profile(o.profile)):
-		return usagef("--profile %q; want one of %v", o.profile, sim.Profiles())
+		return usagef("--profile %q; want %s", o.profile, profileNames())
 	case !(o.speed > 0):
 		return usagef("--speed %v; want more than 0", o.speed)
 	case o.keepAlive <= 0:
@@ -148,6 +148,15 @@ func (o *simOptions) check() error {
 		}
 	}
 	return nil
+}
+
+// profileNames lists the releases of vLLM there are.
+func profileNames() string {
+	var names []string
+	for _, p := range sim.Profiles() {
+		names = append(names, string(p))
+	}
+	return strings.Join(names, " or ")
 }
 
 // resolve names the model of every replica.
