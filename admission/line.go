@@ -16,9 +16,9 @@ type waiter struct {
 	cost   float64 // tokens
 	bytes  int64
 	since  time.Time
-	until  time.Time // zero is never
-	late   Reason    // what it is refused for then
-	out    chan outcome
+	// timeout is how long the client waits; 0 is unknown.
+	timeout time.Duration
+	out     chan outcome
 
 	start   float64 // tag
 	seq     uint64

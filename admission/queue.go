@@ -80,10 +80,10 @@ func (q *queue) enter(m *balancer.Model, req Request, ask *Ask, first time.Durat
 	cfg, now := q.a.cfg.Load(), time.Now()
 	w := &waiter{
 		req: req, client: ask.Client, class: ask.Class, cost: q.cost(ask), bytes: ask.Bytes,
-		since: now, out: make(chan outcome, 1),
+		since: now, timeout: ask.Timeout, out: make(chan outcome, 1),
 	}
 	passes := q.line.n == 0 && cfg.anyRoom(m.Available, true)
-	if err := q.refusedAtOnce(cfg, ask, w, passes, first); err != nil {
+	if err := q.refusedAtOnce(cfg, w, passes, first); err != nil {
 		return nil, balancer.Reservation{}, err
 	}
 	if passes {
@@ -106,9 +106,9 @@ func (q *queue) enter(m *balancer.Model, req Request, ask *Ask, first time.Durat
 	return w, balancer.Reservation{}, nil
 }
 
-// refusedAtOnce refuses what would be too late by the time it had its turn, and sets
-// until when w waits. It returns a plain error so that nil is nil.
-func (q *queue) refusedAtOnce(cfg *Config, ask *Ask, w *waiter, passes bool, first time.Duration) error {
+// refusedAtOnce refuses what would be too late by the time it had its turn. It returns a
+// plain error so that nil is nil.
+func (q *queue) refusedAtOnce(cfg *Config, w *waiter, passes bool, first time.Duration) error {
 	wait := time.Duration(0)
 	if !passes {
 		wait = q.wait(q.line.ahead(w.client, w.class)+w.cost, w.since)
@@ -116,21 +116,17 @@ func (q *queue) refusedAtOnce(cfg *Config, ask *Ask, w *waiter, passes bool, fir
 	if cfg.MaxTTFT > 0 && wait+first > cfg.MaxTTFT {
 		return &Refusal{Reason: PredictedTTFT, RetryAfter: clampRetry(wait + first - cfg.MaxTTFT)}
 	}
-	limit, late := patience(cfg, ask)
-	if limit <= 0 {
-		return nil
-	}
-	if wait > limit {
+	if limit, late := w.patience(cfg); limit > 0 && wait > limit {
 		return &Refusal{Reason: late, RetryAfter: clampRetry(wait - limit)}
 	}
-	w.until, w.late = w.since.Add(limit), late
 	return nil
 }
 
-// patience is how long a request may wait at most, and what for it is refused then.
-func patience(cfg *Config, ask *Ask) (time.Duration, Reason) {
-	if ask.Timeout > 0 && (cfg.MaxWait == 0 || ask.Timeout < cfg.MaxWait) {
-		return ask.Timeout, Deadline
+// patience is how long a request may wait at most, by the configuration of now, and what
+// for it is refused then; 0 is for ever.
+func (w *waiter) patience(cfg *Config) (time.Duration, Reason) {
+	if w.timeout > 0 && (cfg.MaxWait == 0 || w.timeout < cfg.MaxWait) {
+		return w.timeout, Deadline
 	}
 	return cfg.MaxWait, TooOld
 }
@@ -246,13 +242,14 @@ const goneFor = 2 * time.Second
 func (q *queue) sweep(now time.Time) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	cfg := q.a.cfg.Load()
 	for _, w := range q.list() {
-		switch {
+		switch limit, late := w.patience(cfg); {
 		case w.req.Gone():
 			q.end(w, now)
 			w.out <- outcome{err: ErrLeft}
-		case !w.until.IsZero() && !now.Before(w.until):
-			q.refuse(w, w.late, now)
+		case limit > 0 && now.Sub(w.since) >= limit:
+			q.refuse(w, late, now)
 		}
 	}
 	q.dispatch()

@@ -256,6 +256,42 @@ func TestTooOld(t *testing.T) {
 	})
 }
 
+// A limit that a reload sets holds for those that wait already, and so does none.
+func TestMaxWaitAtReload(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := inFlight(1)
+		c.MaxWait = 0
+		r := newRig(t, c, 1)
+		a := r.begin(Ask{})
+		synctest.Wait()
+		w := r.begin(Ask{})
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		if w.over() {
+			t.Fatal("ended without a limit")
+		}
+		c.MaxWait = time.Minute
+		r.SetConfig(c)
+		time.Sleep(2 * sweepEvery)
+		synctest.Wait()
+		if f := w.refused(); f.Reason != TooOld {
+			t.Errorf("%+v; want too old", f)
+		}
+		w = r.begin(Ask{})
+		time.Sleep(time.Minute / 2)
+		c.MaxWait = 0
+		r.SetConfig(c)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if w.over() {
+			t.Errorf("ended by a limit that was taken back: %v", w.err)
+		}
+		a.finish()
+		synctest.Wait()
+		w.finish()
+	})
+}
+
 // steady has one request end every so often, so that the pace is known: one slot,
 // the queue never empty.
 func (r *rig) steady(n int, every time.Duration) *held {
