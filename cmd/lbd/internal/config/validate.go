@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"net"
+	"strings"
 
 	"lbd/access/cors"
 )
@@ -15,6 +16,7 @@ func (l *loader) validate(c *Config) {
 	if _, err := cors.New(c.CORSAllowedOrigins); err != nil && !l.failed["cors_allowed_origins"] {
 		l.fail(c.origins["cors_allowed_origins"], "cors_allowed_origins", "%s", err)
 	}
+	l.validatePriorities(c)
 	if err := l.checkStrategy(c.Strategy); err != nil && !l.failed["strategy"] {
 		l.fail(c.origins["strategy"], "strategy", "%s", err)
 	}
@@ -25,6 +27,19 @@ func (l *loader) validate(c *Config) {
 		} else {
 			l.fail(c.origins["max_ejection_time"], "max_ejection_time", "%q is shorter than ejection_time %q; want at least that", longest, shortest)
 		}
+	}
+}
+
+// validatePriorities has a client in one class: of two, nobody sees which one counts.
+func (l *loader) validatePriorities(c *Config) {
+	const key = "admission_priorities"
+	seen := map[string]string{}
+	for _, p := range c.AdmissionPriorities {
+		name, _, _ := strings.Cut(p, "=")
+		if before, twice := seen[name]; twice && !l.failed[key] {
+			l.fail(c.origins[key], key, "%q stands beside %q; want each client once", p, before)
+		}
+		seen[name] = p
 	}
 }
 
