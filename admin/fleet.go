@@ -141,6 +141,10 @@ func ids(rs []*balancer.Replica) []string {
 	return names
 }
 
+// noModels is why a replica that is well serves nothing; what is wrong with its list is
+// told once, by the poller.
+const noModels = "its /v1/models has named no model yet; lbd's log says what is wrong with it"
+
 func viewReplica(r *balancer.ReplicaState, now time.Time) replicaView {
 	v := replicaView{
 		ID: r.ID, URL: r.Endpoint.String(), Device: r.Device, Weight: r.Weight,
@@ -151,6 +155,9 @@ func viewReplica(r *balancer.ReplicaState, now time.Time) replicaView {
 	}
 	if v.Reason == "" {
 		v.Reason = r.Mismatch // in service all the same: it may list names other than those it answers to
+	}
+	if v.Reason == "" && r.Health.State == balancer.Healthy && len(r.Models) == 0 {
+		v.Reason = noModels
 	}
 	if !r.Health.Since.IsZero() {
 		v.Since = &r.Health.Since

@@ -133,6 +133,19 @@ func TestFleetPage(t *testing.T) {
 	wantContains(t, wantError(t, s.get("/fleet?format=xml"), 400, "unknown_format"), `"xml"`, "json or table")
 }
 
+// A replica that is well and serves nothing says so in the place of the reason.
+func TestFleetWithoutModels(t *testing.T) {
+	f := configured(t, fleet.Config{Strategy: "first"}, "http://a:1", "http://b:1")
+	for _, id := range []string{"a:1", "b:1"} {
+		f.SetHealth(id, balancer.Health{State: balancer.Healthy})
+	}
+	f.SetModels("b:1", []balancer.ModelInfo{{ID: "m"}})
+	v := viewFleet(f.Snapshot(), time.Now())
+	if a, b := v.Replicas[0], v.Replicas[1]; a.Reason != noModels || a.Available || b.Reason != "" || !b.Available {
+		t.Errorf("%q and %q; want the first to say that it has no models", a.Reason, b.Reason)
+	}
+}
+
 func TestFleetHeld(t *testing.T) {
 	s := start(t, Options{Fleet: twoReplicas(t, time.Now()), Held: func(model string) Held {
 		if model != "m" {

@@ -229,6 +229,26 @@ func TestReplicaThatComesLaterJoins(t *testing.T) {
 	})
 }
 
+// The fleet's page shows why a replica is not in service from its first probe on, not
+// only when it is given up.
+func TestFirstFailuresAreShown(t *testing.T) {
+	run(t, func(b *bench) {
+		b.prober.set("c:1", balancer.ServerError)
+		b.fleet.set(t, "http://a:1", "http://b:1", "http://c:1")
+		b.sleep(cfg.Interval)
+		b.wantState("c:1", balancer.Unknown)
+		if h := b.fleet.health("c:1"); h.Reason != "probe: "+balancer.ServerError.String() {
+			b.Errorf("reason %q after %d probes", h.Reason, b.prober.probes("c:1"))
+		}
+		b.prober.set("c:1", balancer.Answered)
+		b.sleep(cfg.Interval)
+		b.wantState("c:1", balancer.Healthy)
+		if h := b.fleet.health("c:1"); h.Reason != "" {
+			b.Errorf("in service, because of %q", h.Reason)
+		}
+	})
+}
+
 func TestProbesEjectAfterThreshold(t *testing.T) {
 	for _, o := range []balancer.Outcome{balancer.ConnectRefused, balancer.Reset, balancer.ServerError, balancer.BadResponse, balancer.Timeout, balancer.ConnectTimeout} {
 		run(t, func(b *bench) {

@@ -45,6 +45,11 @@ func (c *Checker) probed(r result) {
 	w.failed++
 	if w.failed >= c.config.Load().UnhealthyThreshold || w.deciding && r.outcome == balancer.ConnectRefused {
 		c.fail(w, r.outcome, r.outcome.String(), "probe: "+r.err.Error())
+		return
+	}
+	if w.health.State == balancer.Unknown { // who looks before the last word is told what is known
+		w.health.Reason = "probe: " + r.err.Error()
+		c.fleet.SetHealth(w.replica.ID, w.health)
 	}
 }
 

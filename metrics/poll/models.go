@@ -81,6 +81,9 @@ func (p *Poller) readModels(ctx context.Context, r *balancer.Replica, key string
 		return nil, err
 	case status == http.StatusUnauthorized:
 		return nil, refusal{errors.New(modelsPath + ": status 401; want the replica's API key as upstream_api_key or replica_api_key")}
+	case status == http.StatusNotFound && strings.HasSuffix(r.Endpoint.String(), "/v1"): // as in base URLs of OpenAI's clients
+		return nil, refusal{fmt.Errorf("%s: status 404 at %q; want the endpoint without /v1, which the paths of requests have",
+			modelsPath, r.Endpoint.String()+modelsPath)}
 	case status >= 500:
 		return nil, fmt.Errorf("%s: status %d", modelsPath, status) // it may be loading
 	case status != http.StatusOK:

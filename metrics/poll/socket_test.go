@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"lbd/balancer"
 )
 
@@ -156,6 +158,31 @@ func TestWrongKeyIsSaid(t *testing.T) {
 	p.wg.Wait()
 	if e := <-events; e.Kind != ModelsFailed || !strings.Contains(e.Reason, "401") {
 		t.Errorf("event %+v", e)
+	}
+}
+
+// The base URL of OpenAI's clients, which ends in /v1, is no endpoint.
+func TestEndpointWithV1IsSaid(t *testing.T) {
+	s := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(s.Close)
+	f := newTestFleet(t, s.URL+"/llama/v1", s.URL+"/llama")
+	reasons := map[string]string{}
+	var mu sync.Mutex
+	p := stopped(t, f, Config{Timeout: 10 * time.Second}, func(e Event) {
+		mu.Lock()
+		defer mu.Unlock()
+		reasons[e.Replica] = e.Reason
+	})
+	p.sync()
+	p.learnWanted(false)
+	p.wg.Wait()
+	host := strings.TrimPrefix(s.URL, "http://")
+	want := map[string]string{
+		host + "/llama/v1": `/v1/models: status 404 at "` + s.URL + `/llama/v1/v1/models"; want the endpoint without /v1, which the paths of requests have`,
+		host + "/llama":    "/v1/models: status 404",
+	}
+	if diff := cmp.Diff(want, reasons); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
 
