@@ -3,6 +3,7 @@ package report
 import (
 	"bytes"
 	"compress/gzip"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -105,7 +106,16 @@ func open(path string) (found, error) {
 		return f, fmt.Errorf("%s: %w", path, err)
 	}
 	f.kind = detect(ext, f.data)
+	if f.kind == notResults && ofLbdBench(path) && !json.Valid(f.data) {
+		return f, fmt.Errorf("%s: is no JSON, %d bytes long; want what lbd bench wrote, or the directory removed", path, len(f.data))
+	}
 	return f, nil
+}
+
+// ofLbdBench says that a file is lbd bench's results by its place. Only that tells
+// where a full disk has left nothing of it.
+func ofLbdBench(path string) bool {
+	return filepath.Base(path) == "results.json" && strings.HasPrefix(filepath.Base(filepath.Dir(path)), "lbd-bench_")
 }
 
 // detect tells formats apart by what only they have. JSON need not be valid to be

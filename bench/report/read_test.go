@@ -1,6 +1,7 @@
 package report
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -114,6 +115,22 @@ func TestBrokenFilesAreNamed(t *testing.T) {
 		}
 		if _, err := Find(dir); err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("%s: error %v; want one that names it", name, err)
+		}
+	}
+}
+
+// A run whose results are lost, as on a full disk, is not passed over as if it had not
+// been: its environment would have a repeat less, or look empty.
+func TestLostResultsAreNamed(t *testing.T) {
+	for content, lost := range map[string]bool{"": true, "{": true, `{"of":"another tool"}`: false} {
+		dir := filepath.Join(t.TempDir(), "lbd-bench_m_20260101-000000")
+		path := filepath.Join(dir, "results.json")
+		if err := errors.Join(os.Mkdir(dir, 0o700), os.WriteFile(path, []byte(content), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		_, err := Find(dir)
+		if named := err != nil && strings.HasPrefix(err.Error(), "cannot read results: "+path+": is no JSON"); named != lost {
+			t.Errorf("%q: error %v; want one: %v", content, err, lost)
 		}
 	}
 }
