@@ -52,6 +52,7 @@ type member struct {
 	// learned is the last list of the replica, nil before the first one; void
 	// says that it may not be acted on.
 	learned  []balancer.ModelInfo
+	listing  map[string]int // where a name is first in learned
 	void     bool
 	mismatch string // the last one told
 }
@@ -205,7 +206,7 @@ func (f *Fleet) SetModels(id string, models []balancer.ModelInfo) {
 		return
 	}
 	before, after, first := listed(m.learned), listed(models), m.learned == nil
-	m.learned, m.void = slices.Clone(models), false
+	m.learn(models)
 	if first || before != after {
 		f.opts.OnEvent(Event{Kind: ModelsChanged, Replica: id, Old: before, New: after})
 	}
@@ -320,10 +321,22 @@ func (m *member) unlearned() bool {
 	return m.health.State == balancer.Healthy && (m.learned == nil || m.void)
 }
 
+// learn takes over a list. Servers of LoRA adapters list thousands, and every snapshot
+// asks for each of them: with a search through the list one took half a second for 3,000.
+func (m *member) learn(models []balancer.ModelInfo) {
+	m.learned, m.void = slices.Clone(models), false
+	m.listing = make(map[string]int, len(models))
+	for i, mi := range models {
+		if _, twice := m.listing[mi.ID]; !twice {
+			m.listing[mi.ID] = i
+		}
+	}
+}
+
 // info returns the replica's own entry of that name, nil if it lists none.
 func (m *member) info(name string) *balancer.ModelInfo {
-	i := slices.IndexFunc(m.learned, func(mi balancer.ModelInfo) bool { return mi.ID == name })
-	if i < 0 {
+	i, ok := m.listing[name]
+	if !ok {
 		return nil
 	}
 	return &m.learned[i]

@@ -563,3 +563,29 @@ func TestCacheTokens(t *testing.T) {
 		t.Errorf("two sizes of one cache: %v", err)
 	}
 }
+
+// Servers of LoRA adapters list thousands of models, as many as a poller lets through
+// (10,000), and each change of the fleet makes a snapshot of all, which must not search
+// each list for each of its names.
+func TestManyModels(t *testing.T) {
+	const models = 10_000
+	names := make([]string, models)
+	for i := range names {
+		names[i] = fmt.Sprintf("organisation/model-adapter-%d", i)
+	}
+	urls := []string{"http://a:1", "http://b:1", "http://c:1", "http://d:1"}
+	f, _ := newFleet(t, Config{Replicas: replicas(urls...)})
+	for _, r := range f.Snapshot().Replicas {
+		f.SetHealth(r.ID, healthy)
+		f.SetModels(r.ID, append(infos(names...), infos(names[0])...))
+	}
+	s := f.Snapshot()
+	if n := len(s.Models); n != models {
+		t.Fatalf("%d models, want %d", n, models)
+	}
+	for _, m := range s.Models {
+		if len(m.Replicas) != len(urls) || len(m.Available) != len(urls) || len(m.Info.Raw) == 0 {
+			t.Fatalf("%s: %d of %d available, listed as %q; want all", m.Name, len(m.Available), len(m.Replicas), m.Info.Raw)
+		}
+	}
+}

@@ -45,8 +45,8 @@ func (m *member) names() []string {
 		return m.pinned
 	}
 	names := make([]string, 0, len(m.learned))
-	for _, mi := range m.learned {
-		if !slices.Contains(names, mi.ID) {
+	for i, mi := range m.learned {
+		if m.listing[mi.ID] == i { // not listed before
 			names = append(names, mi.ID)
 		}
 	}
