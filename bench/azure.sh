@@ -8,6 +8,12 @@
 # (CC-BY-4.0), plain or gzip. SPEED divides its times (default 1: real time).
 # Results go to results/azure/.
 set -euo pipefail
+case ${1-} in
+-h | --help)
+  sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "$0"
+  exit 0
+  ;;
+esac
 cd "$(dirname "$0")/.."
 [ $# -ge 1 ] || { echo "usage: bench/azure.sh TRACE [SPEED] [STRATEGY...]" >&2; exit 1; }
 trace=$1
@@ -16,6 +22,7 @@ shift $(($# < 2 ? $# : 2))
 strategies=("$@")
 [ ${#strategies[@]} -gt 0 ] || strategies=(cycle least-waiting)
 [ -r "$trace" ] || { echo "cannot read $trace" >&2; exit 1; }
+awk "BEGIN { exit !(\"$speed\" + 0 > 0) }" || { echo "speed \"$speed\"; want a number above 0, such as 10" >&2; exit 1; }
 
 make --quiet build
 out=results/azure

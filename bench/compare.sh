@@ -13,6 +13,12 @@
 # Other settings: RATE (30 requests/s to each), SECONDS_EACH (24), STRATEGY
 # (least-cost), BASELINE_STRATEGY (cycle), LBD (a binary instead of a build).
 set -euo pipefail
+case ${1-} in
+-h | --help)
+  sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "$0"
+  exit 0
+  ;;
+esac
 cd "$(dirname "$0")/.."
 
 repeats=${REPEATS:-3}

@@ -212,6 +212,24 @@ func TestHelp(t *testing.T) {
 	}
 }
 
+// Every other script tells what it is for before it does anything, and where a wrong
+// argument would cost a while.
+func TestHelpOfTheOthers(t *testing.T) {
+	for _, script := range []string{"fuzz.sh", "release.sh", "openai_sdk.sh", "../bench/azure.sh", "../bench/compare.sh"} {
+		out, err := exec.Command("bash", script, "--help").CombinedOutput()
+		name := filepath.Base(filepath.Dir(filepath.Join("scripts", script))) + "/" + filepath.Base(script)
+		if err != nil || !strings.Contains(string(out), "\n  "+name) || strings.Contains(string(out), "set -euo") || strings.HasPrefix(string(out), "#") {
+			t.Errorf("%s --help: %v\n%s", script, err, out)
+		}
+	}
+	for _, command := range [][]string{{"fuzz.sh", "soon"}, {"../bench/azure.sh", "README.md", "fast"}} {
+		out, err := exec.Command("bash", command...).CombinedOutput()
+		if err == nil || !strings.Contains(string(out), `"`+command[len(command)-1]+`"; want `) {
+			t.Errorf("%q: %v\n%s", command, err, out)
+		}
+	}
+}
+
 func TestShellcheck(t *testing.T) {
 	shellcheck, err := exec.LookPath("shellcheck")
 	if err != nil {

@@ -8,6 +8,12 @@
 # package, and is a test case from then on; commit it with the repair. What the fuzzer
 # has learnt stays in `go env GOCACHE` for the next run. Exit code 1: something was found.
 set -euo pipefail
+case ${1-} in
+-h | --help)
+  sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "$0"
+  exit 0
+  ;;
+esac
 cd "$(dirname "$0")/.."
 
 seconds() {
@@ -20,6 +26,10 @@ seconds() {
 }
 
 time=${1:-5s} end=
+if [ "$time" != total ] && ! [[ $time =~ ^[0-9]+x$|^([0-9.]+(h|m|s|ms))+$ ]]; then
+  echo "time \"$time\"; want one such as 5s, 1m30s or 1000x, or total TIME" >&2
+  exit 2
+fi
 if [ "$time" = total ]; then
   total=$(seconds "${2:-1h}")
   end=$((SECONDS + total))

@@ -5,6 +5,12 @@
 #
 #   scripts/openai_sdk.sh
 set -euo pipefail
+case ${1-} in
+-h | --help)
+  sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "$0"
+  exit 0
+  ;;
+esac
 cd "$(dirname "$0")/.."
 python_version=3.54.0
 node_version=6.49.0

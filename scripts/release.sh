@@ -15,6 +15,12 @@
 # govulncheck wants its modules and the database at vuln.go.dev: where one cannot be
 # reached the release says so and goes on; for every other failure it ends.
 set -euo pipefail
+case ${1-} in
+-h | --help)
+	sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "$0"
+	exit 0
+	;;
+esac
 cd "$(dirname "$0")/.."
 
 GO=${GO:-go}
