@@ -16,6 +16,10 @@ import (
 
 const llama = "meta-llama/Llama-3.1-8B-Instruct"
 
+// patience bounds how long a test waits for something that must happen. Nothing is
+// asserted about how soon it does.
+const patience = 2 * time.Minute
+
 // started runs a replica for one test: fast, seeded, without jitter.
 func started(t *testing.T, change func(*Config)) *Server {
 	t.Helper()
@@ -57,7 +61,7 @@ func bothProfiles(t *testing.T, fn func(t *testing.T, p Profile, change func(*Co
 func client(t *testing.T) *http.Client {
 	tr := &http.Transport{DisableCompression: true}
 	t.Cleanup(tr.CloseIdleConnections)
-	return &http.Client{Transport: tr, Timeout: 20 * time.Second}
+	return &http.Client{Transport: tr, Timeout: patience}
 }
 
 func get(t *testing.T, url string) (int, string) {
@@ -102,7 +106,7 @@ func dial(t *testing.T, s *Server) *raw {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { nc.Close() })
-	nc.SetDeadline(time.Now().Add(20 * time.Second))
+	nc.SetDeadline(time.Now().Add(patience))
 	return &raw{t: t, nc: nc, br: bufio.NewReader(nc)}
 }
 
@@ -165,7 +169,7 @@ func (r *raw) rest() (string, error) {
 // eventually waits for a condition that another goroutine brings about.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(patience); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("never: %s", what)
 		}

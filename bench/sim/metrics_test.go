@@ -179,7 +179,7 @@ func TestDeviceShows(t *testing.T) {
 		t.Errorf("usage %v at idle, want the weights in it", alone)
 	}
 	r := dial(t, b)
-	r.post("/v1/completions", `{"model":"`+llama+`","prompt":"`+strings.Repeat("w w ", 8000)+`","max_tokens":190,"ignore_eos":true,"stream":true}`)
+	r.post("/v1/completions", `{"model":"`+llama+`","prompt":"`+strings.Repeat("w w ", 4000)+`","max_tokens":4000,"ignore_eos":true,"stream":true}`)
 	r.head()
 	r.chunk()
 	b.SetFaults(Faults{Slow: &Fault{Factor: 1e6}}) // its prompt stays resident
