@@ -2,7 +2,6 @@ package main
 
 import (
 	"os"
-	"syscall"
 	"testing"
 	"time"
 
@@ -74,26 +73,26 @@ func TestFamily(t *testing.T) {
 		t.Fatal(err)
 	}
 	pid := p.cmd.Process.Pid
-	for range 200 {
-		if len(family(pid)) == 3 {
-			break
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	all := family(pid)
-	if len(all) != 3 || all[0] != pid {
-		t.Errorf("family %v; want the shell, its shell and sleep", all)
+	var all []int
+	eventually(t, "the shell, its shell and sleep", func() bool { all = family(pid); return len(all) == 3 })
+	if all[0] != pid {
+		t.Errorf("family %v; want %d first", all, pid)
 	}
 	p.stop()
 	for _, child := range all[1:] {
-		for range 200 {
-			if syscall.Kill(child, 0) != nil {
-				break
-			}
-			time.Sleep(10 * time.Millisecond)
-		}
-		if b, err := os.ReadFile("/proc/" + itoa(child) + "/cmdline"); err == nil && len(b) > 0 {
-			t.Errorf("%d is left: %q", child, b)
+		eventually(t, "the end of "+itoa(child), func() bool {
+			b, err := os.ReadFile("/proc/" + itoa(child) + "/cmdline")
+			return err != nil || len(b) == 0 // gone, or dead and not waited for
+		})
+	}
+}
+
+// eventually waits for what must happen; nothing is asserted about how soon it does.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(time.Minute); !ok(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%s: it did not happen", what)
 		}
 	}
 }

@@ -83,6 +83,8 @@ func measure(ctx context.Context, o options, dir string) error {
 		return err
 	}
 	defer g.stopLoad()
+	// Who waits for the end of a task, of half a minute perhaps, is not kept by it.
+	defer context.AfterFunc(ctx, g.load.stop)()
 	rng := rand.New(rand.NewPCG(o.seed, 0))
 	for i := range o.cells {
 		o.cells[i] = o.cells[i].within(limit)
@@ -127,8 +129,11 @@ func (g *rig) sample(ctx context.Context, c cell, p peer, round int) (s sample, 
 			return s, err
 		}
 		o, err := g.once(ctx, c, p)
-		if errors.Is(err, errLoad) || ctx.Err() != nil {
-			return s, errors.Join(err, ctx.Err())
+		if ctx.Err() != nil {
+			return s, ctx.Err()
+		}
+		if errors.Is(err, errLoad) {
+			return s, err
 		}
 		if err != nil {
 			s.Failed = err.Error()
@@ -213,7 +218,7 @@ func (g *rig) once(ctx context.Context, c cell, p peer) (*outcome, error) {
 	if p.tls {
 		t.Port = g.wrapper()
 	}
-	if err := proxy.ready(t.Port, request(300, false, "")); err != nil {
+	if err := proxy.ready(ctx, t.Port, request(300, false, "")); err != nil {
 		return nil, err
 	}
 	profiled := make(chan error, 1)

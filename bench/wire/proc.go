@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -114,13 +115,15 @@ func (p *proc) tail() string {
 }
 
 // ready waits until the program answers a request through the replica.
-func (p *proc) ready(port int, ask []byte) error {
+func (p *proc) ready(ctx context.Context, port int, ask []byte) error {
 	deadline := time.Now().Add(15 * time.Second)
 	var last error
 	for time.Now().Before(deadline) {
 		select {
 		case <-p.done:
 			return fmt.Errorf("%s ended: %v\n%s", p.name, p.err, p.tail())
+		case <-ctx.Done():
+			return ctx.Err()
 		case <-time.After(20 * time.Millisecond):
 		}
 		if last = try(port, ask); last == nil {
