@@ -41,16 +41,13 @@ func identity(t *testing.T, f Files, insecure bool) *Identity {
 // TLS 1.3 learns only then that its certificate was refused.
 func handshake(t *testing.T, server, client *tls.Config) (seen tls.ConnectionState, serverErr, clientErr error) {
 	t.Helper()
-	ln, err := tls.Listen("tcp", "127.0.0.1:0", server)
-	if err != nil {
-		t.Fatal(err)
-	}
+	ln := tls.NewListener(certstest.Listen(t), server)
 	defer ln.Close()
 	done := make(chan error, 1)
 	go func() {
 		c, err := ln.Accept()
 		if err == nil {
-			c.SetDeadline(time.Now().Add(10 * time.Second))
+			c.SetDeadline(time.Now().Add(time.Minute))
 			_, err = c.Write([]byte("x"))
 			c.Close()
 		}
@@ -61,7 +58,7 @@ func handshake(t *testing.T, server, client *tls.Config) (seen tls.ConnectionSta
 		t.Fatal(err)
 	}
 	defer raw.Close()
-	raw.SetDeadline(time.Now().Add(10 * time.Second))
+	raw.SetDeadline(time.Now().Add(time.Minute))
 	c := tls.Client(raw, client)
 	_, clientErr = io.ReadFull(c, make([]byte, 1))
 	seen = c.ConnectionState()

@@ -4,7 +4,6 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
-	"net"
 	"slices"
 	"strings"
 	"testing"
@@ -142,10 +141,7 @@ func TestDial(t *testing.T) {
 
 // A server in plain text is not spoken to in plain text instead.
 func TestNoFallBackToPlainText(t *testing.T) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	ln := certstest.Listen(t)
 	defer ln.Close()
 	read := make(chan []byte, 1)
 	go func() {

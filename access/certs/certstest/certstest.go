@@ -15,7 +15,9 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"fmt"
 	"math/big"
+	mathrand "math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -29,6 +31,21 @@ type CA struct {
 	key  *ecdsa.PrivateKey
 	// PEM is its certificate.
 	PEM []byte
+}
+
+// Listen listens where nobody else connects: tests of other packages, which run at the same
+// time, go on asking at ports of 127.0.0.1 that were theirs. Where not all of 127/8 is this
+// machine's it listens there all the same.
+func Listen(t testing.TB) net.Listener {
+	t.Helper()
+	ln, err := net.Listen("tcp", fmt.Sprintf("127.%d.%d.%d:0", 64+mathrand.IntN(128), mathrand.IntN(256), 1+mathrand.IntN(254)))
+	if err != nil {
+		ln, err = net.Listen("tcp", "127.0.0.1:0")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ln
 }
 
 // New makes an authority.

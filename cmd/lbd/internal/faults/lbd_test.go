@@ -275,7 +275,7 @@ func (l *lines) find(message string, n int) map[string]any {
 }
 
 // patience is how long until waits; only a test that fails takes so long.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 func until(t *testing.T, what string, ok func() bool) {
 	t.Helper()

@@ -81,13 +81,13 @@ var matrix = []row{
 	{
 		name:     "hung before the first byte",
 		promise:  "what is there waits for first_byte_timeout and is answered 504; probes that hang as well take the replica out",
-		settings: []string{"health-timeout", "300ms", "first-byte-timeout", "3s"},
+		settings: []string{"health-timeout", "300ms", "first-byte-timeout", "5s"},
 		disturb: func(t *trial) {
 			t.each(1, func() {
 				s := t.one()
 				t.fault(s, sim.Faults{Hang: &sim.Fault{}})
 				t.lbd.out(s.Addr())
-				t.pause(3000, 3200) // until the last one is answered
+				t.pause(5000, 5200) // until the last one is answered
 				t.heal()
 			})
 		},
@@ -96,13 +96,13 @@ var matrix = []row{
 	{
 		name:     "hung in a stream",
 		promise:  "streams are cut after stream_idle_timeout; five cut in a row, or more than finish, take the replica out, however well it probes",
-		settings: []string{"stream-idle-timeout", "400ms", "ejection-time", "10s", "max-ejection-time", "10s"},
+		settings: []string{"stream-idle-timeout", "5s", "ejection-time", "10s", "max-ejection-time", "10s"},
 		disturb: func(t *trial) {
 			t.each(1, func() {
 				s := t.one()
 				t.fault(s, sim.Faults{HangStream: &sim.Fault{Events: 1}})
 				t.lbd.out(s.Addr())
-				t.pause(600, 800)
+				t.pause(5000, 5200) // until the last one is cut
 			})
 		},
 		// Those that are under way when the fifth is cut are lost as well.
