@@ -176,6 +176,29 @@ func TestSplice(t *testing.T) {
 		send(t, client, "on")
 		recv(t, browser, "on")
 	})
+	t.Run("no descriptors", func(t *testing.T) {
+		client, browser, up, replica := setup(t, patience)
+		send(t, replica, "all of it")
+		var old syscall.Rlimit
+		if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &old); err != nil {
+			t.Fatal(err)
+		}
+		none := old
+		none.Cur = 0
+		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &none); err != nil {
+			t.Skipf("cannot lower the limit: %v", err)
+		}
+		moved, err := client.Splice(up, 9, patience)
+		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &old); err != nil {
+			t.Fatal(err)
+		}
+		if moved != 0 || err != nil {
+			t.Errorf("%d, %v; want that nothing is moved, and no error", moved, err)
+		}
+		recv(t, up, "all of it")
+		send(t, client, "on")
+		recv(t, browser, "on")
+	})
 	t.Run("replica ends", func(t *testing.T) {
 		client, browser, up, replica := setup(t, patience)
 		go io.Copy(io.Discard, browser)
