@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"runtime"
 	"strings"
@@ -678,4 +679,25 @@ func TestReadLimitIsOver(t *testing.T) {
 	time.Sleep(limit + limit/4)
 	send(t, peer, get("/2"))
 	recv(t, peer, answerTo("/2"))
+}
+
+// A client that has sent further requests behind one whose answer ends the connection gets
+// that answer whole all the same.
+func TestAnswerInFrontOfMoreRequests(t *testing.T) {
+	r := start(t, newAnswerer(), plentiful)
+	c := r.dial(t)
+	c.SetReadBuffer(16 << 10) // the answer has to wait in the server's socket
+	body := strings.Repeat("x", 600<<10)
+	var sender sync.WaitGroup
+	sender.Go(func() { // fails at some time, as nobody reads all of it
+		c.Write([]byte(put("/close", body) + strings.Repeat(put("/", body), 20)))
+	})
+	c.SetReadDeadline(time.Now().Add(patience))
+	var got strings.Builder
+	_, err := io.Copy(&got, c)
+	if want := answerTo("/close") + body; err != nil || got.String() != want {
+		t.Errorf("%d bytes, %v; want %d", got.Len(), err, len(want))
+	}
+	c.Close()
+	sender.Wait()
 }

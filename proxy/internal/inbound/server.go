@@ -151,6 +151,9 @@ func (s *Server) enlist(c *Conn) bool {
 
 // end closes a connection that is over.
 func (s *Server) end(c *Conn) {
+	if !c.Gone() && c.Unread() { // to close on that is a reset, which takes the end of the answer with it (RFC 9112 section 9.6)
+		c.LingerOnClose()
+	}
 	c.Release()
 	c.give()
 	c.Finish()

@@ -462,7 +462,7 @@ func (c *Conn) Close() error {
 	if !c.closeOnce() {
 		return nil
 	}
-	if c.linger.Load() && c.CloseWrite() == nil {
+	if c.linger.Load() && !c.hard.Load() && c.CloseWrite() == nil {
 		c.readOff()
 	}
 	return c.abort()

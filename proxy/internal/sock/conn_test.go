@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -233,6 +234,17 @@ func TestLingerEnds(t *testing.T) {
 	closed := make(chan struct{})
 	go func() { c.Close(); close(closed) }()
 	within(t, "the close", closed)
+}
+
+// What is not whole ends with a reset, lingering or not: a FIN would make it look whole.
+func TestNoLingerBehindWhatIsCut(t *testing.T) {
+	c, peer := accepted(t, newWatch(t), 0)
+	c.LingerOnClose()
+	c.SetLinger(0)
+	c.Close()
+	if _, err := peer.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("%v; want %v", err, syscall.ECONNRESET)
+	}
 }
 
 func TestReadAndWriteAtOnce(t *testing.T) {
