@@ -103,6 +103,7 @@ type logging struct {
 	*Server
 	t     *testing.T
 	one   *one
+	asked atomic.Int64 // requests of the replica
 	rooms *rooms
 	log   told // everything but requests
 }
@@ -126,9 +127,9 @@ func (l *told) String() string {
 
 func withAccessLog(t *testing.T, c Config, more ...func(*Options)) *logging {
 	t.Helper()
-	var asked atomic.Int64
-	addr := yes(t, &asked)
-	l := &logging{t: t, one: &one{replica: balancer.NewReplica(balancer.Endpoint{Addr: addr, Host: addr}, "", 1)}, rooms: &rooms{}}
+	l := &logging{t: t, rooms: &rooms{}}
+	addr := yes(t, &l.asked)
+	l.one = &one{replica: balancer.NewReplica(balancer.Endpoint{Addr: addr, Host: addr}, "", 1)}
 	c.MaxHeader, c.MaxBody, c.UpstreamIdle = 4096, 1<<20, time.Minute
 	o := Options{
 		Config: c, Fleet: l.one, Health: l.one, Metrics: metrics.New(prometheus.NewRegistry(), "test"),
@@ -202,7 +203,8 @@ func TestLinesInTurns(t *testing.T) {
 	for _, target := range []string{"/v1/completions", "/v1/messages?beta=true", "/tokenize"} {
 		l := withAccessLog(t, Config{AccessLog: true})
 		c := l.dial()
-		for n := 1; ; n++ { // a client that is quick enough meets a goroutine that is still there
+		for n := 1; ; n++ {
+			pause(n / 10)
 			c.asks(1, target, 200)
 			lines, inTurns, waited, taken := l.rooms.get()
 			if len(lines) != n || taken != 0 {
@@ -271,10 +273,11 @@ func TestFeaturesInTurns(t *testing.T) {
 			}
 			l := withAccessLog(t, c.config, more...)
 			client := l.dial()
-			for n := 0; !l.rooms.hasSeenATurn(); n++ { // a client that is quick enough meets a goroutine that is still there
+			for n := 0; !l.rooms.hasSeenATurn(); n++ {
 				if n == 1000 {
 					t.Fatal("never in a turn")
 				}
+				pause(n / 10)
 				fmt.Fprintf(client, "POST %s HTTP/1.1\r\nHost: a\r\n%sContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", c.target, c.fields, len(c.body), c.body)
 				client.answer(200)
 			}
@@ -298,7 +301,7 @@ func TestNoRoomForALine(t *testing.T) {
 	for _, c := range held {
 		c.ask("/v1/completions")
 	}
-	for l.one.replica.InFlight() > 0 { // their answers have come
+	for l.asked.Load() < 3*many || l.one.replica.InFlight() > 0 { // their answers have come
 		time.Sleep(time.Millisecond)
 	}
 	other := l.dial()
@@ -342,6 +345,7 @@ func TestRoomOfPanics(t *testing.T) {
 			for n := 0; n < 20 || n < 1000 && !l.rooms.hasSeenATurn(); n++ {
 				c := l.dial()
 				c.asks(2, "/v1/completions", 200)
+				pause(n / 10)
 				l.one.mistakes.Store(where)
 				c.ask("/v1/completions")
 				if _, err := io.Copy(io.Discard, c.br); err != nil { // up to the end: no other request is answered
@@ -457,9 +461,10 @@ func TestNoRoomHeldByARetry(t *testing.T) {
 		f.replica = at(first)
 		o.Fleet, o.Lines = f, lines
 	})
-	for n := 1; ; n++ { // a client that is quick enough meets a goroutine that is still there
+	for n := 1; ; n++ {
 		c := l.dial()
 		c.asks(2, "/v1/completions", 200)
+		pause(n / 10)
 		f.since.Store(time.Now().UnixNano())
 		f.loads.Store(true)
 		before := lines.n.Load()
