@@ -4,15 +4,77 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		os.RemoveAll(built.dir)
+		os.Exit(code)
+	}))
+}
+
+// built is the lbd that the tests disturb.
+var built struct {
+	once sync.Once
+	dir  string
+	err  error
+}
+
+func lbdOf(t *testing.T) string {
+	t.Helper()
+	built.once.Do(func() {
+		if built.dir, built.err = os.MkdirTemp("", "soak"); built.err == nil {
+			built.err = build(context.Background(), filepath.Join(built.dir, "lbd"))
+		}
+	})
+	if built.err != nil {
+		t.Fatal(built.err)
+	}
+	return filepath.Join(built.dir, "lbd")
+}
+
+// ofPace says that a check is about the machine as well: one that is busy with much else
+// samples too seldom, and its heap is not at rest after a second.
+func ofPace(c check) bool {
+	return strings.HasPrefix(c.Name, "a sample every") || strings.Contains(c.Name, "after a lull")
+}
+
+// soaked runs a soak of seconds, again if nothing but the pace failed it.
+func soaked(t *testing.T, lbd string) (r report) {
+	t.Helper()
+	for try := 1; ; try++ {
+		dir := t.TempDir()
+		var out bytes.Buffer
+		err := run(t.Context(), []string{"-duration", "8s", "-clients", "8", "-lbd", lbd, "-o", dir, "-fill", "500", "-lull", "1s", "-heap", "100000", "-growth", "10", "-port", "26200"}, &out)
+		if err != nil && !errors.Is(err, errFailed) {
+			t.Fatalf("%v\n%s", err, out.String())
+		}
+		b, readErr := os.ReadFile(filepath.Join(dir, "soak.json"))
+		if readErr != nil {
+			t.Fatal(readErr)
+		}
+		r = report{}
+		if err := json.Unmarshal(b, &r); err != nil {
+			t.Fatal(err)
+		}
+		if err == nil {
+			return r
+		}
+		if try == 3 || slices.ContainsFunc(r.Checks, func(c check) bool { return !c.OK && !ofPace(c) }) {
+			t.Fatalf("%v\n%s", err, out.String())
+		}
+		t.Logf("once more: %v\n%s", err, out.String())
+	}
+}
 
 // A soak of seconds runs, answers most requests, explains its errors and leaves no
 // process. Memory is judged by longer ones.
@@ -20,24 +82,8 @@ func TestSmoke(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts ten processes")
 	}
-	dir := t.TempDir()
-	lbd := filepath.Join(dir, "lbd")
-	if err := build(t.Context(), lbd); err != nil {
-		t.Fatal(err)
-	}
-	var out bytes.Buffer
-	err := run(t.Context(), []string{"-duration", "8s", "-clients", "8", "-lbd", lbd, "-o", dir, "-fill", "500", "-lull", "1s", "-heap", "100000", "-growth", "10", "-port", "26200"}, &out)
-	if err != nil {
-		t.Fatalf("%v\n%s", err, out.String())
-	}
-	b, err := os.ReadFile(filepath.Join(dir, "soak.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var r report
-	if err := json.Unmarshal(b, &r); err != nil {
-		t.Fatal(err)
-	}
+	lbd := lbdOf(t)
+	r := soaked(t, lbd)
 	if r.Requests < 20 || len(r.Acts) == 0 || len(r.Samples) == 0 || r.Outcomes["streams"] == 0 {
 		t.Errorf("%d requests, disturbances %v, %d samples, outcomes %v", r.Requests, r.Acts, len(r.Samples), r.Outcomes)
 	}
@@ -54,11 +100,7 @@ func TestInterrupted(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts ten processes")
 	}
-	dir := t.TempDir()
-	lbd := filepath.Join(dir, "lbd")
-	if err := build(t.Context(), lbd); err != nil {
-		t.Fatal(err)
-	}
+	lbd := lbdOf(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	began := &trigger{fire: cancel}
 	err := run(ctx, []string{"-duration", "10m", "-lbd", lbd, "-o", "", "-port", "26400"}, began)
