@@ -26,24 +26,26 @@ type Model struct {
 // Model returns the instruments of a model. The name must be a served one or
 // Other.
 func (m *Metrics) Model(name string) *Model {
-	return m.models.get(name, func() *Model {
-		for _, reason := range retryReasons {
-			m.retries.WithLabelValues(name, reason)
-		}
-		for _, reason := range rejectionReasons {
-			m.admissionRejected.WithLabelValues(name, reason)
-		}
-		return &Model{
-			Duration: m.duration.WithLabelValues(name), TTFT: m.ttft.WithLabelValues(name), ITL: m.itl.WithLabelValues(name),
-			Disconnects:      m.clientDisconnects.WithLabelValues(name),
-			PromptTokens:     m.promptTokens.WithLabelValues(name),
-			CompletionTokens: m.completionTokens.WithLabelValues(name),
-			CachedTokens:     m.cachedTokens.WithLabelValues(name),
-			Held:             m.admissionQueue.WithLabelValues(name),
-			HeldFor:          m.admissionWait.WithLabelValues(name),
-			all:              m, name: name,
-		}
-	})
+	return m.models.get(name, func() *Model { return m.newModel(name) })
+}
+
+func (m *Metrics) newModel(name string) *Model {
+	for _, reason := range retryReasons {
+		m.retries.WithLabelValues(name, reason)
+	}
+	for _, reason := range rejectionReasons {
+		m.admissionRejected.WithLabelValues(name, reason)
+	}
+	return &Model{
+		Duration: m.duration.WithLabelValues(name), TTFT: m.ttft.WithLabelValues(name), ITL: m.itl.WithLabelValues(name),
+		Disconnects:      m.clientDisconnects.WithLabelValues(name),
+		PromptTokens:     m.promptTokens.WithLabelValues(name),
+		CompletionTokens: m.completionTokens.WithLabelValues(name),
+		CachedTokens:     m.cachedTokens.WithLabelValues(name),
+		Held:             m.admissionQueue.WithLabelValues(name),
+		HeldFor:          m.admissionWait.WithLabelValues(name),
+		all:              m, name: name,
+	}
 }
 
 // Answered counts one request with that status code, 100 to 599.

@@ -2,6 +2,7 @@ package metrics
 
 import (
 	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"weak"
@@ -36,18 +37,58 @@ func (h *handles[K, V]) get(k K, create func() *V) *V {
 	if v := h.current()[k]; v != nil {
 		return v
 	}
+	next := h.copied()
+	next[k] = h.made(k, create)
+	h.m.Store(&next)
+	return next[k]
+}
+
+// made is the handle of a key that has none in m, for who holds mu.
+func (h *handles[K, V]) made(k K, create func() *V) *V {
 	v := h.left[k].Value() // those who hold it and who asks now count in one
 	if v == nil {
 		v = create()
 	}
 	delete(h.left, k)
-	next := maps.Clone(h.current())
-	if next == nil {
-		next = map[K]*V{}
-	}
-	next[k] = v
-	h.m.Store(&next)
 	return v
+}
+
+// joinAtOnce is how many handles are made in one copy of m, and while requests that want
+// a new one wait.
+const joinAtOnce = 256
+
+// join is get for whoever is not there yet. Servers of LoRA adapters list thousands of
+// models: a copy for each of 3,000 took most of half a second of a core.
+func (h *handles[K, V]) join(keys map[K]bool, create func(K) *V) {
+	var missing []K
+	for k := range keys {
+		if h.current()[k] == nil {
+			missing = append(missing, k)
+		}
+	}
+	for some := range slices.Chunk(missing, joinAtOnce) {
+		h.joinSome(some, create)
+	}
+}
+
+func (h *handles[K, V]) joinSome(keys []K, create func(K) *V) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	next := h.copied()
+	for _, k := range keys {
+		if next[k] == nil {
+			next[k] = h.made(k, func() *V { return create(k) })
+		}
+	}
+	h.m.Store(&next)
+}
+
+// copied is m to be written to.
+func (h *handles[K, V]) copied() map[K]*V {
+	if next := maps.Clone(h.current()); next != nil {
+		return next
+	}
+	return map[K]*V{}
 }
 
 // retain lets go of what keep does not name. drop ends the series of what an

@@ -42,9 +42,7 @@ func (m *Metrics) joined(replica string) *replicaSeries {
 // newer one; so the first call that misses something only lets go of it, and its
 // series end in a later one that misses it too.
 func (m *Metrics) Retain(models, replicas map[string]bool) {
-	for name := range models {
-		m.Model(name)
-	}
+	m.models.join(models, m.newModel)
 	for id := range replicas {
 		m.joined(id)
 	}

@@ -1,10 +1,13 @@
 package metrics
 
 import (
+	"fmt"
 	"runtime"
 	"slices"
 	"sync"
 	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 var (
@@ -230,5 +233,32 @@ func TestConcurrency(t *testing.T) {
 		if left := series(t, reg, label); len(left) > 0 {
 			t.Errorf("%q is not in the fleet but has series: %v", label, left)
 		}
+	}
+}
+
+// Models that join by the thousand cost what each of them costs, and are there after it.
+func TestThousandsOfModelsJoin(t *testing.T) {
+	cost := func(n int) float64 {
+		m, models := New(prometheus.NewRegistry(), ""), map[string]bool{}
+		for i := range n {
+			models[fmt.Sprintf("organisation/model-adapter-%d", i)] = true
+		}
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		m.Retain(models, nil)
+		runtime.ReadMemStats(&after)
+		current := m.models.current()
+		if len(current) != n {
+			t.Errorf("%d models have instruments, want %d", len(current), n)
+		}
+		for name := range models {
+			if got := m.Model(name); got != current[name] {
+				t.Errorf("%s has two", name)
+			}
+		}
+		return float64(after.TotalAlloc-before.TotalAlloc) / float64(n)
+	}
+	if few, many := cost(500), cost(8000); many > 2*few {
+		t.Errorf("each of 500 takes %.0f bytes, each of 8,000 takes %.0f", few, many)
 	}
 }
