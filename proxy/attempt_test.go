@@ -3,6 +3,7 @@ package proxy
 import (
 	"bufio"
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -182,11 +183,11 @@ func retries(t *testing.T, reg *prometheus.Registry, reason string) (n float64) 
 
 // A short answer that comes slowly is not a silent one.
 func TestShortAnswerThatComesSlowly(t *testing.T) {
-	const silence = time.Second
+	const silence, pieces = 2 * time.Second, 30
 	l, _ := inFrontOf(t, Config{Silence: silence}, func(c net.Conn) bool {
-		io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n")
-		for range 4 {
-			time.Sleep(silence * 2 / 5)
+		fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n", pieces)
+		for range pieces { // half as long again as the limit, each far from it
+			time.Sleep(silence / 20)
 			io.WriteString(c, "x")
 		}
 		return false
