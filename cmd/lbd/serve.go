@@ -2,6 +2,8 @@ package main
 
 import (
 	"errors"
+	"os/signal"
+	"syscall"
 
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
@@ -30,6 +32,7 @@ func runProxy(cmd *cobra.Command, in *handover.Inherited) error {
 	if err != nil {
 		return err
 	}
+	signal.Ignore(syscall.SIGPIPE) // a log whose reader has died must not end those who are served
 	log, lines := daemon.NewLogger(cmd.ErrOrStderr(), cfg)
 	defer lines.Close()
 	if err := logConfig(cfg, log); err != nil {

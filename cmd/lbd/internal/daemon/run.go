@@ -17,7 +17,6 @@ func (d *Daemon) Run(ctx context.Context) error {
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGUSR2)
 	defer signal.Stop(signals)
-	signal.Ignore(syscall.SIGPIPE) // a log whose reader has died must not end those who are served
 	if err := d.Start(); err != nil {
 		return err
 	}
