@@ -252,6 +252,7 @@ func (o *benchOptions) checkTogether(cmd *cobra.Command) error {
 	class := given("input-tokens", "output-tokens", "later-input-tokens", "turns", "think-time", "stream", "prefix-tenants", "prefix-tokens", "prefix-skew")
 	traced := given("trace-format", "trace-offset", "trace-speed", "max-length")
 	arrival := given("arrival", "burstiness", "ramp", "ramp-from", "ramp-shape")
+	open := given("arrival", "burstiness", "ramp-from", "ramp-shape")
 	switch {
 	case o.traceFile == "" && traced != "":
 		return usagef("--%s without --trace", traced)
@@ -261,6 +262,8 @@ func (o *benchOptions) checkTogether(cmd *cobra.Command) error {
 		return usagef("--%s with --trace, which has its own times", arrival)
 	case o.traceFile != "" && o.traceFormat == "":
 		return usagef("trace without a format; want --trace-format azure, mooncake or access-log")
+	case o.arrival.Concurrency > 0 && open != "":
+		return usagef("--%s with --concurrency; want it with --rate", open)
 	case o.workloadFile != "" && class != "":
 		return usagef("--%s with --workload; want it in the file", class)
 	}

@@ -232,6 +232,7 @@ func TestBenchStartErrors(t *testing.T) {
 		{"bad workload", []string{"--env", s.URL, "--workload=../../bench/load/workload/testdata/arrival.bad.json"}, exitUsage, `arrival.bad.json:2: arrival.ramp: no "over"`},
 		{"arrival", append(load, "--env", s.URL, "--arrival=x"), exitUsage, `arrival process "x"; want poisson, constant, gamma`},
 		{"burstiness", append(load, "--env", s.URL, "--burstiness=2"), exitUsage, "burstiness 2 with poisson arrivals; want gamma"},
+		{"arrival of a closed loop", []string{"--concurrency=1", "--requests=1", "--model=m", "--env", s.URL, "--ramp-from=2"}, exitUsage, "--ramp-from with --concurrency; want it with --rate"},
 		{"think time", append(load, "--env", s.URL, "--think-time=2"), exitUsage, `--think-time: think time "2"; want one like`},
 		{"half a prefix", append(load, "--env", s.URL, "--prefix-tokens=2"), exitUsage, "0 tenants with 2 prefix tokens; want both"},
 		{"limits", append(load, "--env", s.URL, "--slo=ttft"), exitUsage, `--slo: limit "ttft"; want a time above 0`},

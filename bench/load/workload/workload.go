@@ -82,6 +82,9 @@ func (w *Workload) Validate() error {
 	}
 	for i := range w.Classes {
 		if err := w.Classes[i].validate(); err != nil {
+			if w.Classes[i].Name == "" { // the only one, of a command line
+				return err
+			}
 			return fmt.Errorf("class %q: %w", w.Classes[i].Name, err)
 		}
 	}

@@ -208,6 +208,7 @@ func TestValidate(t *testing.T) {
 		{func(w *Workload) { w.Arrival.RampShape = Linear }, "a ramp without its length; want one"},
 		{func(w *Workload) { w.Arrival.RampOver, w.Arrival.RampShape = 1, Exponential }, "an exponential ramp from 0; want a rate above 0"},
 		{func(w *Workload) { w.Classes[0].Weight = 0 }, `class "c": weight 0; want a number above 0`},
+		{func(w *Workload) { w.Classes[0].Name, w.Classes[0].Prefix.Tokens = "", 2 }, "0 tenants with 2 prefix tokens; want both"},
 		{func(w *Workload) { w.Classes[0].Prefix.Tenants = 1 }, `class "c": 1 tenants with 0 prefix tokens; want both`},
 		{func(w *Workload) { w.Classes[0].Turns = trace.Fixed(2000) }, `class "c": turns 2000; want at most 1000`},
 	} {
