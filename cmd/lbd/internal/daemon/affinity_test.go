@@ -352,9 +352,7 @@ func TestDeadHomeYields(t *testing.T) {
 	if third == second || third == home {
 		t.Errorf("from %s to %s", second, third)
 	}
-	if n := p.metric(`lbd_affinity_picks_total{kind="session",result="draining"}`); n != "1" {
-		t.Errorf("%s draining; want 1", n)
-	}
+	p.counted(`lbd_affinity_picks_total{kind="session",result="draining"}`, "1")
 }
 
 // POST /pick says who a session's home is, and binds nothing.

@@ -136,6 +136,7 @@ func (c *churn) request(ctx context.Context, model string, stream bool) {
 		c.t.Errorf("%d: %v", resp.StatusCode, err)
 	case resp.StatusCode == 404 || resp.StatusCode == 500 || resp.StatusCode == 502 || resp.StatusCode == 503:
 		c.refused.Add(1)
+		time.Sleep(20 * time.Millisecond) // who asks on and on is refused a hundred times while one request is answered
 	default:
 		c.t.Errorf("%d %s", resp.StatusCode, body)
 	}

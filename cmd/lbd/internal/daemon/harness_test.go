@@ -271,7 +271,13 @@ func (p *proxied) metric(series string) string {
 // before it is counted.
 func (p *proxied) counted(series, want string) {
 	p.t.Helper()
-	p.until(series+" "+want, func() bool { return p.metric(series) == want })
+	got := ""
+	defer func() {
+		if got != want {
+			p.t.Logf("%s is %q; want %s", series, got, want)
+		}
+	}()
+	p.until(series+" "+want, func() bool { got = p.metric(series); return got == want })
 }
 
 // syncLog collects what lbd logs.

@@ -17,12 +17,8 @@ func TestStream(t *testing.T) {
 			if a.status != 200 || a.err != nil || !strings.HasSuffix(a.body, "data: [DONE]\n\n") {
 				t.Fatalf("%d %v\n%s", a.status, a.err, a.body)
 			}
-			if got := p.metric(`lbd_completion_tokens_total{model="` + llama + `"}`); got != "5" {
-				t.Errorf("lbd_completion_tokens_total is %q; want 5", got)
-			}
-			if got := p.metric(`lbd_requests_total{code="200",model="` + llama + `"}`); got != "1" {
-				t.Errorf("lbd_requests_total is %q; want 1", got)
-			}
+			p.counted(`lbd_completion_tokens_total{model="`+llama+`"}`, "5")
+			p.counted(`lbd_requests_total{code="200",model="`+llama+`"}`, "1")
 		})
 	}
 }

@@ -164,8 +164,10 @@ func TestKeepAliveExpires(t *testing.T) {
 		}
 		time.Sleep(20*time.Millisecond + time.Duration(i-n/2)*20*time.Microsecond)
 	}
-	t.Logf("%d of %d requests came just when their connection was closed", bad, n)
 	once(t, executions(r), n-bad)
+	if bad > n/10 { // lbd learns how long the replica keeps connections
+		t.Errorf("%d of %d requests failed", bad, n)
+	}
 }
 
 // Connections that the replica closes between two requests are never used.

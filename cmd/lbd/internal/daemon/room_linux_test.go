@@ -97,9 +97,7 @@ func TestConnectionLimits(t *testing.T) {
 		`lbd_connections_refused_total{reason="max_connections"}`: "2", `lbd_connections_refused_total{reason="max_connections_per_client"}`: "1",
 		"lbd_connections_limit": "6", "lbd_connections": "6", `lbd_accept_errors_total{reason="descriptors"}`: "0",
 	} {
-		if got := p.metric(series); got != want {
-			t.Errorf("%s is %q; want %s", series, got, want)
-		}
+		p.counted(series, want)
 	}
 	if n := len(p.log.logged("connections refused")); n != 2 {
 		t.Errorf("%d lines about refused connections; want one of each reason", n)

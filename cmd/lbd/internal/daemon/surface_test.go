@@ -200,9 +200,7 @@ func TestMetricsPage(t *testing.T) {
 		`lbd_client_disconnects_total{model="` + llama + `"}`:                     "0",
 		`lbd_inflight_requests{model="` + llama + `",replica="` + a.Addr() + `"}`: "0",
 	} {
-		if got := p.metric(series); got != want {
-			t.Errorf("%s is %q; want %s", series, got, want)
-		}
+		p.counted(series, want)
 	}
 }
 
@@ -246,9 +244,7 @@ func TestUnknownModelsAreOneLabel(t *testing.T) {
 	if strings.Contains(page, "made-up") {
 		t.Error("a made-up name is on the page")
 	}
-	if got := p.metric(`lbd_requests_total{code="404",model="other"}`); got != "1000" {
-		t.Errorf("404 of other: %q; want 1000", got)
-	}
+	p.counted(`lbd_requests_total{code="404",model="other"}`, "1000")
 }
 
 // What leaves by a reload leaves the page; what stays keeps counting.
@@ -267,7 +263,5 @@ func TestSeriesVanishWithTheirReplica(t *testing.T) {
 		page := p.get("/metrics").body
 		return !strings.Contains(page, qwen) && !strings.Contains(page, b.Addr())
 	})
-	if got := p.metric(`lbd_requests_total{code="200",model="` + llama + `"}`); got != "3" {
-		t.Errorf("what stays counts %q; want 3", got)
-	}
+	p.counted(`lbd_requests_total{code="200",model="`+llama+`"}`, "3")
 }
