@@ -76,6 +76,9 @@ type Sample struct {
 	// (V0), 0 to 1, the largest of the engines. Under kvcached it moves with the
 	// neighbours on the device: a guard, not a load.
 	KVUsage Metric
+	// KVMean is the mean of the engines, where there are several: those of a data-parallel
+	// server are as large as each other and each as full as its own requests make it.
+	KVMean Metric
 	// KVTokens is how many tokens the KV cache holds: num_gpu_blocks times
 	// block_size of vllm:cache_config_info. Under kvcached it is the virtual size,
 	// which the device cannot hold.
@@ -92,6 +95,16 @@ type Sample struct {
 	// StartTime is process_start_time_seconds, Unix seconds (full page of a
 	// single-process server only). A change means the replica was restarted.
 	StartTime Metric
+}
+
+// KVUsed is how many tokens of the KV cache are in use, over all engines; ok is false
+// when the gauges do not tell.
+func (s *Sample) KVUsed() (tokens float64, ok bool) {
+	use := s.KVUsage
+	if s.KVMean.Known {
+		use = s.KVMean
+	}
+	return use.Value * s.KVTokens.Value, use.Known && s.KVTokens.Known
 }
 
 // Polled is the published result of polls, immutable.
@@ -162,7 +175,7 @@ const foreignSmoothing = 0.393
 // sent before the mark and still run, which is the least the gauges can contain.
 func (r *Replica) EndPoll(mark PollMark, s Sample, at time.Time) *Polled {
 	s.Waiting, s.Running = count(s.Waiting, maxRequests), count(s.Running, maxRequests)
-	s.KVTokens, s.KVUsage = count(s.KVTokens, maxTokens), share(s.KVUsage)
+	s.KVTokens, s.KVUsage, s.KVMean = count(s.KVTokens, maxTokens), share(s.KVUsage), share(s.KVMean)
 	p := &Polled{Sample: s, At: at, since: mark.since}
 	p.pending = r.load.pending.Load() - sumPending(mark.since)
 	if p.ForeignKnown() {
@@ -203,11 +216,12 @@ func (r *Replica) foreignTokens(p *Polled) {
 	case old != nil:
 		p.Elastic = old.Elastic
 	}
-	if p.Elastic || !p.KVUsage.Known || !p.KVTokens.Known {
+	used, told := p.KVUsed()
+	if p.Elastic || !told {
 		return
 	}
 	own := r.load.resident.Load() - sumResident(p.since)
-	seen := math.Max(0, p.KVUsage.Value*p.KVTokens.Value-float64(max(own, 0)))
+	seen := math.Max(0, used-float64(max(own, 0)))
 	if old != nil && !old.Stale && old.ForeignTokens.Known {
 		seen = old.ForeignTokens.Value + foreignSmoothing*(seen-old.ForeignTokens.Value)
 	}

@@ -137,6 +137,18 @@ func TestElasticPool(t *testing.T) {
 	}
 }
 
+// Of the engines of a data-parallel server one may be full and the others empty: what is
+// in use is the mean, though what makes requests wait is the fullest.
+func TestForeignTokensOfSeveralEngines(t *testing.T) {
+	r := newTestReplica(t)
+	p := r.EndPoll(r.BeginPoll(), Sample{
+		Running: Known(9), Waiting: Known(0), KVTokens: Known(8000), KVUsage: Known(0.9), KVMean: Known(0.2),
+	}, time.Time{})
+	if p.ForeignTokens != Known(1600) {
+		t.Errorf("%v foreign tokens, want a fifth of 8,000", p.ForeignTokens)
+	}
+}
+
 func TestRestartIsSeen(t *testing.T) {
 	r := newTestReplica(t)
 	for i, c := range []struct {

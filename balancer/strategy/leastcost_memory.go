@@ -31,11 +31,12 @@ func (m *memory) heldWith(resident int64) float64 {
 // poll compares with the gauge. Prefill that has not ended is held or not: the
 // gauge cannot be off by that. It is not smoothed: what it shows is there.
 func (m *memory) poll(r *balancer.Replica, p *balancer.Polled) {
-	if p.Stale || p.Elastic || !p.KVUsage.Known || !p.KVTokens.Known {
+	used, told := p.KVUsed()
+	if p.Stale || p.Elastic || !told {
 		m.beyond.store(0)
 		return
 	}
-	used, own := p.KVUsage.Value*p.KVTokens.Value, float64(m.own(r))
+	own := float64(m.own(r))
 	computed := own - float64(r.PrefillTokens())
 	m.beyond.store(max(used-own, 0) + min(used-computed, 0))
 }

@@ -288,6 +288,7 @@ func (p *page) sample() balancer.Sample {
 		Running:          p.sum(running),
 		Waiting:          p.sum(waiting),
 		KVUsage:          firstKnown(p.largest(kvUsage), p.largest(gpuUsage)),
+		KVMean:           firstKnown(p.mean(kvUsage), p.mean(gpuUsage)),
 		PrefixQueries:    firstKnown(p.sum(prefixQueries), p.sum(gpuPrefixQueries)),
 		PrefixHits:       firstKnown(p.sum(prefixHits), p.sum(gpuPrefixHits)),
 		PromptTokens:     p.sum(promptTokens),
@@ -321,6 +322,21 @@ func (p *page) largest(name int) balancer.Metric {
 		}
 	}
 	return m
+}
+
+// mean is unknown when there are not several, or one of them is.
+func (p *page) mean(name int) balancer.Metric {
+	n := 0
+	for _, s := range p.series {
+		if s.name == name {
+			n++
+		}
+	}
+	m := p.sum(name)
+	if n < 2 || !m.Known {
+		return balancer.Metric{}
+	}
+	return balancer.Known(m.Value / float64(n))
 }
 
 // sensible refuses NaN, infinities and the negative numbers with which vLLM says

@@ -49,7 +49,7 @@ func TestScanPages(t *testing.T) {
 			PromptTokens: k(20480), GenerationTokens: k(4096), StartTime: k(1.79528186236e+09),
 		},
 		"engines.txt": {
-			Running: k(8), Waiting: k(12), KVUsage: k(0.75), PrefixQueries: k(600), PrefixHits: k(60),
+			Running: k(8), Waiting: k(12), KVUsage: k(0.75), KVMean: k(0.5), PrefixQueries: k(600), PrefixHits: k(60),
 			PromptTokens: k(6), GenerationTokens: k(15),
 		},
 		// The larger of a pid's, then the sum over engines.
@@ -313,5 +313,28 @@ func TestScanCacheConfig(t *testing.T) {
 	}
 	if got, _ := scan(page); got.KVTokens != k(3200) {
 		t.Errorf("%v tokens of two engines, want 3200", got.KVTokens)
+	}
+}
+
+// KV use of the engines of one server: the fullest is the guard, the mean what is held.
+func TestScanKVOfSeveralEngines(t *testing.T) {
+	known, unknown := balancer.Known, balancer.Metric{}
+	for _, c := range []struct {
+		page          string
+		largest, mean balancer.Metric
+	}{
+		{"vllm:kv_cache_usage_perc{engine=\"0\"} 0.5\n", known(0.5), unknown},
+		{"vllm:kv_cache_usage_perc{engine=\"0\"} 0.5\nvllm:kv_cache_usage_perc{engine=\"1\"} 0.25\n", known(0.5), known(0.375)},
+		{"vllm:kv_cache_usage_perc{engine=\"0\"} 0.5\nvllm:kv_cache_usage_perc{engine=\"1\"} NaN\n", known(0.5), unknown},
+		// Processes of one server, and two names of one thing, are no engines.
+		{"vllm:kv_cache_usage_perc{pid=\"7\"} 0.5\nvllm:kv_cache_usage_perc{pid=\"8\"} 0.25\n", known(0.5), unknown},
+		{"vllm:kv_cache_usage_perc{engine=\"0\"} 0.5\nvllm:gpu_cache_usage_perc{engine=\"0\"} 0.5\n", known(0.5), unknown},
+		{"vllm:gpu_cache_usage_perc{engine=\"0\"} 0.5\nvllm:gpu_cache_usage_perc{engine=\"1\"} 0.25\n", known(0.5), known(0.375)},
+	} {
+		var p page
+		p.scan([]byte(c.page))
+		if s := p.sample(); s.KVUsage != c.largest || s.KVMean != c.mean {
+			t.Errorf("%q: largest %v, mean %v; want %v and %v", c.page, s.KVUsage, s.KVMean, c.largest, c.mean)
+		}
 	}
 }
