@@ -206,8 +206,22 @@ func (x *exchange) upload() {
 	if x.sendErr = x.up.Send(x.out); x.sendErr == nil {
 		x.sendErr = x.up.Send(x.body)
 	}
-	// Past the connection's own record of deadlines, which is the reader's.
-	x.up.TCPConn.SetReadDeadline(x.answerBy())
+	x.limit.Lock()
+	defer x.limit.Unlock()
+	if !x.headCame {
+		// Past the connection's own record of deadlines, which is the reader's.
+		x.up.TCPConn.SetReadDeadline(x.answerBy())
+	}
+}
+
+// pastHead lets nobody but the reader set read deadlines: the head of the answer has come,
+// perhaps while the request is still sent.
+func (x *exchange) pastHead() {
+	if x.sent != nil {
+		x.limit.Lock()
+		defer x.limit.Unlock()
+		x.headCame = true
+	}
 }
 
 // answerBy is when the first byte of the answer must have come: counted from the

@@ -3,10 +3,12 @@ package proxy
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -105,6 +107,15 @@ func TestNothingIsLearnedOfAClientThatLeft(t *testing.T) {
 // script does with its connection, until that returns false.
 func inFrontOf(t *testing.T, c Config, script func(net.Conn) (more bool)) (*logging, *prometheus.Registry) {
 	t.Helper()
+	return inFrontOfHeads(t, c, func(c net.Conn, body io.Reader) bool {
+		_, err := io.Copy(io.Discard, body)
+		return err == nil && script(c)
+	})
+}
+
+// inFrontOfHeads leaves the body to script as well.
+func inFrontOfHeads(t *testing.T, c Config, script func(c net.Conn, body io.Reader) (more bool)) (*logging, *prometheus.Registry) {
+	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -121,10 +132,7 @@ func inFrontOf(t *testing.T, c Config, script func(net.Conn) (more bool)) (*logg
 				defer c.Close()
 				for br := bufio.NewReader(c); ; {
 					req, err := http.ReadRequest(br)
-					if err != nil {
-						return
-					}
-					if _, err := io.Copy(io.Discard, req.Body); err != nil || !script(c) {
+					if err != nil || !script(c, req.Body) {
 						return
 					}
 				}
@@ -133,7 +141,7 @@ func inFrontOf(t *testing.T, c Config, script func(net.Conn) (more bool)) (*logg
 	})
 	reg, addr := prometheus.NewRegistry(), ln.Addr().String()
 	return withAccessLog(t, c, func(o *Options) {
-		o.Metrics = metrics.New(reg, "test")
+		o.Metrics, o.Config.MaxBody = metrics.New(reg, "test"), 64<<20
 		o.Fleet.(*one).replica = balancer.NewReplica(balancer.Endpoint{Addr: addr, Host: addr}, "", 1)
 	}), reg
 }
@@ -210,4 +218,35 @@ func TestClientLeavesBeforeAnotherAttempt(t *testing.T) {
 	if !x.left || x.keep || x.picks > 0 || x.status != statusClientGone {
 		t.Errorf("left %t, keeps the connection %t, %d picks, status %d", x.left, x.keep, x.picks, x.status)
 	}
+}
+
+// A replica begins to answer, then takes the rest of the request, and then says nothing: how
+// long that may last is not what the end of the request was to be waited for.
+func TestSilenceBehindAnEarlyAnswer(t *testing.T) {
+	began, gone := make(chan struct{}), make(chan struct{})
+	l, _ := inFrontOfHeads(t, Config{Silence: 300 * time.Millisecond, FirstByte: time.Hour}, func(c net.Conn, body io.Reader) bool {
+		io.WriteString(c, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n")
+		<-began
+		io.Copy(io.Discard, body)
+		<-gone
+		return false
+	})
+	c := l.dial()
+	c.SetDeadline(time.Now().Add(20 * time.Second))
+	var sender sync.WaitGroup
+	const size = 16 << 20 // far more than sockets hold
+	sender.Go(func() {
+		fmt.Fprintf(c, "POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n{%s}", size, strings.Repeat(" ", size-2))
+	})
+	resp, err := http.ReadResponse(c.br, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Read(make([]byte, 1))
+	close(began)
+	if _, err := io.Copy(io.Discard, resp.Body); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("%v; want that the answer is cut", err)
+	}
+	close(gone)
+	sender.Wait()
 }

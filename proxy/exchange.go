@@ -67,6 +67,9 @@ type exchange struct {
 	sent    chan struct{} // closed when a large body is sent; nil for others
 	sendErr error         // of sending the request; valid once sent is closed
 
+	limit    sync.Mutex // held by those who set the replica's read deadline while a large body is sent
+	headCame bool       // under limit: the head of the answer has come, with limits of its own
+
 	answer   relay.Head
 	first    *sock.Buf // holds head and body bytes until the stream begins
 	stream   relay.Stream
@@ -281,7 +284,7 @@ func (x *exchange) release() {
 	if x.sent != nil {
 		<-x.sent // closing the connection has ended it
 	}
-	x.up, x.sent, x.sendErr = nil, nil, nil
+	x.up, x.sent, x.sendErr, x.headCame = nil, nil, nil, false
 	x.complete, x.stream.Excess = false, false
 }
 
@@ -378,7 +381,7 @@ func (x *exchange) free() {
 	x.promptBytes, x.blocks = 0, x.blocks[:0]
 	x.model, x.picks, x.resorts, x.pair, x.replica, x.pool = nil, 0, 0, nil, nil, nil
 	x.res, x.ticket = balancer.Reservation{}, admission.Ticket{}
-	x.up, x.sent, x.sendErr = nil, nil, nil
+	x.up, x.sent, x.sendErr, x.headCame = nil, nil, nil, false
 	x.answer.Clear()
 	x.first, x.status, x.complete, x.left, x.done, x.ending = nil, 0, false, false, false, balancer.Abandoned
 	exchanges.Put(x)

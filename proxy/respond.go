@@ -26,6 +26,7 @@ const bufferedBody = 64 << 10
 
 // respond passes the replica's answer on.
 func (x *exchange) respond(rest []byte) verdict {
+	x.pastHead()
 	x.keep = x.keep && !x.s.in.Stopping()
 	framing := x.answer.Framing(x.isHead)
 	x.stream.Body.Reset(framing, x.answer.Length)

@@ -60,6 +60,7 @@ func (o *one) Pick(_ *balancer.Request, from []*balancer.Replica) *balancer.Repl
 }
 
 func (o *one) Report(*balancer.Replica, balancer.Outcome)            { o.fails(inReport) }
+func (o *one) Retract(*balancer.Replica)                             {}
 func (o *one) Finished(*balancer.Replica)                            { o.fails(inFinished) }
 func (o *one) LastResort(rs []*balancer.Replica) []*balancer.Replica { return rs }
 
