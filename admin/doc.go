@@ -9,7 +9,8 @@
 //	POST /replicas/{id}/{control path}  one of vLLM's control calls, passed through
 //	POST /fleet/{control path}          the same at all replicas, or at ?model=NAME's
 //	GET  /config                        the configuration in effect, secrets redacted
-//	POST /reload                        200 {"reloaded":true}, or 422 and why not
+//	POST /reload                        200 {"reloaded":true}, the keys in "applied" and those in
+//	                                    "needs_restart"; or 422 and why not
 //	GET  /metrics                       lbd's own metrics
 //	GET  /debug/                        pprof and runtime facts
 //

@@ -15,7 +15,7 @@ import (
 
 func TestIndexListsWhatIsThere(t *testing.T) {
 	s := start(t, Options{
-		Fleet: newFleet(t, "http://a:1"), Config: func() any { return nil }, Reload: func() error { return nil },
+		Fleet: newFleet(t, "http://a:1"), Config: func() any { return nil }, Reload: func() (Reloaded, error) { return Reloaded{}, nil },
 		Metrics: http.NotFoundHandler(),
 	})
 	a := s.get("/")
@@ -43,9 +43,14 @@ func TestConfig(t *testing.T) {
 
 func TestReload(t *testing.T) {
 	var err error
+	var done Reloaded
 	calls := 0
-	s := start(t, Options{Fleet: newFleet(t), Reload: func() error { calls++; return err }})
+	s := start(t, Options{Fleet: newFleet(t), Reload: func() (Reloaded, error) { calls++; return done, err }})
 	if a := s.do("POST", "/reload", ""); a.status != 200 || strings.Join(strings.Fields(a.body), "") != `{"reloaded":true}` {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	done = Reloaded{Applied: []string{"strategy"}, NeedsRestart: []string{"listen", "log_format"}}
+	if a := s.do("POST", "/reload", ""); strings.Join(strings.Fields(a.body), "") != `{"reloaded":true,"applied":["strategy"],"needs_restart":["listen","log_format"]}` {
 		t.Errorf("%d %s", a.status, a.body)
 	}
 	err = errors.New(`lbd.yml:3: strategy "x" is unknown`)
@@ -53,7 +58,7 @@ func TestReload(t *testing.T) {
 		t.Errorf("message %q", msg)
 	}
 	wantContains(t, s.log.String(), `"reloaded":true`, `"reloaded":false`)
-	if calls != 2 {
+	if calls != 3 {
 		t.Errorf("%d reloads", calls)
 	}
 }

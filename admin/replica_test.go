@@ -48,7 +48,7 @@ func TestDrainAndUndrain(t *testing.T) {
 func TestGetChangesNothing(t *testing.T) {
 	f := newFleet(t, "http://a:1")
 	reloads := 0
-	s := start(t, Options{Fleet: f, Reload: func() error { reloads++; return nil }})
+	s := start(t, Options{Fleet: f, Reload: func() (Reloaded, error) { reloads++; return Reloaded{}, nil }})
 	for _, path := range []string{"/replicas/a:1/drain", "/replicas/a:1/undrain", "/reload", "/replicas/a:1/sleep", "/fleet/sleep", "/pick"} {
 		if path == "/pick" {
 			wantError(t, s.get(path), 404, "unknown_path") // no Explain, no page

@@ -102,14 +102,19 @@ func (s *Server) configPage(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, http.StatusOK, s.opt.Config())
 }
 
+type reloadView struct {
+	OK bool `json:"reloaded"`
+	Reloaded
+}
+
 func (s *Server) reloadPage(w http.ResponseWriter, r *http.Request) {
-	err := s.opt.Reload()
+	done, err := s.opt.Reload()
 	s.opt.Log.Info().Str("client", r.RemoteAddr).Bool("reloaded", err == nil).Msg("operator asked for a reload")
 	if err != nil {
 		withStatus(http.StatusUnprocessableEntity, badRequest("invalid_configuration", "%s", err)).write(w)
 		return
 	}
-	writeJSON(w, http.StatusOK, map[string]bool{"reloaded": true})
+	writeJSON(w, http.StatusOK, reloadView{true, done})
 }
 
 // readBody reads a body of at most limit bytes.

@@ -23,6 +23,12 @@ type Fleet interface {
 	Undrain(id string) error
 }
 
+// Reloaded names the keys that a reload has changed and those that wait for a restart.
+type Reloaded struct {
+	Applied      []string `json:"applied,omitempty"`
+	NeedsRestart []string `json:"needs_restart,omitempty"`
+}
+
 // Options are the seams of a Server. Only Fleet is required; pages whose source
 // is nil are not there.
 type Options struct {
@@ -36,8 +42,8 @@ type Options struct {
 	Held func(model string) Held
 	// Config returns what marshals to the configuration in effect, redacted.
 	Config func() any
-	// Reload returns why the new configuration was refused.
-	Reload func() error
+	// Reload returns what of the new configuration is in force, or why it was refused.
+	Reload func() (Reloaded, error)
 	// Metrics serves lbd's own metrics.
 	Metrics http.Handler
 	Version string

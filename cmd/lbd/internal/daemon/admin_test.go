@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 
+	"lbd/admin"
 	"lbd/bench/sim"
 )
 
@@ -135,9 +137,11 @@ func TestConfigPageIsRedacted(t *testing.T) {
 		}
 	}
 	page(2)
-	write(t, file, "max_attempts: 5\n"+endpoints(a))
+	write(t, file, "max_attempts: 5\nlog_format: console\n"+endpoints(a))
 	if got := p.onAdmin("POST", "/reload", ""); got.status != 200 {
 		t.Fatalf("/reload: %d %s", got.status, got.body)
+	} else if v := decode[admin.Reloaded](t, got); !slices.Equal(v.Applied, []string{"max_attempts"}) || !slices.Equal(v.NeedsRestart, []string{"log_format"}) {
+		t.Errorf("/reload tells %s; want what is applied and what waits for a restart", got.body)
 	}
 	page(5)
 	write(t, file, "max_attempts: none\n"+endpoints(a))

@@ -154,7 +154,7 @@ func (d *Daemon) log(component string) zerolog.Logger {
 
 func (d *Daemon) adminOptions(cfg *config.Config, a *access) admin.Options {
 	return admin.Options{
-		Fleet: d.fleet, Explain: d.proxy.Explain, Held: d.held, Config: func() any { return d.cfg.Load() }, Reload: d.Reload,
+		Fleet: d.fleet, Explain: d.proxy.Explain, Held: d.held, Config: func() any { return d.cfg.Load() }, Reload: d.reloadAndTell,
 		Metrics: promhttp.HandlerFor(d.registry, promhttp.HandlerOpts{}), Version: d.opt.Version,
 		ReplicaAPIKey: cfg.ReplicaAPIKey.Reveal(), MaxPickBody: int64(cfg.MaxRequestBodySize), Log: d.log("admin"),
 		Token: a.adminToken, TLS: tlsConfig(d.adminTLS), ReplicaKey: d.outward.Authorization, Dial: d.names.DialContext, DialTLS: d.dialTLS,

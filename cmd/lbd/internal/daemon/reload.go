@@ -3,6 +3,7 @@ package daemon
 import (
 	"errors"
 
+	"lbd/admin"
 	"lbd/cmd/lbd/internal/config"
 	"lbd/cmd/lbd/internal/handover"
 )
@@ -11,18 +12,23 @@ import (
 // Running requests do not notice. A configuration with a mistake changes
 // nothing.
 func (d *Daemon) Reload() error {
+	_, err := d.reloadAndTell()
+	return err
+}
+
+func (d *Daemon) reloadAndTell() (admin.Reloaded, error) {
 	d.reload.Lock()
 	defer d.reload.Unlock()
 	d.told(handover.NotifyReloading())
 	defer func() { d.told(handover.NotifyReady()) }() // with the new configuration or the old one
-	err := d.tryReload()
+	done, err := d.tryReload()
 	if err != nil {
 		d.metrics.ReloadSuccessful.Set(0)
 		d.opt.Log.Error().Err(err).Msg("configuration not reloaded, the old one stays")
-		return err
+		return done, err
 	}
 	d.metrics.ReloadSuccessful.Set(1)
-	return nil
+	return done, nil
 }
 
 // dropPrefixes gives up the index of prompt prefixes, 64 MiB, when no model's strategy
@@ -36,25 +42,25 @@ func (d *Daemon) dropPrefixes() {
 	d.prefixes.Clear()
 }
 
-func (d *Daemon) tryReload() error {
+func (d *Daemon) tryReload() (done admin.Reloaded, err error) {
 	if d.opt.Load == nil {
-		return errors.New("this lbd was started without a source to reload from")
+		return done, errors.New("this lbd was started without a source to reload from")
 	}
 	next, err := d.opt.Load()
 	if err != nil {
-		return err
+		return done, err
 	}
 	applied, restart := config.Changed(d.cfg.Load(), next)
 	next = config.Reloaded(d.cfg.Load(), next)
 	a, err := readAccess(next)
 	if err != nil {
-		return err
+		return done, err
 	}
 	if err := d.applyAccess(a); err != nil {
-		return err
+		return done, err
 	}
 	if err := d.fleet.Configure(fleetConfig(next)); err != nil {
-		return err
+		return done, err
 	}
 	d.dropPrefixes()
 	d.affinity.SetConfig(affinityConfig(next))
@@ -73,5 +79,5 @@ func (d *Daemon) tryReload() error {
 		ev = ev.Strs("needs_restart", restart)
 	}
 	ev.Msg("configuration reloaded")
-	return nil
+	return admin.Reloaded{Applied: applied, NeedsRestart: restart}, nil
 }
