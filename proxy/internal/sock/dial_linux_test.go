@@ -16,7 +16,7 @@ import (
 
 func TestDialAddress(t *testing.T) {
 	w := newWatch(t)
-	for _, at := range []string{"127.0.0.1:0", "[::1]:0"} {
+	for _, at := range []string{loopback, "[::1]:0"} {
 		ln, err := net.Listen("tcp", at)
 		if err != nil {
 			t.Logf("%s: %v", at, err) // a machine without IPv6
@@ -48,7 +48,7 @@ func TestDialAddress(t *testing.T) {
 
 func TestDialRefusedAddress(t *testing.T) {
 	w := newWatch(t)
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := net.Listen("tcp", loopback)
 	if err != nil {
 		t.Fatal(err)
 	}

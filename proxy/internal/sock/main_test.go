@@ -2,8 +2,11 @@ package sock
 
 import (
 	"context"
+	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
+	"runtime"
 	"testing"
 	"time"
 
@@ -15,6 +18,17 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // patience bounds how long a test waits for something that must happen. Nothing
 // is asserted about how soon it does.
 const patience = 2 * time.Minute
+
+// loopback is where the tests of this process listen: those of other packages, which run at
+// the same time, go on asking at ports of 127.0.0.1 that were theirs.
+var loopback = ownLoopback()
+
+func ownLoopback() string {
+	if runtime.GOOS != "linux" { // where all of 127.0.0.0/8 is this machine's
+		return "127.0.0.1:0"
+	}
+	return fmt.Sprintf("127.%d.%d.%d:0", 64+rand.IntN(128), rand.IntN(256), 1+rand.IntN(254))
+}
 
 func newWatch(t testing.TB) *Watch {
 	t.Helper()
@@ -36,7 +50,7 @@ func closeLater(t testing.TB, w *Watch) {
 
 func listen(t testing.TB, w *Watch, stall time.Duration) *Listener {
 	t.Helper()
-	ln, err := Listen("127.0.0.1:0", w, stall)
+	ln, err := Listen(loopback, w, stall)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,7 +78,7 @@ func accepted(t testing.TB, w *Watch, stall time.Duration) (*Conn, *net.TCPConn)
 // dialled returns a connection as Dial makes it and its peer.
 func dialled(t testing.TB, w *Watch) (*Conn, *net.TCPConn) {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := net.Listen("tcp", loopback)
 	if err != nil {
 		t.Fatal(err)
 	}

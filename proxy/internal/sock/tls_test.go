@@ -45,7 +45,7 @@ func secured(t *testing.T, stall time.Duration) (accepted, dialled *Conn) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ln, err := Listen("127.0.0.1:0", w, stall)
+	ln, err := Listen(loopback, w, stall)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -194,7 +194,7 @@ func TestTLSNotArrived(t *testing.T) {
 // A client that says nothing, or nothing that makes sense, is given up.
 func TestTLSHandshakeThatFails(t *testing.T) {
 	server, _ := selfSigned(t)
-	ln, err := Listen("127.0.0.1:0", nil, time.Minute)
+	ln, err := Listen(loopback, nil, time.Minute)
 	if err != nil {
 		t.Fatal(err)
 	}
