@@ -82,7 +82,7 @@ func TestPoolLearns(t *testing.T) {
 	} else if p.Put(c, time.Now()); p.Idle() != 0 {
 		t.Error("a connection is kept that nobody may use")
 	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := net.Listen("tcp", loopback)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,13 +116,14 @@ func (b *book) Try(ctx context.Context, addr string, dial func(context.Context, 
 	return err
 }
 
-func (b *book) Current(string, netip.Addr) bool { return b.ip == netip.MustParseAddr("127.0.0.1") }
+func (b *book) Current(_ string, ip netip.Addr) bool { return b.ip == ip }
 
 // A connection to an address that its name has left is not used again, and not kept.
 func TestPoolOfANameThatMoves(t *testing.T) {
 	r := newReplica(t)
 	_, port, _ := strings.Cut(r.addr, ":")
-	b := &book{ip: netip.MustParseAddr("127.0.0.1"), at: []string{"127.0.0.1:1", r.addr}}
+	ip := netip.MustParseAddrPort(r.addr).Addr()
+	b := &book{ip: ip, at: []string{netip.AddrPortFrom(ip, 1).String(), r.addr}}
 	p := newPool(t, "replica:"+port, Config{Watch: newWatch(t), Names: b})
 	first, second, third := get(t, p), get(t, p), get(t, p)
 	if first.ip != b.ip {

@@ -3,6 +3,7 @@ package upstream
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -23,6 +24,17 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // patience bounds how long a test waits for something that must happen, also on a machine
 // that is busy with much else. Nothing is asserted about how soon it does.
 const patience = 2 * time.Minute
+
+// loopback is where the tests of this process listen: those of other packages, which run at
+// the same time, go on asking at ports of 127.0.0.1 that were theirs.
+var loopback = ownLoopback()
+
+func ownLoopback() string {
+	if runtime.GOOS != "linux" { // where all of 127.0.0.0/8 is this machine's
+		return "127.0.0.1:0"
+	}
+	return fmt.Sprintf("127.%d.%d.%d:0", 64+rand.IntN(128), rand.IntN(256), 1+rand.IntN(254))
+}
 
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
@@ -51,7 +63,7 @@ type replica struct {
 
 func newReplica(t testing.TB) *replica {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := net.Listen("tcp", loopback)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -279,7 +291,7 @@ func TestCloseWithConnectionsInUse(t *testing.T) {
 }
 
 func TestGetErrors(t *testing.T) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := net.Listen("tcp", loopback)
 	if err != nil {
 		t.Fatal(err)
 	}

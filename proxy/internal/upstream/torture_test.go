@@ -202,7 +202,7 @@ func (p *miniProxy) mayHaveRun(id int) bool {
 }
 
 func (p *miniProxy) start() {
-	ln, err := sock.Listen("127.0.0.1:0", p.watch, patience)
+	ln, err := sock.Listen(loopback, p.watch, patience)
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -339,7 +339,7 @@ type talker struct {
 }
 
 func newTalker(t *testing.T) *talker {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := net.Listen("tcp", loopback)
 	if err != nil {
 		t.Fatal(err)
 	}
