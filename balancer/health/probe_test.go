@@ -2,16 +2,30 @@ package health
 
 import (
 	"context"
+	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
 
 	"lbd/balancer"
 )
+
+// loopback is where the tests of this process listen: those of other packages, which run at
+// the same time, go on asking at ports of 127.0.0.1 that were theirs.
+var loopback = ownLoopback()
+
+func ownLoopback() string {
+	if runtime.GOOS != "linux" { // where all of 127.0.0.0/8 is this machine's
+		return "127.0.0.1:0"
+	}
+	return fmt.Sprintf("127.%d.%d.%d:0", 64+rand.IntN(128), rand.IntN(256), 1+rand.IntN(254))
+}
 
 func replicaAt(t *testing.T, url string) *balancer.Replica {
 	t.Helper()
@@ -25,7 +39,7 @@ func replicaAt(t *testing.T, url string) *balancer.Replica {
 // raw serves each connection with f.
 func raw(t *testing.T, f func(net.Conn)) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", loopback)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,7 +74,7 @@ func TestProbeOutcomes(t *testing.T) {
 		return s.URL + "/base"
 	}
 	refused := func() string {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		l, err := net.Listen("tcp", loopback)
 		if err != nil {
 			t.Fatal(err)
 		}

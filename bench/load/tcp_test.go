@@ -40,7 +40,7 @@ func TestResetBeforeTheHead(t *testing.T) {
 }
 
 func TestConnectionRefused(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", loopback)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -136,7 +136,7 @@ func TestTLS(t *testing.T) {
 
 // A server may refuse a body it has not read; its answer still counts.
 func TestRefusedWithoutReadingTheBody(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", loopback)
 	if err != nil {
 		t.Fatal(err)
 	}

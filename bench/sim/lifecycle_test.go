@@ -138,10 +138,10 @@ func TestStopTwiceAndKillStop(t *testing.T) {
 	s.Stop()
 	s.Stop()
 	s.Kill()
-	if err := s.Start("127.0.0.1:0"); err != nil {
+	if err := s.Start(loopback); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Start("127.0.0.1:0"); err == nil {
+	if err := s.Start(loopback); err == nil {
 		t.Error("second Start succeeded")
 	}
 	s.Kill()
