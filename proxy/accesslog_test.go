@@ -142,7 +142,7 @@ func withAccessLog(t *testing.T, c Config, more ...func(*Options)) *logging {
 	if l.Server, err = New(o); err != nil {
 		t.Fatal(err)
 	}
-	if err := l.Start("127.0.0.1:0"); err != nil {
+	if err := l.Start(loopback); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.Stop(context.Background()) })

@@ -29,7 +29,7 @@ func between(t *testing.T) (x *exchange, client, replica *net.TCPConn) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := net.Listen("tcp", loopback)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,7 +116,7 @@ func inFrontOf(t *testing.T, c Config, script func(net.Conn) (more bool)) (*logg
 // inFrontOfHeads leaves the body to script as well.
 func inFrontOfHeads(t *testing.T, c Config, script func(c net.Conn, body io.Reader) (more bool)) (*logging, *prometheus.Registry) {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := net.Listen("tcp", loopback)
 	if err != nil {
 		t.Fatal(err)
 	}

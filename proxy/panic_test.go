@@ -58,7 +58,7 @@ func withMistake(t *testing.T) (*mistaken, *bytes.Buffer, *prometheus.Registry) 
 // talk sends a request and returns all that comes.
 func (m *mistaken) talk(request string) string {
 	m.t.Helper()
-	if err := m.Start("127.0.0.1:0"); err != nil {
+	if err := m.Start(loopback); err != nil {
 		m.t.Fatal(err)
 	}
 	nc, err := net.Dial("tcp", m.Addr().String())

@@ -67,7 +67,7 @@ func (o *one) LastResort(rs []*balancer.Replica) []*balancer.Replica { return rs
 // yes answers every request, and counts them.
 func yes(t *testing.T, asked *atomic.Int64) (addr string) {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := net.Listen("tcp", loopback)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,7 +116,7 @@ func panics(t *testing.T, where int64, try int) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Start("127.0.0.1:0"); err != nil {
+	if err := s.Start(loopback); err != nil {
 		t.Fatal(err)
 	}
 	defer s.Stop(context.Background())

@@ -573,7 +573,7 @@ func TestServeAfterShutdown(t *testing.T) {
 	if err := s.Shutdown(soon(t)); err != nil {
 		t.Error(err)
 	}
-	ln, err := sock.Listen("127.0.0.1:0", nil, 0)
+	ln, err := sock.Listen(loopback, nil, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

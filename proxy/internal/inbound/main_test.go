@@ -2,7 +2,9 @@ package inbound
 
 import (
 	"context"
+	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"runtime"
 	"strings"
@@ -21,6 +23,17 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // patience bounds how long a test waits for something that must happen. Nothing is
 // asserted about how soon it does.
 const patience = 2 * time.Minute
+
+// loopback is where the tests of this process listen: those of other packages, which run at
+// the same time, go on asking at ports of 127.0.0.1 that were theirs.
+var loopback = ownLoopback()
+
+func ownLoopback() string {
+	if runtime.GOOS != "linux" { // where all of 127.0.0.0/8 is this machine's
+		return "127.0.0.1:0"
+	}
+	return fmt.Sprintf("127.%d.%d.%d:0", 64+rand.IntN(128), rand.IntN(256), 1+rand.IntN(254))
+}
 
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
@@ -41,7 +54,7 @@ type pair struct {
 
 func newPair(t testing.TB, w *sock.Watch) *pair {
 	t.Helper()
-	ln, err := sock.Listen("127.0.0.1:0", w, patience)
+	ln, err := sock.Listen(loopback, w, patience)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,7 +157,7 @@ func (p *pair) read(t testing.TB, s *Server, pieces ...[]byte) *record {
 			case <-done:
 				return rec
 			default:
-				runtime.Gosched()
+				time.Sleep(10 * time.Microsecond)
 			}
 		}
 	}
@@ -184,7 +197,7 @@ func start(t testing.TB, h Handler, lim Limits) *running {
 
 func startOn(t testing.TB, h Handler, lim Limits, w *sock.Watch) *running {
 	t.Helper()
-	ln, err := sock.Listen("127.0.0.1:0", w, patience)
+	ln, err := sock.Listen(loopback, w, patience)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -197,7 +197,7 @@ func TestNothingFollowsACutAnswer(t *testing.T) {
 		h := &turner{answerer: newAnswerer()}
 		h.stays.Store(!turns)
 		w := newWatch(t)
-		ln, err := sock.Listen("127.0.0.1:0", w, 50*time.Millisecond)
+		ln, err := sock.Listen(loopback, w, 50*time.Millisecond)
 		if err != nil {
 			t.Fatal(err)
 		}
