@@ -20,6 +20,16 @@ import (
 	"lbd/balancer"
 )
 
+// unstarted is a server of this process's own loopback address.
+func unstarted(t testing.TB, h http.Handler) *httptest.Server {
+	t.Helper()
+	l, err := net.Listen("tcp", loopback)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &httptest.Server{Listener: l, Config: &http.Server{Handler: h}}
+}
+
 // vllmServer replays an exposition as the given generation serves it.
 type vllmServer struct {
 	*httptest.Server
@@ -34,7 +44,7 @@ func serve(t testing.TB, file string, v0 bool) *vllmServer {
 	s := &vllmServer{v0: v0}
 	text := golden(t, file)
 	s.page.Store(&text)
-	s.Server = httptest.NewUnstartedServer(s)
+	s.Server = unstarted(t, s)
 	s.Config.ConnState = func(_ net.Conn, st http.ConnState) {
 		if st == http.StateNew {
 			s.conns.Add(1)
@@ -289,7 +299,8 @@ func eventually(t *testing.T, what string, ok func() bool) {
 func TestHangingGoneAndRestarted(t *testing.T) {
 	release := make(chan struct{})
 	hangs := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }))
-	gone := httptest.NewServer(http.NotFoundHandler())
+	gone := unstarted(t, http.NotFoundHandler())
+	gone.Start()
 	gone.Close()
 	works := serve(t, "v0.19.txt", false)
 	f := newTestFleet(t, hangs.URL, gone.URL, works.URL)
