@@ -122,7 +122,7 @@ func stopped(t testing.TB, f *testFleet, cfg Config, onEvent func(Event)) *Polle
 func TestBothGenerationsOverHTTP(t *testing.T) {
 	v1, v0 := serve(t, "v0.19.txt", false), serve(t, "v0.6.4.txt", true)
 	f := newTestFleet(t, v1.URL, v0.URL)
-	p := stopped(t, f, Config{APIKey: "k", Timeout: 10 * time.Second}, nil)
+	p := stopped(t, f, Config{APIKey: "k", Timeout: time.Minute}, nil)
 	for range 3 {
 		pollOnce(p)
 	}
@@ -162,7 +162,7 @@ func TestWrongKeyIsSaid(t *testing.T) {
 	s := serve(t, "v0.19.txt", false)
 	f := newTestFleet(t, s.URL)
 	events := make(chan Event, 4)
-	p := stopped(t, f, Config{APIKey: "wrong", Timeout: 10 * time.Second}, func(e Event) { events <- e })
+	p := stopped(t, f, Config{APIKey: "wrong", Timeout: time.Minute}, func(e Event) { events <- e })
 	p.sync()
 	p.learnWanted(false)
 	p.wg.Wait()
@@ -178,7 +178,7 @@ func TestEndpointWithV1IsSaid(t *testing.T) {
 	f := newTestFleet(t, s.URL+"/llama/v1", s.URL+"/llama")
 	reasons := map[string]string{}
 	var mu sync.Mutex
-	p := stopped(t, f, Config{Timeout: 10 * time.Second}, func(e Event) {
+	p := stopped(t, f, Config{Timeout: time.Minute}, func(e Event) {
 		mu.Lock()
 		defer mu.Unlock()
 		reasons[e.Replica] = e.Reason
@@ -251,7 +251,7 @@ func TestBrokenAnswersAreFailures(t *testing.T) {
 			s := httptest.NewServer(h)
 			defer s.Close()
 			f := newTestFleet(t, s.URL)
-			cfg := Config{Timeout: 10 * time.Second}
+			cfg := Config{Timeout: time.Minute}
 			if name == "never ends" {
 				cfg.Timeout = 200 * time.Millisecond
 			}
@@ -277,7 +277,7 @@ func TestPageWithBrokenLines(t *testing.T) {
 		t.Fatal("expfmt reads the page: it shows nothing")
 	}
 	f := newTestFleet(t, s.URL)
-	p := stopped(t, f, Config{Timeout: 10 * time.Second}, nil)
+	p := stopped(t, f, Config{Timeout: time.Minute}, nil)
 	pollOnce(p)
 	if r := f.Snapshot().Replicas[0].Polled(); r == nil || r.Running != k(2) || r.GenerationTokens != k(4096) {
 		t.Errorf("polled %+v", r)
