@@ -92,9 +92,9 @@ func newRig(ctx context.Context, o options, dir string) (r *rig, err error) {
 	if r.lbd, err = start(filepath.Join(dir, "lbd.log"), o.lbd, "--config", r.config); err != nil {
 		return nil, err
 	}
-	if !r.until(ctx, 20*time.Second, r.serving) {
+	if !r.until(ctx, coming, r.serving) {
 		b, _ := os.ReadFile(r.lbd.log)
-		return nil, fmt.Errorf("lbd does not serve all replicas after 20 s\n%s", b[max(0, len(b)-2000):])
+		return nil, fmt.Errorf("lbd does not serve all replicas after %v\n%s", coming, b[max(0, len(b)-2000):])
 	}
 	return r, nil
 }
@@ -106,9 +106,13 @@ func (r *rig) launch(s *slot, model string) (err error) {
 	return err
 }
 
+// coming is how long a process may take to be there: ten begin at once, on a machine that
+// may have other work. It only ends a hang.
+const coming = time.Minute
+
 // up waits until a replica answers.
 func (r *rig) up(ctx context.Context, s *slot) bool {
-	return r.until(ctx, 20*time.Second, func() bool {
+	return r.until(ctx, coming, func() bool {
 		code, _, err := r.get("http://" + s.addr + "/health")
 		return err == nil && code == 200
 	})
