@@ -70,5 +70,5 @@ cover: ## test coverage by function
 docker: ## build the container image lbd:$(VERSION)
 	docker build --build-arg VERSION=$(VERSION) -t lbd:$(VERSION) .
 
-clean: ## remove what the other targets made
-	rm -rf lbd cover.out
+clean: ## remove what build, cover and release made; results/ stays
+	rm -rf lbd cover.out dist

@@ -208,6 +208,8 @@ func readError(err error, cfg *Config) *apiError {
 		return clientError(408, "request_timeout", "the request did not arrive within %s", cfg.ClientRead)
 	case errors.Is(err, inbound.ErrCut):
 		return badRequest(malformed, "the request ended before the end of its body")
+	case errors.Is(err, inbound.ErrPlain):
+		return badRequest(malformed, "the request came in plain text and TLS is spoken here; want https in place of http")
 	case errors.As(err, &bad):
 		return badRequest(malformed, "the request is not valid HTTP/1.1: %s", bad.Reason)
 	}

@@ -1,6 +1,7 @@
 package inbound
 
 import (
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -23,6 +24,7 @@ var (
 	ErrTimeout  = errors.New("request did not arrive in time")
 	ErrSlow     = errors.New("request came too slowly")
 	ErrCut      = errors.New("request ended before the end of its body")
+	ErrPlain    = errors.New("request in plain text where TLS is spoken")
 )
 
 // Limits bound what a client may send. They apply to the next request.
@@ -297,11 +299,30 @@ func (c *Conn) unpark() {
 // gives a client as much as for its whole head (60 s).
 const handshakeTimeout = 10 * time.Second
 
-// secured makes the connection speak TLS if that is spoken here. A client that
-// cannot is not told in plain text, which it could not read.
+// secured makes the connection speak TLS if that is spoken here. A client that sends
+// HTTP in plain text gets ErrPlain told in plain text, as by nginx and net/http; to
+// others whose handshake fails nothing can be said that they could read.
 func (c *Conn) secured() bool {
 	t := c.srv.TLS
-	return t == nil || c.Secure() || c.StartServer(t, handshakeTimeout) == nil
+	if t == nil || c.Secure() {
+		return true
+	}
+	err := c.StartServer(t, handshakeTimeout)
+	var not tls.RecordHeaderError
+	if errors.As(err, &not) && not.Conn != nil && looksLikeHTTP(not.RecordHeader) {
+		c.refuse(ErrPlain)
+	}
+	return err == nil
+}
+
+// looksLikeHTTP says that what should be the header of a TLS record is the beginning of
+// a request.
+func looksLikeHTTP(b [5]byte) bool {
+	switch string(b[:]) {
+	case "GET /", "HEAD ", "POST ", "PUT /", "OPTIO", "DELET", "PATCH":
+		return true
+	}
+	return false
 }
 
 // serve reads and answers requests until the connection ends or is parked.

@@ -501,12 +501,43 @@ func TestDataPlaneInTLS(t *testing.T) {
 	if a := c.post("/v1/chat/completions", chat(llama, false, 3)); a.status != 200 {
 		t.Errorf("after the renewal: %d %v", a.status, a.err)
 	}
-	if a := p.get("/health"); a.status == 200 {
-		t.Error("it answers in plain text as well")
-	}
 	for _, q := range r.Requests() {
 		if v := q.Header.Get("X-Forwarded-Proto"); strings.HasPrefix(q.Path, "/v1/chat") && v != "https" {
 			t.Errorf("X-Forwarded-Proto %q", v)
+		}
+	}
+}
+
+// Whoever sends HTTP in plain text to a listener in TLS is told so, and gets nothing else;
+// what is neither is not answered.
+func TestPlainTextWhereTLSIsSpoken(t *testing.T) {
+	ca := certstest.New(t, "ca")
+	mine := ca.Write(t, t.TempDir(), "127.0.0.1")
+	r := replica(t, sim.Config{})
+	p := lbd(t, []string{r.URL()}, "tls-cert-file", mine.Cert, "tls-key-file", mine.Key)
+	asked := len(r.Requests())
+	for _, size := range []int{0, 4 << 20} { // and what is not read does not reset the answer
+		w := p.dial()
+		go w.sendPost("/v1/completions", strings.Repeat("x", size))
+		a := w.answer("POST")
+		if _, _, message := openAIError(t, a); a.StatusCode != 400 || !strings.Contains(message, "https") || a.Header.Get("X-Request-Id") == "" {
+			t.Errorf("%d bytes: %s %v %s", size, a.Status, a.Header, a.body)
+		}
+		if rest, err := io.ReadAll(w.br); len(rest) > 0 {
+			t.Errorf("and then %q, %v", rest, err)
+		}
+	}
+	for _, says := range []string{"SSH-2.0-OpenSSH_9.6\r\n", "\x16\x03\x01\x00\x05hello"} {
+		w := p.dial()
+		w.send(says)
+		rest, _ := io.ReadAll(w.br)
+		if strings.Contains(string(rest), "HTTP") {
+			t.Errorf("%q is answered %q", says, rest)
+		}
+	}
+	for _, q := range r.Requests()[asked:] {
+		if q.Path == "/v1/completions" {
+			t.Error("a request in plain text reached the replica")
 		}
 	}
 }
