@@ -91,6 +91,7 @@ type Conn struct {
 	tls     *tls.Conn // nil = plain text
 	written atomic.Int64
 	hard    atomic.Bool // Close resets
+	stuck   atomic.Bool // a write has failed with ErrStalled
 
 	wake func() // of a parked connection, called once when there is something to read; under mu
 
@@ -291,6 +292,7 @@ func (c *Conn) stalled() error {
 	case !c.wr.armed:
 		return c.SetWriteDeadline(time.Time{})
 	case c.wr.n == c.wr.mark:
+		c.stuck.Store(true)
 		return ErrStalled
 	}
 	return c.armStall()
@@ -447,7 +449,7 @@ func (c *Conn) call() {
 
 // LingerOnClose makes Close send what is written and read off what the peer
 // still sends, for a while, so that an answer given before the whole request was
-// read is not lost in a reset.
+// read is not lost in a reset. Who takes nothing of it is not read off either.
 func (c *Conn) LingerOnClose() { c.linger.Store(true) }
 
 // lingerTime and lingerBytes bound how long a refused request is read off; 2 s
@@ -462,7 +464,7 @@ func (c *Conn) Close() error {
 	if !c.closeOnce() {
 		return nil
 	}
-	if c.linger.Load() && !c.hard.Load() && c.CloseWrite() == nil {
+	if c.linger.Load() && !c.hard.Load() && !c.stuck.Load() && c.CloseWrite() == nil {
 		c.readOff()
 	}
 	return c.abort()

@@ -247,6 +247,19 @@ func TestNoLingerBehindWhatIsCut(t *testing.T) {
 	}
 }
 
+// A client that takes nothing of its answer sends on in vain, lingering or not.
+func TestNoLingerForWhoTakesNothing(t *testing.T) {
+	setLingerTime(t, time.Hour)
+	c, _ := accepted(t, newWatch(t), 50*time.Millisecond)
+	if _, err := c.Write(make([]byte, 64<<20)); !errors.Is(err, ErrStalled) {
+		t.Fatalf("%v; want %v", err, ErrStalled)
+	}
+	c.LingerOnClose()
+	closed := make(chan struct{})
+	go func() { c.Close(); close(closed) }()
+	within(t, "the close", closed)
+}
+
 func TestReadAndWriteAtOnce(t *testing.T) {
 	c, peer := accepted(t, newWatch(t), time.Minute)
 	const size = 4 << 20
