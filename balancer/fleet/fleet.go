@@ -1,7 +1,10 @@
 package fleet
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -342,7 +345,30 @@ func (m *member) info(name string) *balancer.ModelInfo {
 	return &m.learned[i]
 }
 
-func sameInfo(a, b balancer.ModelInfo) bool { return a.ID == b.ID && string(a.Raw) == string(b.Raw) }
+// sameInfo compares what an entry says of its model. vLLM makes up created and the ids of
+// permission for each answer (ModelCard in vllm/entrypoints), so that entries compared whole
+// would have every poll publish a snapshot.
+func sameInfo(a, b balancer.ModelInfo) bool {
+	if a.ID != b.ID {
+		return false
+	}
+	if bytes.Equal(a.Raw, b.Raw) {
+		return true
+	}
+	before, ok := lasting(a.Raw)
+	after, too := lasting(b.Raw)
+	return ok && too && maps.EqualFunc(before, after, func(a, b json.RawMessage) bool { return bytes.Equal(a, b) })
+}
+
+// lasting returns the members of an entry that are not made up for each answer.
+func lasting(raw []byte) (members map[string]json.RawMessage, ok bool) {
+	if json.Unmarshal(raw, &members) != nil {
+		return nil, false
+	}
+	delete(members, "created")
+	delete(members, "permission")
+	return members, true
+}
 
 // listed returns the names sorted, since the order of a list means nothing.
 func listed(models []balancer.ModelInfo) string {

@@ -564,6 +564,27 @@ func TestCacheTokens(t *testing.T) {
 	}
 }
 
+// What vLLM makes up for each list changes nothing; what an entry says of its model does.
+func TestListsThatSayTheSame(t *testing.T) {
+	f, _ := newFleet(t, Config{Replicas: replicas("http://a:1")})
+	list := func(raw string) uint64 {
+		f.SetModels("a:1", []balancer.ModelInfo{{ID: "m", Raw: []byte(raw)}})
+		return f.Snapshot().Generation
+	}
+	const entry = `{"id":"m","created":%d,"max_model_len":%d,"permission":[{"id":"modelperm-%d"}]}`
+	before := list(fmt.Sprintf(entry, 1, 4096, 1))
+	if got := list(fmt.Sprintf(entry, 2, 4096, 2)); got != before {
+		t.Errorf("generation %d after %d for another time and id", got, before)
+	}
+	for i, raw := range []string{fmt.Sprintf(entry, 2, 8192, 2), `{"id":"m"}`, `{"id":"m","root":"x"}`, `[1]`, `[2]`} {
+		got := list(raw)
+		if got == before {
+			t.Errorf("%d: %s published nothing", i, raw)
+		}
+		before = got
+	}
+}
+
 // Servers of LoRA adapters list thousands of models, as many as a poller lets through
 // (10,000), and each change of the fleet makes a snapshot of all, which must not search
 // each list for each of its names.
