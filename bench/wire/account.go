@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -138,12 +139,18 @@ func busyOf(stat []byte) (busy int64, err error) {
 	return busy * int64(time.Second) / userHZ, nil
 }
 
-func machineBusy() (int64, error) {
+// machineBusy is how long all CPUs together were busy, but for what some processes used.
+func machineBusy(but []int) (int64, error) {
 	b, err := os.ReadFile("/proc/stat")
 	if err != nil {
 		return 0, err
 	}
-	return busyOf(b)
+	busy, err := busyOf(b)
+	for _, pid := range but {
+		cpu, cpuErr := cpuOf(pid)
+		busy, err = busy-cpu, errors.Join(err, cpuErr)
+	}
+	return busy, err
 }
 
 // ticksOf reads the command and the CPU time, in ticks of userHZ, from

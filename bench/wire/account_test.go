@@ -51,7 +51,7 @@ func TestBusy(t *testing.T) {
 			t.Errorf("%q is accepted", bad)
 		}
 	}
-	if a, err := machineBusy(); err != nil || a <= 0 {
+	if a, err := machineBusy(nil); err != nil || a <= 0 {
 		t.Errorf("this machine: %d, %v", a, err)
 	}
 }

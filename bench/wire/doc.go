@@ -5,7 +5,8 @@
 // everything: a load process, which is replica and client in one thread, and in
 // turn each proxy between the two halves of it. The proxy has a core of its own.
 // Its CPU time comes from the kernel's clock of the process, in nanoseconds, so
-// the figure holds also where the load is what limits throughput.
+// the figure holds also where the load is what limits throughput. Processors are kept
+// from sleeping (awake.go).
 //
 // Invariant: a figure of one proxy is compared with another's of the same round
 // only; rounds are shuffled, and a round that other processes disturbed is

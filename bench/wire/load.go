@@ -18,6 +18,7 @@ type task struct {
 	Cell   cell
 	Port   int    // where the client connects
 	Proxy  int    // process to account for; 0 = none, the client talks to a replica
+	Awake  []int  // processes that keep processors awake
 	Head   string // further lines of each request's head
 	Warm   float64
 	Window float64 // seconds
@@ -248,13 +249,13 @@ type mark struct {
 	account
 }
 
-func (g *load) mark(proxy int) (m mark, err error) {
-	if proxy != 0 {
-		if m.account, err = accountOf(family(proxy)); err != nil {
+func (g *load) mark(t task) (m mark, err error) {
+	if t.Proxy != 0 {
+		if m.account, err = accountOf(family(t.Proxy)); err != nil {
 			return m, err
 		}
 	}
-	if m.busy, err = machineBusy(); err != nil {
+	if m.busy, err = machineBusy(t.Awake); err != nil {
 		return m, err
 	}
 	m.own, err = cpuOf(os.Getpid())
@@ -265,7 +266,7 @@ func (g *load) mark(proxy int) (m mark, err error) {
 // window counts what happens in the measured time.
 func (g *load) window(t task, o *outcome, turn func(until int64)) error {
 	g.run(nanos()+seconds(t.Warm), nil)
-	a, err := g.mark(t.Proxy)
+	a, err := g.mark(t)
 	if err != nil {
 		return err
 	}
@@ -273,7 +274,7 @@ func (g *load) window(t task, o *outcome, turn func(until int64)) error {
 	g.replica.late.reset()
 	turn(nanos() + seconds(t.Window))
 	k := g.client
-	b, err := g.mark(t.Proxy)
+	b, err := g.mark(t)
 	if err != nil {
 		return err
 	}

@@ -31,6 +31,7 @@ type options struct {
 	mutex    string
 	seed     uint64
 	quiet    float64 // share of the machine others may use
+	sleep    bool    // processors may
 }
 
 func main() {
@@ -50,6 +51,8 @@ func run(args []string) error {
 			return role(loadMain, args[1:])
 		case "relay":
 			return role(relayMain, args[1:])
+		case "awake":
+			return role(awakeMain, args[1:])
 		}
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -108,6 +111,7 @@ func parse(ctx context.Context, args []string, dir string) (options, error) {
 	fs.StringVar(&o.mutex, "mutex", "", "write what each lbd's last run waited for locks to this file, likewise")
 	fs.Uint64Var(&o.seed, "seed", 1, "of the shuffle")
 	fs.Float64Var(&o.quiet, "quiet", 0.05, "share of the machine others may use before a run waits or is repeated")
+	fs.BoolVar(&o.sleep, "sleep", false, "let processors sleep when there is nothing to do; a virtual machine may get them back late")
 	costs := fs.Bool("features", false, "what lbd's optional features cost: lbd and its variants instead of its rivals, cells "+featureCells+" unless told, into features.md, .json and .svg")
 	quick := fs.Bool("quick", false, "one round of half a second: does it run at all")
 	if err := fs.Parse(args); err != nil {

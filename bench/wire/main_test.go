@@ -21,7 +21,7 @@ import (
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 {
 		switch os.Args[1] {
-		case "pin", "load", "relay":
+		case "pin", "load", "relay", "awake":
 			if err := run(os.Args[1:]); err != nil {
 				_, _ = os.Stderr.WriteString(err.Error() + "\n")
 				os.Exit(1)

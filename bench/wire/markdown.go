@@ -12,7 +12,8 @@ const legend = `Each cell is measured in rounds; a round has every proxy once, i
 the rounds, ratios ("/ nginx") are medians of the ratios within the rounds. CPU is the proxy's own, from the kernel's clock of its
 processes. The proxy has one core and the load, replica and client in one thread, another; where a cell gives the proxy both cores
 they share one. With small requests and a core of its own the load does not sleep: to be woken on another core would be at
-the proxy's cost, and is nothing that happens over a network. "+p50" is the latency beyond that of the same client talking to the replica directly. "full" is the first byte of
+the proxy's cost, and is nothing that happens over a network. Unless -sleep is given, no processor sleeps at all: one that has
+nothing to do runs a process of the lowest priority, as with idle=poll, since a virtual machine gets a processor that slept back late. "+p50" is the latency beyond that of the same client talking to the replica directly. "full" is the first byte of
 further streams while all others run. "others" is the share of the machine that neither proxy nor load used, in percent, with one !
 for each run that stayed disturbed after two repeats. "never": not within a second. "first byte" is counted while the connections open,
 a few at a time. lbd holds a head back until the first byte of its body has come, so that a replica that fails before it gives an error

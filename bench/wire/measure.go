@@ -38,6 +38,7 @@ type rig struct {
 	dir   string
 	files int // descriptors a process may have
 	load  *proc
+	awake []*proc
 	in    io.WriteCloser
 	out   *bufio.Reader
 	paths map[string]string // of each peer's program
@@ -83,6 +84,12 @@ func measure(ctx context.Context, o options, dir string) error {
 		return err
 	}
 	defer g.stopLoad()
+	if !o.sleep {
+		if err := g.stayAwake(); err != nil {
+			return err
+		}
+		defer g.letSleep()
+	}
 	// Who waits for the end of a task, of half a minute perhaps, is not kept by it.
 	defer context.AfterFunc(ctx, g.load.stop)()
 	rng := rand.New(rand.NewPCG(o.seed, 0))
@@ -154,7 +161,7 @@ func (g *rig) quiet(ctx context.Context) error {
 	const pause, tries, tell = 200 * time.Millisecond, 150, 5
 	before := look()
 	for try := range tries {
-		share, err := busyShare(ctx, pause)
+		share, err := g.busyShare(ctx, pause)
 		if err != nil {
 			return err
 		}
@@ -176,8 +183,8 @@ func (g *rig) quiet(ctx context.Context) error {
 }
 
 // busyShare is the share of the machine that is in use over a time.
-func busyShare(ctx context.Context, over time.Duration) (float64, error) {
-	a, err := machineBusy()
+func (g *rig) busyShare(ctx context.Context, over time.Duration) (float64, error) {
+	a, err := machineBusy(g.awakePIDs())
 	if err != nil {
 		return 0, err
 	}
@@ -187,13 +194,13 @@ func busyShare(ctx context.Context, over time.Duration) (float64, error) {
 		return 0, ctx.Err()
 	case <-time.After(over):
 	}
-	b, err := machineBusy()
+	b, err := machineBusy(g.awakePIDs())
 	return float64(b-a) / float64(time.Since(began)) / float64(cpus()), err
 }
 
 // once starts a peer, runs a cell through it and stops it.
 func (g *rig) once(ctx context.Context, c cell, p peer) (*outcome, error) {
-	t := task{Cell: c, Port: g.o.port, Warm: g.o.warm, Window: g.o.seconds}
+	t := task{Cell: c, Port: g.o.port, Awake: g.awakePIDs(), Warm: g.o.warm, Window: g.o.seconds}
 	if c.Seconds > 0 {
 		t.Window = c.Seconds
 	}
