@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -96,34 +97,67 @@ func measure(ctx context.Context, o options, dir string) error {
 	for i := range o.cells {
 		o.cells[i] = o.cells[i].within(limit)
 	}
-	for _, c := range o.cells {
-		m := rep.add(c, o, command, tree)
-		if err := g.cell(ctx, c, rng, rep); err != nil {
+	for group, rest := []cell(nil), o.cells; len(rest) > 0; {
+		group, rest = together(rest)
+		var added []measured
+		for _, c := range group {
+			added = append(added, rep.add(c, o, command, tree))
+		}
+		if err := g.cells(ctx, group, rng, rep); err != nil {
 			// What was measured before an interrupt is kept.
 			return errors.Join(err, rep.write(o.out, o.name))
 		}
-		rep.print(os.Stdout, m)
+		for _, m := range added {
+			rep.print(os.Stdout, m)
+		}
 	}
 	return rep.write(o.out, o.name)
 }
 
-// cell runs the rounds of one cell.
-func (g *rig) cell(ctx context.Context, c cell, rng *rand.Rand, rep *report) error {
+// together is the first cell with those that a bar compares with it: they share their
+// rounds, since the machine is another one minutes later.
+func together(cells []cell) (group, rest []cell) {
+	group = cells[:1:1]
+	for _, c := range cells[1:] {
+		with := func(b bar) bool {
+			return b.cell == c.Name && slices.ContainsFunc(group, func(c cell) bool { return c.Name == b.base })
+		}
+		if slices.ContainsFunc(bars, with) {
+			group = append(group, c)
+		} else {
+			rest = append(rest, c)
+		}
+	}
+	return group, rest
+}
+
+// cells runs the rounds of cells, each round all of them.
+func (g *rig) cells(ctx context.Context, cells []cell, rng *rand.Rand, rep *report) error {
 	for round := range g.o.rounds {
-		for _, i := range rng.Perm(len(g.o.peers)) {
-			p := g.o.peers[i]
-			if _, ok := g.paths[p.name]; !ok || p.name == direct && c.Kind == leaves {
-				continue
-			}
-			s, err := g.sample(ctx, c, p, round)
-			if err != nil {
+		for _, c := range cells {
+			if err := g.round(ctx, c, round, rng, rep); err != nil {
 				return err
 			}
-			if s.Failed != "" {
-				fmt.Printf("%s, %s, round %d: %s\n", c.Name, p.name, round+1, s.Failed)
-			}
-			rep.Samples = append(rep.Samples, s)
 		}
+	}
+	return nil
+}
+
+// round runs every peer once.
+func (g *rig) round(ctx context.Context, c cell, round int, rng *rand.Rand, rep *report) error {
+	for _, i := range rng.Perm(len(g.o.peers)) {
+		p := g.o.peers[i]
+		if _, ok := g.paths[p.name]; !ok || p.name == direct && c.Kind == leaves {
+			continue
+		}
+		s, err := g.sample(ctx, c, p, round)
+		if err != nil {
+			return err
+		}
+		if s.Failed != "" {
+			fmt.Printf("%s, %s, round %d: %s\n", c.Name, p.name, round+1, s.Failed)
+		}
+		rep.Samples = append(rep.Samples, s)
 	}
 	return nil
 }

@@ -186,6 +186,25 @@ func TestBarsAgainstARivalsRatio(t *testing.T) {
 	}
 }
 
+// Cells that a bar compares share their rounds, others do not.
+func TestTogether(t *testing.T) {
+	var got []string
+	for group, rest := []cell(nil), cells; len(rest) > 0; {
+		group, rest = together(rest)
+		var names []string
+		for _, c := range group {
+			names = append(names, c.Name)
+		}
+		if len(names) > 1 {
+			got = append(got, strings.Join(names, " "))
+		}
+	}
+	slices.Sort(got)
+	if want := []string{"post1c post2c", "sse256 sse2c"}; !slices.Equal(got, want) {
+		t.Errorf("%q; want %q", got, want)
+	}
+}
+
 // A bar whose other cell was not run is told of as one that nobody knows.
 func TestBarWithoutItsBase(t *testing.T) {
 	r := &report{Peers: []party{{"lbd", true}, {"nginx", false}}, Cells: []measured{{cell: named(t, "post2c"), Rounds: 1}}}
