@@ -1,10 +1,7 @@
 package fleet
 
 import (
-	"bytes"
-	"encoding/json"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -55,6 +52,7 @@ type member struct {
 	// learned is the last list of the replica, nil before the first one; void
 	// says that it may not be acted on.
 	learned  []balancer.ModelInfo
+	says     []uint64       // of each entry of it, see saying
 	listing  map[string]int // where a name is first in learned
 	void     bool
 	mismatch string // the last one told
@@ -196,6 +194,7 @@ func (f *Fleet) change(m *member, n planned) {
 // SetModels is told what a replica lists in /v1/models. An unknown ID is
 // ignored: a reload may have just removed it.
 func (f *Fleet) SetModels(id string, models []balancer.ModelInfo) {
+	says := saying(models) // without the lock: of thousands it takes milliseconds
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	m := f.member(id)
@@ -205,11 +204,11 @@ func (f *Fleet) SetModels(id string, models []balancer.ModelInfo) {
 	if models == nil {
 		models = []balancer.ModelInfo{} // learned that there is none
 	}
-	if m.learned != nil && !m.void && slices.EqualFunc(m.learned, models, sameInfo) {
+	if m.learned != nil && !m.void && slices.Equal(m.says, says) {
 		return
 	}
 	before, after, first := listed(m.learned), listed(models), m.learned == nil
-	m.learn(models)
+	m.learn(models, says)
 	if first || before != after {
 		f.opts.OnEvent(Event{Kind: ModelsChanged, Replica: id, Old: before, New: after})
 	}
@@ -326,8 +325,8 @@ func (m *member) unlearned() bool {
 
 // learn takes over a list. Servers of LoRA adapters list thousands, and every snapshot
 // asks for each of them: with a search through the list one took half a second for 3,000.
-func (m *member) learn(models []balancer.ModelInfo) {
-	m.learned, m.void = slices.Clone(models), false
+func (m *member) learn(models []balancer.ModelInfo, says []uint64) {
+	m.learned, m.says, m.void = slices.Clone(models), says, false
 	m.listing = make(map[string]int, len(models))
 	for i, mi := range models {
 		if _, twice := m.listing[mi.ID]; !twice {
@@ -343,31 +342,6 @@ func (m *member) info(name string) *balancer.ModelInfo {
 		return nil
 	}
 	return &m.learned[i]
-}
-
-// sameInfo compares what an entry says of its model. vLLM makes up created and the ids of
-// permission for each answer (ModelCard in vllm/entrypoints), so that entries compared whole
-// would have every poll publish a snapshot.
-func sameInfo(a, b balancer.ModelInfo) bool {
-	if a.ID != b.ID {
-		return false
-	}
-	if bytes.Equal(a.Raw, b.Raw) {
-		return true
-	}
-	before, ok := lasting(a.Raw)
-	after, too := lasting(b.Raw)
-	return ok && too && maps.EqualFunc(before, after, func(a, b json.RawMessage) bool { return bytes.Equal(a, b) })
-}
-
-// lasting returns the members of an entry that are not made up for each answer.
-func lasting(raw []byte) (members map[string]json.RawMessage, ok bool) {
-	if json.Unmarshal(raw, &members) != nil {
-		return nil, false
-	}
-	delete(members, "created")
-	delete(members, "permission")
-	return members, true
 }
 
 // listed returns the names sorted, since the order of a list means nothing.

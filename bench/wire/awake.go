@@ -54,6 +54,18 @@ func (g *rig) stayAwake() error {
 	return nil
 }
 
+// stillAwake says why a processor sleeps though it should not.
+func (g *rig) stillAwake() error {
+	for _, p := range g.awake {
+		select {
+		case <-p.done:
+			return fmt.Errorf("%s ended: %w\n%s\nwant -sleep where nobody may choose SCHED_IDLE", p.name, p.err, p.tail())
+		default:
+		}
+	}
+	return nil
+}
+
 func (g *rig) letSleep() {
 	for _, p := range g.awake {
 		p.stop()

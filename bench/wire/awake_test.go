@@ -48,8 +48,17 @@ func TestAwake(t *testing.T) {
 	if err != nil || with-without < int64(100*time.Millisecond) {
 		t.Errorf("busy for %v, %v but for those, %v", time.Duration(with), time.Duration(without), err)
 	}
+	if err := g.stillAwake(); err != nil {
+		t.Error(err)
+	}
+	g.awake[0].stop()
+	if err := g.stillAwake(); err == nil {
+		t.Error("one has ended, and nobody says so")
+	}
 	g.letSleep()
-	if _, err := cpuOf(pids[0]); err == nil {
-		t.Error("it goes on when it should have ended")
+	for _, pid := range pids {
+		if _, err := cpuOf(pid); err == nil {
+			t.Error("it goes on when it should have ended")
+		}
 	}
 }

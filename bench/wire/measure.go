@@ -193,6 +193,9 @@ func (g *rig) sample(ctx context.Context, c cell, p peer, round int) (s sample, 
 // quiet waits until nobody else uses the machine, half a minute at most.
 func (g *rig) quiet(ctx context.Context) error {
 	const pause, tries, tell = 200 * time.Millisecond, 150, 5
+	if err := g.stillAwake(); err != nil {
+		return err
+	}
 	before := look()
 	for try := range tries {
 		share, err := g.busyShare(ctx, pause)
