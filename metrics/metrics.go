@@ -6,7 +6,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Other is the model label of requests for models nobody serves.
+// Other is the model label of requests for models nobody serves, and of those that
+// name none of several.
 const Other = "other"
 
 // Buckets in seconds. Those of time to first token and of inter-token latency

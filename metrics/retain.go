@@ -50,7 +50,7 @@ func (m *Metrics) Retain(models, replicas map[string]bool) {
 		func(name string) { drop(prometheus.Labels{"model": name}, m.modelVecs()...) })
 	m.replicas.retain(func(id string) bool { return replicas[id] },
 		func(id string) { drop(prometheus.Labels{"replica": id}, m.upstreamErrors, m.ejections) })
-	m.pairs.retain(func(k pairKey) bool { return models[k.model] && replicas[k.replica] },
+	m.pairs.retain(func(k pairKey) bool { return (models[k.model] || k.model == Other) && replicas[k.replica] },
 		func(k pairKey) {
 			drop(prometheus.Labels{"model": k.model, "replica": k.replica, "strategy": k.strategy}, m.picks)
 		})

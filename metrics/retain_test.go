@@ -31,7 +31,11 @@ func TestRetain(t *testing.T) {
 	m.Retried("gone", "a reason of its own")
 	m.Ejected("b:80", "reset")
 	m.UpstreamError("b:80", "a reason of its own")
+	m.Pair(Other, "a:80", "in-turn").Picks.Inc()
 	forget(m, onlyM, onlyA)
+	if got := value(t, reg, "lbd_picks_total", Other, "a:80", "in-turn"); got != 1 {
+		t.Errorf("picks of %q on a replica that stays are %v; want 1", Other, got)
+	}
 	for _, label := range []string{"gone", "b:80"} {
 		if left := series(t, reg, label); len(left) > 0 {
 			t.Errorf("%q left the fleet but has series: %v", label, left)

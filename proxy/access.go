@@ -128,7 +128,7 @@ func (x *exchange) let(err *apiError) *apiError {
 		}
 		return err
 	}
-	if m := x.want.model; !x.stored.any && !k.Allows(m.Name, m.Aliases) {
+	if m := x.want.model; !x.looksAround() && !k.Allows(m.Name, m.Aliases) {
 		return refusal(k.RefuseModel())
 	}
 	x.promptTokens = keys.Estimate(len(x.req.Prompt))

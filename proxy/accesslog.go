@@ -122,7 +122,10 @@ func (x *exchange) accessLog(strategy string) {
 		ev.Str("key", x.keyName)
 	}
 	if x.want.model != nil {
-		ev.Str("model", x.want.model.Name).Str("strategy", strategy)
+		if !x.want.any {
+			ev.Str("model", x.want.model.Name)
+		}
+		ev.Str("strategy", strategy)
 	} else if x.want.unknown != nil { // under another name: it is what a client has made up
 		ev.Bytes("model_asked", x.want.unknown)
 	}

@@ -23,7 +23,6 @@ type stored struct {
 	deletes bool
 	makes   bool // the answer is a new response
 	asked   bool // nobody knows where it is, so candidates are asked in turn
-	any     bool // the model stands for all that the client may use
 }
 
 // responsePath reads the path of a request to the responses API. ok is false for any
@@ -78,7 +77,7 @@ func (x *exchange) findResponse(w *want, refused *apiError) *apiError {
 	if w.model = f.Model; f.Asked {
 		x.askAround()
 	}
-	x.stored.home, x.stored.any = f.Out, f.Any
+	x.stored.home, w.any = f.Out, f.Any
 	return nil
 }
 
@@ -98,6 +97,10 @@ func (x *exchange) allowed() func(*balancer.Model) bool {
 	}
 	return func(m *balancer.Model) bool { return k.Allows(m.Name, m.Aliases) }
 }
+
+// looksAround says that the request is for a response that may be any model's of those
+// that the client may use.
+func (x *exchange) looksAround() bool { return x.stored.id != nil && x.want.any }
 
 // askAround lets a request go to more replicas than one that may have run.
 func (x *exchange) askAround() {

@@ -44,7 +44,7 @@ func (x *exchange) unlessStale(v verdict, stale bool) verdict {
 		if err != nil {
 			return x.cannotConnect(err)
 		}
-		x.s.opt.Metrics.Retried(x.want.model.Name, "stale_connection")
+		x.s.opt.Metrics.Retried(x.want.label(), "stale_connection")
 		x.up = up
 		v, stale = x.exchange()
 	}

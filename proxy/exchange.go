@@ -173,7 +173,7 @@ func (x *exchange) prepare(req *inbound.Request) *apiError {
 	if x.cfg.AccessLog && x.cfg.AccessLogPrefixes {
 		x.blocks = x.s.opt.Prefixes.Hasher(w.model.Name).Prompt(x.blocks[:0], x.req.Preamble, x.req.Prompt)
 	}
-	x.model = x.s.opt.Metrics.Model(w.model.Name)
+	x.model = x.s.opt.Metrics.Model(w.label())
 	if err := x.let(nil); err != nil {
 		return err
 	}
@@ -196,7 +196,7 @@ func (x *exchange) attempts() {
 	if res.Replica() == nil {
 		var err error
 		if res, err = x.pick(); err != nil {
-			x.fail(noHealthyReplica(x.want.model.Name))
+			x.fail(x.want.nobody())
 			return
 		}
 	}
@@ -221,12 +221,12 @@ func (x *exchange) conclude(v verdict) {
 		if err != nil {
 			break
 		}
-		x.s.opt.Metrics.Retried(x.want.model.Name, v.retry)
+		x.s.opt.Metrics.Retried(x.want.label(), v.retry)
 		x.enter(res)
 		v = x.attempt()
 	}
 	if v.retry != "" && x.resorts == x.picks {
-		v.err = noHealthyReplica(x.want.model.Name) // as nobody was in service at any time
+		v.err = x.want.nobody() // as nobody was in service at any time
 	}
 	if v.err != nil {
 		x.fail(v.err)
@@ -241,7 +241,7 @@ func (x *exchange) enter(res balancer.Reservation) {
 	if x.desperate() {
 		x.resorts++
 	}
-	x.pair = x.s.opt.Metrics.Pair(m.Name, x.replica.ID, m.Strategy)
+	x.pair = x.s.opt.Metrics.Pair(x.want.label(), x.replica.ID, m.Strategy)
 	x.pair.Picks.Inc()
 	x.pair.InFlight.Inc()
 	if e := &x.replica.Endpoint; e.TLS {

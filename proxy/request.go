@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"lbd/balancer"
+	"lbd/metrics"
 	"lbd/proxy/internal/inbound"
 	"lbd/proxy/internal/openai"
 )
@@ -14,6 +15,9 @@ type want struct {
 	model *balancer.Model
 	peek  openai.Peek
 	alias bool // the client used a name that replicas do not know
+	// any says that the request names none of several models, and that model stands for
+	// all that could answer: neither metrics nor the log are to count it as that one's.
+	any bool
 	// unknown is the start of a name that nobody knows, in the request's bytes.
 	unknown []byte
 }
@@ -25,10 +29,28 @@ func (w *want) understand(req *inbound.Request, snap *balancer.Snapshot) *apiErr
 	if err != nil && len(req.Body) == 0 && string(req.Method) == "OPTIONS" {
 		// A browser's preflight names no model; any replica can answer it.
 		if w.model = anyModel(snap); w.model != nil {
+			w.any = true
 			return nil
 		}
 	}
 	return err
+}
+
+// label is the model that the request counts as.
+func (w *want) label() string {
+	if w.any {
+		return metrics.Other
+	}
+	return w.model.Name
+}
+
+// nobody is the answer when no replica in service is left for the request.
+func (w *want) nobody() *apiError {
+	e := noHealthyReplica(w.model.Name)
+	if w.any {
+		e.message = "no replica that could answer this is healthy at the moment"
+	}
+	return e
 }
 
 func anyModel(snap *balancer.Snapshot) *balancer.Model {
@@ -41,7 +63,7 @@ func anyModel(snap *balancer.Snapshot) *balancer.Model {
 }
 
 func (w *want) understandBody(contentType, body []byte, snap *balancer.Snapshot) *apiError {
-	w.model, w.alias, w.unknown = nil, false, nil
+	w.model, w.alias, w.any, w.unknown = nil, false, false, nil
 	if err := readBody(&w.peek, contentType, body); err != nil {
 		return invalid(err)
 	}

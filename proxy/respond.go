@@ -415,7 +415,7 @@ func (x *exchange) streamed(err error) {
 	o, left := x.blame(err)
 	if x.left = left; !left {
 		x.brokeOff(o)
-		x.s.opt.Log.Warn().Str("replica", x.replica.ID).Str("model", x.want.model.Name).Bytes("request_id", x.head.id).
+		x.s.opt.Log.Warn().Str("replica", x.replica.ID).Str("model", x.want.label()).Bytes("request_id", x.head.id).
 			Err(err).Msg("response broke off, client sees a truncated answer")
 	}
 }

@@ -163,6 +163,35 @@ func TestUnknownResponse(t *testing.T) {
 	}
 }
 
+// A request that names none of several models is counted and logged as none of theirs: the
+// replicas that are asked do not even all serve the same one.
+func TestRequestOfAnyModelCountsAsOther(t *testing.T) {
+	a, b := replica(t, sim.Config{}), replica(t, sim.Config{Model: qwen})
+	p := lbd(t, urls(a, b), "access-log", "true")
+	for _, req := range []struct{ method, path, code string }{
+		{"GET", "/v1/responses/resp_none", "404"}, {"OPTIONS", "/v1/chat/completions", "405"},
+	} {
+		p.do(req.method, req.path, "")
+		p.counted(`lbd_requests_total{code="`+req.code+`",model="other"}`, "1")
+	}
+	p.counted(`lbd_retries_total{model="other",reason="response_not_found"}`, "1")
+	for _, model := range []string{llama, qwen} {
+		for _, s := range []*sim.Server{a, b} {
+			for _, strategy := range []string{"in-turn", "least-waiting"} {
+				series := fmt.Sprintf(`lbd_picks_total{model=%q,replica=%q,strategy=%q}`, model, s.Addr(), strategy)
+				if n := p.metric(series); n != "" && n != "0" {
+					t.Errorf("%s is %s; want 0", series, n)
+				}
+			}
+		}
+	}
+	for line := range strings.Lines(p.log.String()) {
+		if strings.Contains(line, `"message":"request"`) && strings.Contains(line, `"model":`) {
+			t.Errorf("a line with a model: %s", line)
+		}
+	}
+}
+
 // asked counts requests to the responses API.
 func asked(rs ...*sim.Server) (n int) {
 	for _, r := range rs {
