@@ -60,6 +60,7 @@ var arrows = []arrow{
 	{"bench/...", []string{"bench/..."}, "tools around the benchmarks read results, not lbd"},
 	{"cmd/lbd/internal/config", []string{"balancer", "access/...", "admission", "github.com/knadh/koanf", "github.com/spf13/pflag", "go.yaml.in/yaml"},
 		"only daemon turns the configuration into the parts of each package"},
+	{"internal/loopback", nil, "it hands tests their addresses, and no more"},
 	{"compose", nil, "the environments are files; only their tests are Go"},
 	{"deploy", nil, "what is installed is files; only their tests are Go"},
 	{"scripts", nil, "scripts are shell; only their tests are Go"},
@@ -143,6 +144,8 @@ func forbidden(p pkg, standard map[string]bool) (faults []string) {
 	for _, imported := range p.Imports {
 		name := strings.TrimPrefix(imported, module)
 		switch {
+		case fits("internal/loopback", name):
+			faults = append(faults, fmt.Sprintf("%s -> %s is forbidden: only tests import it, or lbd would ship the testing package", path, name))
 		case standard[imported] || a.allows(imported):
 		case fits("bench/...", name) && !fits("bench/...", path):
 			faults = append(faults, fmt.Sprintf("%s -> %s is forbidden: only cmd and tests import bench, or lbd would ship what judges it", path, name))
@@ -205,6 +208,9 @@ func TestArrowsCatch(t *testing.T) {
 		{"bench/sim", "lbd/proxy", "share its mistakes"},
 		{"bench/replay", "lbd/proxy", "have no part"},
 		{"cmd/lbd/internal/config", "lbd/proxy", "only daemon"},
+		{"proxy", "lbd/internal/loopback", "only tests import it"},
+		{"cmd/lbd/internal/daemon", "lbd/internal/loopback", "only tests import it"},
+		{"bench/load", "lbd/internal/loopback", "only tests import it"},
 		{"balancer", "net/http", ""},
 		{"balancer/strategy", "lbd/balancer/prefix", ""},
 		{"bench/replay/rivals", "lbd/balancer/strategy", ""},

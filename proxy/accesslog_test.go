@@ -26,6 +26,7 @@ import (
 	"lbd/access/keys"
 	"lbd/affinity"
 	"lbd/balancer"
+	"lbd/internal/loopback"
 	"lbd/metrics"
 )
 
@@ -142,7 +143,7 @@ func withAccessLog(t *testing.T, c Config, more ...func(*Options)) *logging {
 	if l.Server, err = New(o); err != nil {
 		t.Fatal(err)
 	}
-	if err := l.Start(loopback); err != nil {
+	if err := l.Start(loopback.Address()); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.Stop(context.Background()) })

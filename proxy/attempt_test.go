@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"lbd/balancer"
+	"lbd/internal/loopback"
 	"lbd/metrics"
 	"lbd/proxy/internal/inbound"
 	"lbd/proxy/internal/sock"
@@ -29,10 +30,7 @@ func between(t *testing.T) (x *exchange, client, replica *net.TCPConn) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ln, err := net.Listen("tcp", loopback)
-	if err != nil {
-		t.Fatal(err)
-	}
+	ln := loopback.Listen(t)
 	p := upstream.NewPool(ln.Addr().String(), upstream.Config{ConnectTimeout: time.Minute, IdleTimeout: time.Hour, Watch: w})
 	dial := func() (*upstream.Conn, *net.TCPConn) {
 		near, err := p.Dial(context.Background(), sock.AnyLoop)
@@ -116,10 +114,7 @@ func inFrontOf(t *testing.T, c Config, script func(net.Conn) (more bool)) (*logg
 // inFrontOfHeads leaves the body to script as well.
 func inFrontOfHeads(t *testing.T, c Config, script func(c net.Conn, body io.Reader) (more bool)) (*logging, *prometheus.Registry) {
 	t.Helper()
-	ln, err := net.Listen("tcp", loopback)
-	if err != nil {
-		t.Fatal(err)
-	}
+	ln := loopback.Listen(t)
 	var all sync.WaitGroup
 	t.Cleanup(func() { ln.Close(); all.Wait() })
 	all.Go(func() {

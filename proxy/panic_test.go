@@ -15,6 +15,7 @@ import (
 
 	"lbd/admission"
 	"lbd/balancer"
+	"lbd/internal/loopback"
 	"lbd/metrics"
 	"lbd/proxy/internal/inbound"
 	"lbd/proxy/internal/relay"
@@ -58,7 +59,7 @@ func withMistake(t *testing.T) (*mistaken, *bytes.Buffer, *prometheus.Registry) 
 // talk sends a request and returns all that comes.
 func (m *mistaken) talk(request string) string {
 	m.t.Helper()
-	if err := m.Start(loopback); err != nil {
+	if err := m.Start(loopback.Address()); err != nil {
 		m.t.Fatal(err)
 	}
 	nc, err := net.Dial("tcp", m.Addr().String())

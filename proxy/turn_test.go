@@ -17,6 +17,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"lbd/balancer"
+	"lbd/internal/loopback"
 	"lbd/metrics"
 )
 
@@ -67,10 +68,7 @@ func (o *one) LastResort(rs []*balancer.Replica) []*balancer.Replica { return rs
 // yes answers every request, and counts them.
 func yes(t *testing.T, asked *atomic.Int64) (addr string) {
 	t.Helper()
-	ln, err := net.Listen("tcp", loopback)
-	if err != nil {
-		t.Fatal(err)
-	}
+	ln := loopback.Listen(t)
 	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		io.Copy(io.Discard, r.Body)
 		asked.Add(1)
@@ -116,7 +114,7 @@ func panics(t *testing.T, where int64, try int) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Start(loopback); err != nil {
+	if err := s.Start(loopback.Address()); err != nil {
 		t.Fatal(err)
 	}
 	defer s.Stop(context.Background())

@@ -2,30 +2,17 @@ package health
 
 import (
 	"context"
-	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
 
 	"lbd/balancer"
+	"lbd/internal/loopback"
 )
-
-// loopback is where the tests of this process listen: those of other packages, which run at
-// the same time, go on asking at ports of 127.0.0.1 that were theirs.
-var loopback = ownLoopback()
-
-func ownLoopback() string {
-	if runtime.GOOS != "linux" { // where all of 127.0.0.0/8 is this machine's
-		return "127.0.0.1:0"
-	}
-	return fmt.Sprintf("127.%d.%d.%d:0", 64+rand.IntN(128), rand.IntN(256), 1+rand.IntN(254))
-}
 
 func replicaAt(t *testing.T, url string) *balancer.Replica {
 	t.Helper()
@@ -39,10 +26,7 @@ func replicaAt(t *testing.T, url string) *balancer.Replica {
 // raw serves each connection with f.
 func raw(t *testing.T, f func(net.Conn)) string {
 	t.Helper()
-	l, err := net.Listen("tcp", loopback)
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := loopback.Listen(t)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -73,14 +57,6 @@ func TestProbeOutcomes(t *testing.T) {
 		t.Cleanup(s.Close)
 		return s.URL + "/base"
 	}
-	refused := func() string {
-		l, err := net.Listen("tcp", loopback)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		return "http://" + l.Addr().String()
-	}()
 	for _, tt := range []struct {
 		name, url string
 		want      balancer.Outcome
@@ -92,7 +68,7 @@ func TestProbeOutcomes(t *testing.T) {
 		{"unavailable", status(503), balancer.ServerError, "status 503"},
 		{"wrong path", status(404), balancer.BadResponse, "status 404"},
 		{"redirect", status(307), balancer.BadResponse, "status 307"},
-		{"nobody", refused, balancer.ConnectRefused, "refused"},
+		{"nobody", "http://" + loopback.Free(t), balancer.ConnectRefused, "refused"},
 		{"closes", raw(t, readHead), balancer.Reset, ""},
 		{"resets", raw(t, func(c net.Conn) {
 			readHead(c)

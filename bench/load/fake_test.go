@@ -7,10 +7,8 @@ import (
 	"fmt"
 	"io"
 	"iter"
-	"math/rand/v2"
 	"net"
 	"net/http"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -18,20 +16,11 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"lbd/internal/loopback"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-// loopback is where the tests of this process listen: those of other packages, which run at
-// the same time, go on asking at ports of 127.0.0.1 that were theirs.
-var loopback = ownLoopback()
-
-func ownLoopback() string {
-	if runtime.GOOS != "linux" { // where all of 127.0.0.0/8 is this machine's
-		return "127.0.0.1:0"
-	}
-	return fmt.Sprintf("127.%d.%d.%d:0", 64+rand.IntN(128), rand.IntN(256), 1+rand.IntN(254))
-}
 
 // fakeRequest is what the fake server has read.
 type fakeRequest struct {
@@ -89,10 +78,7 @@ func (f *fake) serve(c net.Conn) {
 
 // listen serves the script over TCP until the test ends.
 func (f *fake) listen() (url string) {
-	l, err := net.Listen("tcp", loopback)
-	if err != nil {
-		f.t.Fatal(err)
-	}
+	l := loopback.Listen(f.t)
 	f.serving.Go(func() {
 		for {
 			c, err := l.Accept()

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"lbd/internal/loopback"
 )
 
 // runTCP is run over real sockets.
@@ -40,12 +42,7 @@ func TestResetBeforeTheHead(t *testing.T) {
 }
 
 func TestConnectionRefused(t *testing.T) {
-	l, err := net.Listen("tcp", loopback)
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.Close()
-	res, err := Run(t.Context(), Options{Target: "http://" + l.Addr().String(), Requests: every(1, 0), KeepRecords: true})
+	res, err := Run(t.Context(), Options{Target: "http://" + loopback.Free(t), Requests: every(1, 0), KeepRecords: true})
 	if err != nil || causes(res) != CauseConnect {
 		t.Errorf("error %v, causes %s; want connect", err, causes(res))
 	}
@@ -136,10 +133,7 @@ func TestTLS(t *testing.T) {
 
 // A server may refuse a body it has not read; its answer still counts.
 func TestRefusedWithoutReadingTheBody(t *testing.T) {
-	l, err := net.Listen("tcp", loopback)
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := loopback.Listen(t)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

@@ -5,15 +5,14 @@ import (
 	"bytes"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/http"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
 
 	"lbd/bench/sim/engine"
+	"lbd/internal/loopback"
 )
 
 const llama = "meta-llama/Llama-3.1-8B-Instruct"
@@ -21,17 +20,6 @@ const llama = "meta-llama/Llama-3.1-8B-Instruct"
 // patience bounds how long a test waits for something that must happen. Nothing is
 // asserted about how soon it does.
 const patience = 2 * time.Minute
-
-// loopback is where the tests of this process listen: those of other packages, which run at
-// the same time, go on asking at ports of 127.0.0.1 that were theirs.
-var loopback = ownLoopback()
-
-func ownLoopback() string {
-	if runtime.GOOS != "linux" { // where all of 127.0.0.0/8 is this machine's
-		return "127.0.0.1:0"
-	}
-	return fmt.Sprintf("127.%d.%d.%d:0", 64+rand.IntN(128), rand.IntN(256), 1+rand.IntN(254))
-}
 
 // started runs a replica for one test: fast, seeded, without jitter.
 func started(t *testing.T, change func(*Config)) *Server {
@@ -47,7 +35,7 @@ func started(t *testing.T, change func(*Config)) *Server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Start(loopback); err != nil {
+	if err := s.Start(loopback.Address()); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.Stop)

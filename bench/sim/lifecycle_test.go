@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"lbd/internal/loopback"
 )
 
 const endless = `,"stream":true,"max_tokens":5000,"ignore_eos":true`
@@ -138,10 +140,10 @@ func TestStopTwiceAndKillStop(t *testing.T) {
 	s.Stop()
 	s.Stop()
 	s.Kill()
-	if err := s.Start(loopback); err != nil {
+	if err := s.Start(loopback.Address()); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Start(loopback); err == nil {
+	if err := s.Start(loopback.Address()); err == nil {
 		t.Error("second Start succeeded")
 	}
 	s.Kill()

@@ -18,15 +18,13 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"lbd/balancer"
+	"lbd/internal/loopback"
 )
 
 // unstarted is a server of this process's own loopback address.
 func unstarted(t testing.TB, h http.Handler) *httptest.Server {
 	t.Helper()
-	l, err := net.Listen("tcp", loopback)
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := loopback.Listen(t)
 	return &httptest.Server{Listener: l, Config: &http.Server{Handler: h}}
 }
 

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"lbd/internal/loopback"
 	"lbd/proxy/internal/sock"
 )
 
@@ -573,7 +574,7 @@ func TestServeAfterShutdown(t *testing.T) {
 	if err := s.Shutdown(soon(t)); err != nil {
 		t.Error(err)
 	}
-	ln, err := sock.Listen(loopback, nil, 0)
+	ln, err := sock.Listen(loopback.Address(), nil, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

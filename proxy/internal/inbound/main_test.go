@@ -2,11 +2,8 @@ package inbound
 
 import (
 	"context"
-	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -15,6 +12,7 @@ import (
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
+	"lbd/internal/loopback"
 	"lbd/proxy/internal/sock"
 )
 
@@ -23,17 +21,6 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // patience bounds how long a test waits for something that must happen. Nothing is
 // asserted about how soon it does.
 const patience = 2 * time.Minute
-
-// loopback is where the tests of this process listen: those of other packages, which run at
-// the same time, go on asking at ports of 127.0.0.1 that were theirs.
-var loopback = ownLoopback()
-
-func ownLoopback() string {
-	if runtime.GOOS != "linux" { // where all of 127.0.0.0/8 is this machine's
-		return "127.0.0.1:0"
-	}
-	return fmt.Sprintf("127.%d.%d.%d:0", 64+rand.IntN(128), rand.IntN(256), 1+rand.IntN(254))
-}
 
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
@@ -54,7 +41,7 @@ type pair struct {
 
 func newPair(t testing.TB, w *sock.Watch) *pair {
 	t.Helper()
-	ln, err := sock.Listen(loopback, w, patience)
+	ln, err := sock.Listen(loopback.Address(), w, patience)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -197,7 +184,7 @@ func start(t testing.TB, h Handler, lim Limits) *running {
 
 func startOn(t testing.TB, h Handler, lim Limits, w *sock.Watch) *running {
 	t.Helper()
-	ln, err := sock.Listen(loopback, w, patience)
+	ln, err := sock.Listen(loopback.Address(), w, patience)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"lbd/internal/loopback"
 	"lbd/proxy/internal/sock"
 )
 
@@ -197,7 +198,7 @@ func TestNothingFollowsACutAnswer(t *testing.T) {
 		h := &turner{answerer: newAnswerer()}
 		h.stays.Store(!turns)
 		w := newWatch(t)
-		ln, err := sock.Listen(loopback, w, 50*time.Millisecond)
+		ln, err := sock.Listen(loopback.Address(), w, 50*time.Millisecond)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -12,11 +12,13 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"lbd/internal/loopback"
 )
 
 func TestDialAddress(t *testing.T) {
 	w := newWatch(t)
-	for _, at := range []string{loopback, "[::1]:0"} {
+	for _, at := range []string{loopback.Address(), "[::1]:0"} {
 		ln, err := net.Listen("tcp", at)
 		if err != nil {
 			t.Logf("%s: %v", at, err) // a machine without IPv6
@@ -48,14 +50,10 @@ func TestDialAddress(t *testing.T) {
 
 func TestDialRefusedAddress(t *testing.T) {
 	w := newWatch(t)
-	ln, err := net.Listen("tcp", loopback)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ln.Close()
-	_, err = Dial(context.Background(), ln.Addr().String(), patience, 0, w)
+	addr := loopback.Free(t)
+	_, err := Dial(context.Background(), addr, patience, 0, w)
 	var op *net.OpError
-	if !errors.Is(err, syscall.ECONNREFUSED) || !errors.As(err, &op) || !strings.Contains(err.Error(), ln.Addr().String()) {
+	if !errors.Is(err, syscall.ECONNREFUSED) || !errors.As(err, &op) || !strings.Contains(err.Error(), addr) {
 		t.Errorf("%v; want %v with the address", err, syscall.ECONNREFUSED)
 	}
 	for _, l := range w.loops {

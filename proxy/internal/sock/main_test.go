@@ -2,15 +2,14 @@ package sock
 
 import (
 	"context"
-	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
-	"runtime"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
+
+	"lbd/internal/loopback"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -18,17 +17,6 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // patience bounds how long a test waits for something that must happen. Nothing
 // is asserted about how soon it does.
 const patience = 2 * time.Minute
-
-// loopback is where the tests of this process listen: those of other packages, which run at
-// the same time, go on asking at ports of 127.0.0.1 that were theirs.
-var loopback = ownLoopback()
-
-func ownLoopback() string {
-	if runtime.GOOS != "linux" { // where all of 127.0.0.0/8 is this machine's
-		return "127.0.0.1:0"
-	}
-	return fmt.Sprintf("127.%d.%d.%d:0", 64+rand.IntN(128), rand.IntN(256), 1+rand.IntN(254))
-}
 
 func newWatch(t testing.TB) *Watch {
 	t.Helper()
@@ -50,7 +38,7 @@ func closeLater(t testing.TB, w *Watch) {
 
 func listen(t testing.TB, w *Watch, stall time.Duration) *Listener {
 	t.Helper()
-	ln, err := Listen(loopback, w, stall)
+	ln, err := Listen(loopback.Address(), w, stall)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,10 +66,7 @@ func accepted(t testing.TB, w *Watch, stall time.Duration) (*Conn, *net.TCPConn)
 // dialled returns a connection as Dial makes it and its peer.
 func dialled(t testing.TB, w *Watch) (*Conn, *net.TCPConn) {
 	t.Helper()
-	ln, err := net.Listen("tcp", loopback)
-	if err != nil {
-		t.Fatal(err)
-	}
+	ln := loopback.Listen(t)
 	defer ln.Close()
 	c, err := Dial(context.Background(), ln.Addr().String(), patience, 0, w)
 	if err != nil {

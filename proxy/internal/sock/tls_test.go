@@ -13,6 +13,8 @@ import (
 	"net"
 	"testing"
 	"time"
+
+	"lbd/internal/loopback"
 )
 
 // selfSigned is a configuration for both sides.
@@ -45,7 +47,7 @@ func secured(t *testing.T, stall time.Duration) (accepted, dialled *Conn) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ln, err := Listen(loopback, w, stall)
+	ln, err := Listen(loopback.Address(), w, stall)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -194,7 +196,7 @@ func TestTLSNotArrived(t *testing.T) {
 // A client that says nothing, or nothing that makes sense, is given up.
 func TestTLSHandshakeThatFails(t *testing.T) {
 	server, _ := selfSigned(t)
-	ln, err := Listen(loopback, nil, time.Minute)
+	ln, err := Listen(loopback.Address(), nil, time.Minute)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,12 +2,12 @@ package upstream
 
 import (
 	"context"
-	"net"
 	"net/netip"
 	"strings"
 	"testing"
 	"time"
 
+	"lbd/internal/loopback"
 	"lbd/proxy/internal/sock"
 )
 
@@ -82,13 +82,8 @@ func TestPoolLearns(t *testing.T) {
 	} else if p.Put(c, time.Now()); p.Idle() != 0 {
 		t.Error("a connection is kept that nobody may use")
 	}
-	ln, err := net.Listen("tcp", loopback)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ln.Close()
 	addr := p.addr
-	p.addr = ln.Addr().String()
+	p.addr = loopback.Free(t)
 	if _, err := p.Dial(t.Context(), sock.AnyLoop); err == nil {
 		t.Fatal("somebody listens where nobody should")
 	}

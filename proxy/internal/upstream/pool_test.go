@@ -3,7 +3,6 @@ package upstream
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -16,6 +15,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"lbd/internal/loopback"
 	"lbd/proxy/internal/sock"
 )
 
@@ -24,17 +24,6 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // patience bounds how long a test waits for something that must happen, also on a machine
 // that is busy with much else. Nothing is asserted about how soon it does.
 const patience = 2 * time.Minute
-
-// loopback is where the tests of this process listen: those of other packages, which run at
-// the same time, go on asking at ports of 127.0.0.1 that were theirs.
-var loopback = ownLoopback()
-
-func ownLoopback() string {
-	if runtime.GOOS != "linux" { // where all of 127.0.0.0/8 is this machine's
-		return "127.0.0.1:0"
-	}
-	return fmt.Sprintf("127.%d.%d.%d:0", 64+rand.IntN(128), rand.IntN(256), 1+rand.IntN(254))
-}
 
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
@@ -63,10 +52,7 @@ type replica struct {
 
 func newReplica(t testing.TB) *replica {
 	t.Helper()
-	ln, err := net.Listen("tcp", loopback)
-	if err != nil {
-		t.Fatal(err)
-	}
+	ln := loopback.Listen(t)
 	r := &replica{addr: ln.Addr().String(), conns: make(chan *net.TCPConn, 4096)}
 	done := make(chan struct{})
 	go func() {
@@ -291,13 +277,7 @@ func TestCloseWithConnectionsInUse(t *testing.T) {
 }
 
 func TestGetErrors(t *testing.T) {
-	ln, err := net.Listen("tcp", loopback)
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := ln.Addr().String()
-	ln.Close()
-	if _, err := newPool(t, addr, Config{}).Get(context.Background(), time.Now(), sock.AnyLoop); !errors.Is(err, syscall.ECONNREFUSED) {
+	if _, err := newPool(t, loopback.Free(t), Config{}).Get(context.Background(), time.Now(), sock.AnyLoop); !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("Get: %v; want ECONNREFUSED", err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"lbd/internal/loopback"
 	"lbd/proxy/internal/relay"
 	"lbd/proxy/internal/sock"
 )
@@ -202,7 +203,7 @@ func (p *miniProxy) mayHaveRun(id int) bool {
 }
 
 func (p *miniProxy) start() {
-	ln, err := sock.Listen(loopback, p.watch, patience)
+	ln, err := sock.Listen(loopback.Address(), p.watch, patience)
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -339,10 +340,7 @@ type talker struct {
 }
 
 func newTalker(t *testing.T) *talker {
-	ln, err := net.Listen("tcp", loopback)
-	if err != nil {
-		t.Fatal(err)
-	}
+	ln := loopback.Listen(t)
 	r := &talker{t: t, ln: ln, addr: ln.Addr().String()}
 	r.wg.Go(func() {
 		for {

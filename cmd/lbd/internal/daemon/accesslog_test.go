@@ -18,6 +18,7 @@ import (
 
 	"lbd/bench/sim"
 	"lbd/cmd/lbd/internal/daemon"
+	"lbd/internal/loopback"
 )
 
 // The access log of an lbd as users run it: what is promised of its lines.
@@ -274,7 +275,7 @@ func fullDisk(t *testing.T, binary string) {
 		t.Skip(err)
 	}
 	defer full.Close()
-	addr := occupiedOnce(t) // which the log cannot tell
+	addr := loopback.Free(t) // which the log cannot tell
 	p := &piped{process: &process{t: t, err: &syncLog{}, done: make(chan struct{}), url: "http://" + addr}}
 	p.cmd = exec.Command(binary, "--listen", addr, "--admin-listen", "", "--access-log", "--endpoints", replica(t, sim.Config{}).URL())
 	p.cmd.Stderr = full

@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"lbd/bench/sim"
+	"lbd/internal/loopback"
 )
 
 // lineage is an lbd and those that follow it, which write to one file: with a pipe
@@ -369,7 +370,7 @@ func handOverFails(t *testing.T, binary string) {
 func handOverElsewhere(t *testing.T, binary string) {
 	a := replica(t, sim.Config{})
 	l, file, addr, _ := foundedBefore(t, binary, a)
-	other := occupiedOnce(t)
+	other := loopback.Free(t)
 	write(t, file, strings.Replace(quick, "listen: 127.0.0.1:0", "listen: "+other, 1)+endpoints(a))
 	next := l.handsOver(l.cmd.Process.Pid)
 	if got, _ := l.begun(2); got != other {
@@ -537,7 +538,7 @@ func (b *bus) hears(want string) {
 func sharedPort(t *testing.T, binary string) {
 	a := replica(t, sim.Config{})
 	file := filepath.Join(t.TempDir(), "lbd.yml")
-	addr := occupiedOnce(t)
+	addr := loopback.Free(t)
 	write(t, file, strings.Replace(quick, "listen: 127.0.0.1:0", "listen: "+addr, 1)+"listen_reuseport: true\n"+endpoints(a))
 	first := founded(t, nil, nil, binary, "--config", file)
 	first.begun(1)

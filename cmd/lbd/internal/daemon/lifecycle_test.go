@@ -3,8 +3,6 @@ package daemon_test
 import (
 	"context"
 	"errors"
-	"fmt"
-	"math/rand/v2"
 	"net"
 	"strings"
 	"sync"
@@ -15,6 +13,7 @@ import (
 
 	"lbd/bench/sim"
 	"lbd/cmd/lbd/internal/daemon"
+	"lbd/internal/loopback"
 )
 
 func made(t *testing.T, settings ...string) *daemon.Daemon {
@@ -81,29 +80,13 @@ func TestStartFailsWhole(t *testing.T) {
 // The address is free for the next one at once, as a supervisor expects.
 func TestRestartOnTheSameAddress(t *testing.T) {
 	r := replica(t, sim.Config{})
-	addr := occupiedOnce(t)
+	addr := loopback.Free(t)
 	for range 3 {
 		t.Run("", func(t *testing.T) {
 			p := lbd(t, urls(r), "listen", addr)
 			p.spread(llama, 2)
 		})
 	}
-}
-
-// occupiedOnce returns an address that was free a moment ago. Where all of 127/8 is this
-// machine's it is one of a network where nobody else connects or listens, as they do at
-// 127.0.0.1 with ports that they are given.
-func occupiedOnce(t *testing.T) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", fmt.Sprintf("127.%d.%d.%d:0", 64+rand.IntN(128), rand.IntN(256), 1+rand.IntN(254)))
-	if err != nil {
-		ln, err = net.Listen("tcp", "127.0.0.1:0")
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	return ln.Addr().String()
 }
 
 // Stop lets a running stream finish while it lets nobody else in, and cuts what

@@ -1,10 +1,11 @@
 package daemon_test
 
 import (
-	"net"
 	"os"
 	"os/exec"
 	"testing"
+
+	"lbd/internal/loopback"
 )
 
 // A log that nobody reads from the first line on, as behind `| head -1`, ends nobody.
@@ -15,12 +16,7 @@ func TestLogReaderIsGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.Close()
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := free.Addr().String()
-	free.Close()
+	addr := loopback.Free(t)
 	p := &process{t: t, cmd: exec.Command(binary, "--listen", addr, "--admin-listen", "off", "--endpoints", "http://127.0.0.1:1"), done: make(chan struct{}), url: "http://" + addr}
 	p.cmd.Stderr, p.cmd.Env = w, []string{}
 	if err := p.cmd.Start(); err != nil {

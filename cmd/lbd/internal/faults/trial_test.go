@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"lbd/bench/sim"
+	"lbd/internal/loopback"
 )
 
 // row is one fault of the matrix.
@@ -171,9 +172,8 @@ func (t *trial) startLBD() {
 			urls = append(urls, s.URL())
 		}
 	}
-	// An address where nobody else listens or connects: for a while no lbd does, in some rows.
-	listen := fmt.Sprintf("127.%d.%d.%d:0", 64+rand.IntN(128), rand.IntN(256), 1+rand.IntN(254))
-	flags := slices.Concat(quick, []string{"listen", listen, "endpoints", strings.Join(urls, ","), "strategy", t.strategy}, t.row.settings)
+	// For a while no lbd listens, in some rows.
+	flags := slices.Concat(quick, []string{"listen", loopback.Address(), "endpoints", strings.Join(urls, ","), "strategy", t.strategy}, t.row.settings)
 	var env []string
 	if t.zone != nil {
 		env = []string{resolverVar + "=" + t.zone.pc.LocalAddr().String()}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -14,6 +13,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"lbd/internal/loopback"
 )
 
 // A process that is started by Start in a test is this test binary; what it does then
@@ -58,15 +59,9 @@ func successor(as string) int {
 	return 0
 }
 
-// listening is a socket where nobody else connects, if all of 127/8 is this machine's:
-// tests of other packages, which run at the same time, go on asking at ports of 127.0.0.1
-// that were theirs.
 func listening(t *testing.T) *net.TCPListener {
 	t.Helper()
-	ln, err := Listen(fmt.Sprintf("127.%d.%d.%d:0", 64+rand.IntN(128), rand.IntN(256), 1+rand.IntN(254)), false)
-	if err != nil {
-		ln, err = Listen("127.0.0.1:0", false)
-	}
+	ln, err := Listen(loopback.Address(), false)
 	if err != nil {
 		t.Fatal(err)
 	}
