@@ -113,7 +113,7 @@ func waitsIn(c *sock.Conn) int {
 	if err != nil {
 		return 0
 	}
-	raw.Control(func(fd uintptr) { n, _ = unix.IoctlGetInt(int(fd), unix.TIOCINQ) })
+	raw.Control(func(fd uintptr) { n, _ = unix.IoctlGetInt(int(fd), bytesWaiting) })
 	return n
 }
 
