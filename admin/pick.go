@@ -37,7 +37,7 @@ type termsView struct {
 }
 
 func (s *Server) pickPage(w http.ResponseWriter, r *http.Request) {
-	body, p := readBody(w, r, s.opt.MaxPickBody)
+	body, p := readBody(w, r, s.picks.Load())
 	if p != nil {
 		p.write(w)
 		return

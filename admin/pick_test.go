@@ -137,6 +137,19 @@ func TestPickRefusesHugeBodies(t *testing.T) {
 	}
 }
 
+// The limit is the main listener's, which a reload may change.
+func TestPickLimitChanges(t *testing.T) {
+	a := balancer.NewReplica(balancer.Endpoint{Addr: "a:1"}, "", 1)
+	s, _ := explainSite(t, func() (*balancer.Replica, error) { return a, nil })
+	body := `{"model":"m"}` + strings.Repeat(" ", 1000)
+	s.SetMaxPickBody(2000)
+	if got := s.do("POST", "/pick", body); got.status != 200 {
+		t.Errorf("below the new limit: %d %s", got.status, got.body)
+	}
+	s.SetMaxPickBody(1000)
+	wantError(t, s.do("POST", "/pick", body), 413, "request_too_large")
+}
+
 func TestWhyNotAlwaysSaysSomething(t *testing.T) {
 	r := balancer.NewReplica(balancer.Endpoint{Addr: "a:1"}, "", 1)
 	healthy := balancer.Health{State: balancer.Healthy}

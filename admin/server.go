@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -50,7 +51,7 @@ type Options struct {
 	// ReplicaAPIKey is sent to replicas as a bearer token, unless empty.
 	ReplicaAPIKey string
 	// MaxPickBody bounds the body of POST /pick, in bytes; 0 is 64 MiB, the main
-	// listener's default.
+	// listener's default. SetMaxPickBody replaces it.
 	MaxPickBody int64
 	// Hosts are further names that clients may use for this listener.
 	Hosts []string
@@ -88,6 +89,7 @@ type Server struct {
 	began  time.Time
 	apiKey atomic.Pointer[string]
 	token  atomic.Pointer[digest] // nil = none is asked for
+	picks  atomic.Int64           // the largest body of POST /pick
 	client *http.Client
 	http   *http.Server
 	routes []route
@@ -109,11 +111,9 @@ func New(o Options) *Server {
 	if o.Fleet == nil {
 		panic("BUG: admin.New without Fleet")
 	}
-	if o.MaxPickBody == 0 {
-		o.MaxPickBody = 64 << 20
-	}
 	s := &Server{opt: o, began: time.Now(), client: newClient(o.Dial, o.DialTLS), served: make(chan struct{})}
 	s.SetReplicaAPIKey(o.ReplicaAPIKey)
+	s.SetMaxPickBody(cmp.Or(o.MaxPickBody, 64<<20))
 	s.token.Store(digestOf(o.Token))
 	s.routes = s.table()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -136,6 +136,9 @@ func (w logWriter) Write(p []byte) (int, error) {
 
 // SetReplicaAPIKey replaces the bearer token for calls that begin from now on.
 func (s *Server) SetReplicaAPIKey(key string) { s.apiKey.Store(&key) }
+
+// SetMaxPickBody replaces the limit for bodies of POST /pick that are read from now on.
+func (s *Server) SetMaxPickBody(bytes int64) { s.picks.Store(bytes) }
 
 // Start listens on addr, host:port, and serves until Stop.
 func (s *Server) Start(addr string) error {

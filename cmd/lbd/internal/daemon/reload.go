@@ -69,6 +69,7 @@ func (d *Daemon) tryReload() (done admin.Reloaded, err error) {
 	d.poller.SetConfig(d.pollConfig(next, a))
 	if d.admin != nil {
 		d.admin.SetReplicaAPIKey(next.ReplicaAPIKey.Reveal())
+		d.admin.SetMaxPickBody(int64(next.MaxRequestBodySize))
 	}
 	d.refreshFiles()
 	d.warnOfAccess(next)

@@ -131,6 +131,16 @@ func TestReloadReachesEveryPart(t *testing.T) {
 	if _, got := p.ask(llama); got.header.Get("X-Lbd-Replica") != "" { // proxy
 		t.Error("X-Lbd-Replica though response_headers is false")
 	}
+	pick := func() int {
+		return p.onAdmin("POST", "/pick", `{"model":"`+llama+`"}`+strings.Repeat(" ", 1500)).status
+	}
+	if status := pick(); status != 200 {
+		t.Errorf("dry run below max_request_body_size: %d", status)
+	}
+	reload("max_request_body_size: 1KiB\n")
+	if status := pick(); status != 413 { // admin
+		t.Errorf("dry run above the reloaded max_request_body_size: %d; want 413", status)
+	}
 	reload("health_path: /nowhere\n")
 	p.until("one ejected, the last spared", func() bool { // health
 		return len(p.log.logged("replica ejected")) == 1 && len(p.log.logged("replica spared")) > 0
