@@ -133,17 +133,18 @@ func (c *Config) check() error {
 		return fmt.Errorf("block size %d and %d tries; want at least 1", c.BlockSize, c.MaxTries)
 	}
 	for _, f := range c.Faults {
-		if err := f.check(n); err != nil {
+		if err := f.Check(n); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (f *Fault) check(replicas int) error {
+// Check says why the fault cannot happen to a fleet of so many replicas.
+func (f *Fault) Check(replicas int) error {
 	switch {
 	case f.Replica < 0 || f.Replica >= replicas:
-		return fmt.Errorf("a fault of replica %d; want 0 to %d", f.Replica, replicas-1)
+		return fmt.Errorf("a fault of replica %d in a fleet of %d; want 0 to %d", f.Replica, replicas, replicas-1)
 	case f.At < 0:
 		return fmt.Errorf("a fault of replica %d at %v; want 0 or later", f.Replica, f.At)
 	case f.For < 0:

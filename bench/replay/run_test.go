@@ -196,8 +196,8 @@ func TestConfigRefused(t *testing.T) {
 // What is wrong with a fault is said with the value and what was wanted, as for all else.
 func TestFaultRefused(t *testing.T) {
 	for want, f := range map[string]Fault{
-		"a fault of replica 2; want 0 to 1":                       {Replica: 2},
-		"a fault of replica -1; want 0 to 1":                      {Replica: -1},
+		"a fault of replica 2 in a fleet of 2; want 0 to 1":       {Replica: 2},
+		"a fault of replica -1 in a fleet of 2; want 0 to 1":      {Replica: -1},
 		"a fault of replica 1 at -1s; want 0 or later":            {Replica: 1, At: -time.Second},
 		"a fault of replica 0 for -2s; want 0 or more":            {For: -2 * time.Second},
 		"a fault of replica 0 by a factor of NaN; want 0 or more": {Factor: math.NaN()},

@@ -235,8 +235,8 @@ func parseFaults(texts []string, fleets []replay.Fleet) (faults []replay.Fault, 
 		if err != nil {
 			return nil, fmt.Errorf("--fault: %w", err)
 		}
-		if n := smallest.Size(); f.Replica >= n {
-			return nil, fmt.Errorf("--fault %q: there is no replica %d in a fleet of %d; want 0 to %d", text, f.Replica, n, n-1)
+		if err := f.Check(smallest.Size()); err != nil {
+			return nil, fmt.Errorf("--fault %q: %w", text, err)
 		}
 		faults = append(faults, f)
 	}

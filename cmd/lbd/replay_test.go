@@ -56,7 +56,7 @@ func TestReplayRefuses(t *testing.T) {
 		{[]string{"--non-streaming", "2"}, "2"},
 		{[]string{"--strategies", "nonsense"}, "want cycle, random, "},
 		{[]string{"--fault", "crash:1"}, "--fault"},
-		{[]string{"--replicas", "8,6", "--fault", "crash:6@1s"}, "no replica 6 in a fleet of 6; want 0 to 5"},
+		{[]string{"--replicas", "8,6", "--fault", "crash:6@1s"}, `--fault "crash:6@1s": a fault of replica 6 in a fleet of 6; want 0 to 5`},
 		{[]string{"--trace-format", "csv"}, `--trace-format "csv"; want one of azure, mooncake, access-log, agents`},
 		{[]string{"--made", "poisson"}, "--made"},
 		{[]string{"--sessions", "0"}, "--sessions"},
