@@ -114,6 +114,16 @@ func (f *Fields) Reset() {
 // maxChain bounds the fields that one chain may be spread over.
 const maxChain = 8
 
+// add notes the next part of the chain. Of too many the first ones go: anybody can have
+// sent them, and what the proxy has seen itself is the last one.
+func (f *Fields) add(part []byte) {
+	if f.n == maxChain {
+		f.n = copy(f.chain[:], f.chain[1:])
+	}
+	f.chain[f.n] = part
+	f.n++
+}
+
 // Note looks at a field of a request and says whether it is kept. X-Forwarded-For
 // of a trusted proxy is not: Append writes it, longer by one.
 func (p *Peer) Note(f *Fields, name, value []byte) (keep bool) {
@@ -125,9 +135,8 @@ func (p *Peer) Note(f *Fields, name, value []byte) (keep bool) {
 	}
 	switch {
 	case is(name, For):
-		if f.n < maxChain && len(value) > 0 {
-			f.chain[f.n] = value
-			f.n++
+		if len(value) > 0 {
+			f.add(value)
 		}
 		return false
 	case is(name, Proto):

@@ -133,3 +133,17 @@ func FuzzPeer(f *testing.F) {
 		}
 	})
 }
+
+// Proxies add to a chain at its end, HAProxy with a field of its own: of a chain in more
+// fields than are kept, the ends are what is true.
+func TestLongChain(t *testing.T) {
+	proxy := policy(t, Set, "10.0.0.0/8").Peer(from("10.1.2.3:1"), false)
+	var fields []string
+	for range 3 * maxChain {
+		fields = append(fields, "X-Forwarded-For", "6.6.6.6")
+	}
+	got := told(proxy, append(fields, "X-Forwarded-For", "203.0.113.9")...)
+	if chain, _, _ := strings.Cut(got, "|"); !strings.HasSuffix(chain, "6.6.6.6, 203.0.113.9, 10.1.2.3") {
+		t.Errorf("%s; want the client that the proxy has seen next to it", chain)
+	}
+}
