@@ -215,12 +215,17 @@ func (x *exchange) upload() {
 }
 
 // pastHead lets nobody but the reader set read deadlines: the head of the answer has come,
-// perhaps while the request is still sent.
+// perhaps while the request is still sent. Then its end limits nothing any more, and the
+// wait for the first byte of the body is counted from the head.
 func (x *exchange) pastHead() {
-	if x.sent != nil {
-		x.limit.Lock()
-		defer x.limit.Unlock()
-		x.headCame = true
+	if x.sent == nil {
+		return
+	}
+	x.limit.Lock()
+	defer x.limit.Unlock()
+	x.headCame = true
+	if over, _ := x.uploaded(); !over {
+		x.up.WaitUntil(deadline(x.now, x.cfg.FirstByte))
 	}
 }
 

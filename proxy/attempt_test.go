@@ -245,3 +245,39 @@ func TestSilenceBehindAnEarlyAnswer(t *testing.T) {
 	close(gone)
 	sender.Wait()
 }
+
+// A replica sends the head of its answer before it has the whole request, and then not one
+// byte of the body: it is not waited for without end.
+func TestSilenceBehindAnEarlyHead(t *testing.T) {
+	for name, takes := range map[string]bool{"takes the rest of the request": true, "takes nothing": false} {
+		t.Run(name, func(t *testing.T) {
+			gone := make(chan struct{})
+			limits := Config{Silence: 300 * time.Millisecond, FirstByte: 300 * time.Millisecond}
+			l, _ := inFrontOfHeads(t, limits, func(c net.Conn, body io.Reader) bool {
+				io.WriteString(c, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+				if takes {
+					time.Sleep(100 * time.Millisecond) // for the head to come first, as it usually does
+					io.Copy(io.Discard, body)
+				}
+				<-gone
+				return false
+			})
+			c := l.dial()
+			c.SetDeadline(time.Now().Add(time.Minute)) // only ends a hang
+			var sender sync.WaitGroup
+			const size = 16 << 20 // far more than sockets hold
+			sender.Go(func() {
+				fmt.Fprintf(c, "POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n{%s}", size, strings.Repeat(" ", size-2))
+			})
+			resp, err := http.ReadResponse(c.br, nil)
+			close(gone)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if resp.StatusCode != 504 {
+				t.Errorf("%s; want 504", resp.Status)
+			}
+			sender.Wait()
+		})
+	}
+}
