@@ -265,7 +265,6 @@ func (x *exchange) begin(rest []byte, framing relay.Framing) verdict {
 	if framing == relay.Length && !x.client.Secure() && !x.up.Secure() {
 		x.stream.Splice = x.splice
 	}
-	x.drop()
 	return x.run(chunked, old)
 }
 
@@ -318,6 +317,7 @@ func (x *exchange) Write(p []byte) (int, error) {
 		_, err := x.client.Write(x.reply.B)
 		inbound.PutOut(x.reply)
 		x.reply = nil
+		x.drop()
 		return len(p), err
 	}
 	return x.client.Write(p)
@@ -345,7 +345,8 @@ func (x *exchange) writeLast() error {
 const streamKeeps = 8 << 10
 
 // drop gives up the request's bytes: an answer may go on for minutes, and the
-// request will not be sent again. What the log wants of it is copied.
+// request will not be sent again. What the log wants of it is copied. Until the answer has
+// begun the bytes are wanted: an error is still written in answer to them.
 func (x *exchange) drop() {
 	if over, _ := x.uploaded(); !over {
 		return
