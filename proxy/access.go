@@ -141,16 +141,17 @@ func (x *exchange) let(err *apiError) *apiError {
 }
 
 // charge ends the leave with what was used: what the replica said in usage, or an
-// estimate where it said nothing and did something.
+// estimate where it said nothing and did something. It did for a client that has left
+// before the answer, too: else whoever leaves in time has any number of prompts worked at.
 func (x *exchange) charge() {
 	if x.keyName == "" {
 		return
 	}
 	u := &x.sniff.Usage
 	used := int64(max(u.Prompt, 0)) + int64(max(u.Completion, 0))
-	if used == 0 && x.begun && (x.status < 400 || x.status == statusClientGone) {
+	if used == 0 && (x.begun && x.status < 400 || x.reached && x.left) {
 		used = x.promptTokens + int64(x.sniff.Events)
-		if !x.sniff.SSE {
+		if x.begun && !x.sniff.SSE {
 			used += keys.Estimate(int(max(x.answer.Length, 0)))
 		}
 	}

@@ -122,6 +122,7 @@ func (x *exchange) exchange() (v verdict, stale bool) {
 		return clientLeft, false
 	}
 	x.up.Begin()
+	x.reached = true
 	return x.came(x.send())
 }
 

@@ -42,6 +42,8 @@ type exchange struct {
 	keep   bool // the client's connection may go on
 	begun  bool // bytes of an answer were written to the client
 
+	reached bool // the request was sent to a replica, or a part of it
+
 	ticket       admission.Ticket
 	owner        *owner
 	grant        keys.Grant
@@ -375,7 +377,7 @@ func (x *exchange) free() {
 	x.body, x.out, x.kept, x.tried = nil, x.out[:0], x.kept[:0], x.tried[:0]
 	inbound.PutOut(x.reply)
 	x.reply = nil
-	x.minor, x.isHead, x.keep, x.begun = 0, false, false, false
+	x.minor, x.isHead, x.keep, x.begun, x.reached = 0, false, false, false, false
 	x.owner, x.grant, x.keyName, x.promptTokens, x.origin = nil, keys.Grant{}, "", 0, nil
 	x.forwarded.Reset()
 	x.promptBytes, x.blocks = 0, x.blocks[:0]

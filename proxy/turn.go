@@ -76,6 +76,7 @@ func (x *exchange) forward(t *sock.Turn) {
 		return
 	}
 	x.up.Begin()
+	x.reached = true
 	x.compose()
 	t.Ask(x.up.Conn, x.out, x)
 }
