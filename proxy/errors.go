@@ -127,16 +127,35 @@ func unheard(snap *balancer.Snapshot) string {
 	return ""
 }
 
+// maxServed bounds the names of models in an error, in bytes: servers of LoRA adapters list
+// thousands, and anybody can misspell a name.
+const maxServed = 4 << 10
+
 func servedNames(snap *balancer.Snapshot) string {
 	var names []string
+	size, more := 0, 0
+	add := func(name string) {
+		if size += len(name) + len(", "); size > maxServed {
+			size -= len(name) + len(", ")
+			more++
+			return
+		}
+		names = append(names, name)
+	}
 	for _, m := range snap.Models {
-		names = append(names, m.Name)
-		names = append(names, m.Aliases...)
+		add(m.Name)
+		for _, alias := range m.Aliases {
+			add(alias)
+		}
 	}
-	if len(names) == 0 {
+	switch all := strings.Join(names, ", "); {
+	case more > 0:
+		return fmt.Sprintf("%s and %d more, which /v1/models lists", all, more)
+	case all == "":
 		return "no model"
+	default:
+		return all
 	}
-	return strings.Join(names, ", ")
 }
 
 type errorBody struct {
