@@ -83,7 +83,7 @@ func (q *queue) enter(m *balancer.Model, req Request, ask *Ask, first time.Durat
 		since: now, timeout: ask.Timeout, out: make(chan outcome, 1),
 	}
 	passes := q.line.n == 0 && cfg.anyRoom(m.Available, true)
-	if err := q.refusedAtOnce(cfg, w, passes, first); err != nil {
+	if err := q.refusedAtOnce(cfg, w, passes, first, cfg.ttft(ask.Prompt)); err != nil {
 		return nil, balancer.Reservation{}, err
 	}
 	if passes {
@@ -106,15 +106,15 @@ func (q *queue) enter(m *balancer.Model, req Request, ask *Ask, first time.Durat
 	return w, balancer.Reservation{}, nil
 }
 
-// refusedAtOnce refuses what would be too late by the time it had its turn. It returns a
-// plain error so that nil is nil.
-func (q *queue) refusedAtOnce(cfg *Config, w *waiter, passes bool, first time.Duration) error {
+// refusedAtOnce refuses what would be too late by the time it had its turn, or its first
+// token later than in time ttft (0 = none). It returns a plain error so that nil is nil.
+func (q *queue) refusedAtOnce(cfg *Config, w *waiter, passes bool, first, ttft time.Duration) error {
 	wait := time.Duration(0)
 	if !passes {
 		wait = q.wait(q.line.ahead(w.client, w.class)+w.cost, w.since)
 	}
-	if cfg.MaxTTFT > 0 && wait+first > cfg.MaxTTFT {
-		return &Refusal{Reason: PredictedTTFT, RetryAfter: clampRetry(wait + first - cfg.MaxTTFT)}
+	if ttft > 0 && wait+first > ttft {
+		return &Refusal{Reason: PredictedTTFT, RetryAfter: clampRetry(wait + first - ttft), Predicted: wait + first, Allowed: ttft}
 	}
 	if limit, late := w.patience(cfg); limit > 0 && wait > limit {
 		return &Refusal{Reason: late, RetryAfter: clampRetry(wait - limit)}

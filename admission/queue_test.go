@@ -490,6 +490,36 @@ func TestPredictedTTFT(t *testing.T) {
 	})
 }
 
+// A limit that grows with the prompt refuses the short ones only: time that nobody could
+// do with less of is allowed.
+func TestPredictedTTFTPerToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := inFlight(8)
+		c.MaxTTFT, c.TTFTPerToken = 2*time.Second, 100*time.Microsecond
+		r := newRig(t, c, 1)
+		for _, h := range []struct {
+			prompt int64
+			first  time.Duration
+			late   bool
+		}{
+			{1000, 2100 * time.Millisecond, false},
+			{1000, 2101 * time.Millisecond, true},
+			{50_000, 7 * time.Second, false},
+			{math.MaxInt64, 5 * time.Minute, false}, // the product does not overflow
+		} {
+			got := r.begin(Ask{Prompt: h.prompt}, func(a *ask) { a.first = h.first })
+			synctest.Wait()
+			if !h.late {
+				got.finish()
+				continue
+			}
+			if f := got.refused(); f.Reason != PredictedTTFT || f.Predicted != h.first || f.Allowed != 2100*time.Millisecond {
+				t.Errorf("%+v; want a refusal of %v where 2.1 s are allowed", f, h.first)
+			}
+		}
+	})
+}
+
 // A full queue refuses the greediest of the lowest class, and that may be one who
 // waits already.
 func TestQueueFull(t *testing.T) {

@@ -33,6 +33,9 @@ type Refusal struct {
 	RetryAfter time.Duration
 	// Waited is how long it was in the queue.
 	Waited time.Duration
+	// Predicted is the time to the first token that was too long, Allowed what would not
+	// have been; both for PredictedTTFT only.
+	Predicted, Allowed time.Duration
 }
 
 // Error implements error.

@@ -3,6 +3,7 @@ package affinity
 import (
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"lbd/balancer"
 )
@@ -18,6 +19,7 @@ type picker struct {
 var (
 	_ balancer.Placer    = (*picker)(nil)
 	_ balancer.Explainer = (*picker)(nil)
+	_ balancer.Predictor = (*picker)(nil)
 )
 
 // Wrap returns a picker that does as inner does, except that a request with a session goes to its home unless that should yield.
@@ -172,6 +174,20 @@ func (p *picker) Explain(q *balancer.Request, candidates []*balancer.Replica) []
 			balancer.Term{Name: termFull, Value: yes(p.homes.saturated(r, candidates))})
 	}
 	return terms
+}
+
+// FirstToken implements balancer.Predictor, where the strategy does: a request that goes home is predicted there.
+func (p *picker) FirstToken(q *balancer.Request, candidates []*balancer.Replica) (d time.Duration, ok bool) {
+	inner, ok := p.inner.(balancer.Predictor)
+	if !ok {
+		return 0, false
+	}
+	if q.Session != 0 && len(candidates) > 0 {
+		if i, _ := p.homes.look(q, p.look(q, candidates), false); i >= 0 {
+			candidates = candidates[i : i+1]
+		}
+	}
+	return inner.FirstToken(q, candidates)
 }
 
 // home is where a session is at home among the candidates, whether or not it yields; -1 if it is not.

@@ -291,6 +291,31 @@ func TestExplain(t *testing.T) {
 	}
 }
 
+// A request that goes home gets its first token there; any other where the strategy says.
+func TestFirstTokenAtHome(t *testing.T) {
+	s := newSite(t, Config{}, 3)
+	var seen []int
+	p := s.Wrap(last{&seen}).(balancer.Predictor)
+	q := &balancer.Request{}
+	want := func(what string, rs []*balancer.Replica, d time.Duration, known bool) {
+		t.Helper()
+		if got, ok := p.FirstToken(q, rs); got != d || ok != known {
+			t.Errorf("%s: %v, %v; want %v, %v", what, got, ok, d, known)
+		}
+	}
+	want("no session", s.replicas, 3*time.Millisecond, true)
+	q.Session = s.named("a")
+	want("nowhere at home", s.replicas, 3*time.Millisecond, true)
+	want("nobody there", nil, 0, false)
+	s.place(t, q.Session, time.Time{}, 1)
+	want("at home", s.replicas, time.Millisecond, true)
+	s.busy(1, 20)
+	want("the home is saturated", s.replicas, 3*time.Millisecond, true)
+	if _, ok := s.Wrap(first{}).(balancer.Predictor).FirstToken(q, s.replicas); ok {
+		t.Error("a strategy that does not predict does")
+	}
+}
+
 func TestNoCandidates(t *testing.T) {
 	for _, home := range []string{ByStrategy, ByHash} {
 		s := newSite(t, Config{Home: home}, 1)

@@ -72,6 +72,21 @@ type Explainer interface {
 	Explain(q *Request, candidates []*Replica) [][]Term
 }
 
+// Predictor is a Picker that can say when an answer would begin.
+type Predictor interface {
+	// FirstToken is how long after it is placed the request gets its first token, at the
+	// replica that Pick would choose now: a dry run. ok is false when nobody can tell.
+	FirstToken(q *Request, candidates []*Replica) (d time.Duration, ok bool)
+}
+
+// FirstToken is what the model's strategy predicts, where it does.
+func (m *Model) FirstToken(q *Request) (d time.Duration, ok bool) {
+	if p, predicts := m.Picker.(Predictor); predicts {
+		return p.FirstToken(q, m.Available)
+	}
+	return 0, false
+}
+
 // Decision is what a dry run found.
 type Decision struct {
 	Model  *Model

@@ -96,7 +96,7 @@ func overloaded(r *admission.Refusal, model string) *apiError {
 	case admission.Deadline:
 		why = "the wait for it is longer than the client's own timeout"
 	case admission.PredictedTTFT:
-		why = "the first token would come later than is allowed here"
+		return firstTokenLate(e, r, model)
 	default:
 		panic("BUG: refused for " + string(r.Reason))
 	}
@@ -104,6 +104,13 @@ func overloaded(r *admission.Refusal, model string) *apiError {
 	if waited := r.Waited.Round(time.Millisecond); waited > 0 {
 		e.message += fmt.Sprintf(" (this request has waited %s)", waited)
 	}
+	return e
+}
+
+// firstTokenLate says by how much: a prompt that is long in itself is late at an idle replica.
+func firstTokenLate(e *apiError, r *admission.Refusal, model string) *apiError {
+	e.message = fmt.Sprintf("the first token of this request to %q is expected after %s, which is later than the %s allowed here; try again in %d s",
+		model, r.Predicted.Round(time.Millisecond), r.Allowed.Round(time.Millisecond), e.retryAfter)
 	return e
 }
 
@@ -205,28 +212,9 @@ func (a asking) Prefers(m *balancer.Model) *balancer.Replica {
 	return nil
 }
 
-// firstTokenTerm is what strategies that predict it call the time to the first token,
-// in ms, when they explain a pick.
-const firstTokenTerm = "first_token"
-
-// FirstToken implements admission.Request: the least of all replicas.
+// FirstToken implements admission.Request.
 func (a asking) FirstToken(m *balancer.Model) (d time.Duration, ok bool) {
-	e, explains := m.Picker.(balancer.Explainer)
-	if !explains {
-		return 0, false
-	}
-	least := math.Inf(1)
-	for _, terms := range e.Explain(&a.x.req, m.Available) {
-		for _, t := range terms {
-			if t.Name == firstTokenTerm && t.Value.Known {
-				least = min(least, t.Value.Value)
-			}
-		}
-	}
-	if math.IsInf(least, 1) || math.IsNaN(least) {
-		return 0, false
-	}
-	return time.Duration(least * float64(time.Millisecond)), true
+	return m.FirstToken(&a.x.req)
 }
 
 // Gone implements admission.Request.

@@ -1,6 +1,10 @@
 package strategy
 
-import "lbd/balancer"
+import (
+	"time"
+
+	"lbd/balancer"
+)
 
 // Explain shows what a pick would go by: lengths and load first, then the terms of
 // the cost, all in ms but for those that say otherwise.
@@ -17,6 +21,23 @@ func (p *leastCost) Explain(q *balancer.Request, candidates []*balancer.Replica)
 	}
 	return all
 }
+
+// FirstToken implements balancer.Predictor: the term first_token of the replica that a
+// pick chooses. Another one may be faster for this request alone; the strategy has it
+// wait for the sake of all, and it is what the client would see.
+func (p *leastCost) FirstToken(q *balancer.Request, candidates []*balancer.Replica) (d time.Duration, ok bool) {
+	if len(candidates) == 0 {
+		return 0, false
+	}
+	w := p.workspaces.Get().(*workspace)
+	defer p.workspaces.Put(w)
+	p.look(w, q, candidates)
+	first := p.cost(w, p.best(w)).first
+	return time.Duration(min(first, longestMs) * float64(time.Millisecond)), first >= 0
+}
+
+// longestMs bounds a prediction to what a duration holds.
+const longestMs = float64(1<<62) / float64(time.Millisecond)
 
 // terms are those of one candidate. What is not known is shown as unknown.
 func (p *leastCost) terms(w *workspace, i int) []balancer.Term {

@@ -91,6 +91,7 @@ type Config struct {
 	AdmissionQueueSize      Size
 	AdmissionMaxWait        time.Duration // 0 = no limit
 	AdmissionMaxTTFT        time.Duration // 0 = no limit
+	AdmissionTTFTPerToken   time.Duration // 0 = the limit does not grow with the prompt
 	AdmissionClientHeader   string
 	AdmissionPriorityHeader string
 	AdmissionPriorities     []string // NAME=CLASS

@@ -88,9 +88,16 @@ var waitingKeys = []*key{
 	{
 		name: "admission_max_ttft", group: groupWaiting, def: "0", reload: true, zero: true,
 		help: "answer 429 at once when the first token is predicted for later than this; 0 = no limit",
-		more: "The wait here, at the pace at which requests are taken up, and the time at the replica, which only least-cost predicts. Every request is then priced twice.",
+		more: "The wait here, at the pace at which requests are taken up, and the time at the replica it would go to, which only least-cost predicts. Every request is then priced twice. A prompt that takes longer by itself is refused by an idle fleet too: see admission_ttft_per_token. How much more a fleet carries within its limits for it: bench/results/placement.md; for yours: lbd replay --admission-max-ttft.",
 		min:  ms, max: week,
 		field: func(c *Config) any { return &c.AdmissionMaxTTFT },
+	},
+	{
+		name: "admission_ttft_per_token", group: groupWaiting, def: "0", reload: true, zero: true,
+		help: "what admission_max_ttft grows by for each token of the prompt, so that long prompts may take longer; 0 = nothing",
+		more: "Tokens are estimated, four bytes each. 100us allows a prompt of 50,000 tokens 5 s more.",
+		min:  ms / 1000, max: 1000 * ms,
+		field: func(c *Config) any { return &c.AdmissionTTFTPerToken },
 	},
 	{
 		name: "admission_client_header", group: groupWaiting, reload: true,

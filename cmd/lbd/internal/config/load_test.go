@@ -151,6 +151,7 @@ var otherValues = map[string][3]string{
 	"admission_client_header":   {"X-A", "x-b", "X-C"},
 	"admission_priority_header": {"X-A", "x-b", "X-C"},
 	"admission_priorities":      {"a=high", "a=low,b=normal", "c=normal"},
+	"admission_ttft_per_token":  {"1ms", "100us", "0.002"},
 	"admission_timeout_headers": {"X-A", "x-b, X-C", "X-C"},
 }
 

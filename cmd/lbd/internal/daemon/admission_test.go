@@ -278,11 +278,26 @@ func TestAdmissionPredictedTTFT(t *testing.T) {
 			}
 			if want == 429 {
 				overloadedAnswer(t, a)
+				if says := "than the 500ms allowed here"; !strings.Contains(string(a.body), says) {
+					t.Errorf("%s; want %q: the fleet is idle", a.body, says)
+				}
 				if got := p.rejected("predicted_ttft"); got != "1" {
 					t.Errorf("%s refused for it; want 1", got)
 				}
 			}
 		})
+	}
+}
+
+// What is allowed per token of the prompt lets a long one pass that the limit alone refuses.
+func TestAdmissionTTFTPerToken(t *testing.T) {
+	r := replica(t, sim.Config{})
+	p := lbd(t, []string{r.URL()}, "strategy", "least-cost", "admission-max-ttft", "500ms", "admission-ttft-per-token", "1ms")
+	w := p.dial()
+	long := strings.Replace(chat(llama, false, 1), "Hello", strings.Repeat("many words ", 20000), 1)
+	w.sendPost("/v1/chat/completions", long)
+	if a := w.answer("POST"); a.StatusCode != 200 {
+		t.Errorf("a prompt of 220 KB: %s %.200s; want 200", a.Status, a.body)
 	}
 }
 

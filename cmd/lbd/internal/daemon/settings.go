@@ -56,6 +56,7 @@ func admissionConfig(c *config.Config) proxy.Admission {
 		Config: admission.Config{
 			On: c.Admission, MaxWaiting: c.AdmissionMaxWaiting, MaxInFlight: c.AdmissionMaxInFlight,
 			MaxLength: c.AdmissionQueueLength, MaxBytes: int64(c.AdmissionQueueSize), MaxWait: c.AdmissionMaxWait, MaxTTFT: c.AdmissionMaxTTFT,
+			TTFTPerToken: c.AdmissionTTFTPerToken,
 		},
 		ClientHeader: strings.ToLower(c.AdmissionClientHeader), PriorityHeader: strings.ToLower(c.AdmissionPriorityHeader),
 		Priorities: map[string]admission.Class{},
