@@ -36,6 +36,8 @@ type Config struct {
 	// BlockSize of the engines in tokens; 0 means vLLM's 16. Larger ones are faster to simulate; with a trace whose own
 	// blocks are a multiple of it, they hit the same except in a prompt's last block.
 	BlockSize int
+	// Admission refuses requests.
+	Admission Admission
 	// MaxTries is how often a request may be sent; 0 means 3, as in lbd.
 	MaxTries int
 	Faults   []Fault
@@ -54,6 +56,18 @@ type Config struct {
 	Progress func(now time.Duration, ended int)
 
 	sharedCache bool // all replicas reuse what any has computed, see BoundsOf
+}
+
+// Admission is what lbd refuses beforehand, with admission_max_ttft and admission_ttft_per_token of its configuration. The
+// queue in front of saturated models is not simulated: with a limit it seldom comes to that.
+type Admission struct {
+	// MaxTTFT + TTFTPerToken for each prompt token is how late a first token may be predicted; MaxTTFT 0 = without limit.
+	MaxTTFT, TTFTPerToken time.Duration
+}
+
+// Refuses says whether a first token after so long is too late for a prompt of so many tokens.
+func (a Admission) Refuses(first time.Duration, promptTokens int) bool {
+	return a.MaxTTFT > 0 && first > a.MaxTTFT+a.TTFTPerToken*time.Duration(promptTokens)
 }
 
 // Limits are what makes a request good.
@@ -129,6 +143,10 @@ func (c *Config) check() error {
 		return fmt.Errorf("%d requests to skip; want 0 or more", c.Skip)
 	case !(c.Warmup >= 0 && c.Warmup < 1):
 		return fmt.Errorf("warm-up %v; want 0 to below 1", c.Warmup)
+	case c.Admission.MaxTTFT < 0 || c.Admission.TTFTPerToken < 0:
+		return fmt.Errorf("first tokens limited to %v and %v per token; want 0 or more", c.Admission.MaxTTFT, c.Admission.TTFTPerToken)
+	case c.Admission.MaxTTFT == 0 && c.Admission.TTFTPerToken > 0:
+		return fmt.Errorf("first tokens limited by %v per token alone; want a limit that it adds to", c.Admission.TTFTPerToken)
 	case c.BlockSize < 1 || c.MaxTries < 1:
 		return fmt.Errorf("block size %d and %d tries; want at least 1", c.BlockSize, c.MaxTries)
 	}

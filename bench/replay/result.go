@@ -27,12 +27,13 @@ type Result struct {
 	PollMS   float64 `json:"poll_ms"`
 
 	// Requests were offered, Completed to their last token; Failed got an error or a truncated answer, of them Refused
-	// because no replica was in service. Unfinished were cut off by the horizon. TooLong were refused by the replica: longer
+	// because no replica was in service, Late because of Config.Admission. Unfinished were cut off by the horizon. TooLong were refused by the replica: longer
 	// than its context. Stopped, Enough: see Config.MaxBad. Retries counts sendings beyond the first, Preemptions those of the engines.
 	Requests    int    `json:"requests"`
 	Completed   int    `json:"completed"`
 	Failed      int    `json:"failed"`
 	Refused     int    `json:"refused"`
+	Late        int    `json:"refused_late"`
 	TooLong     int    `json:"too_long"`
 	Unfinished  int    `json:"unfinished"`
 	Retries     int    `json:"retries"`

@@ -11,7 +11,7 @@ import (
 // Replicas are numbers from 0.
 type Router interface {
 	// Pick chooses one of the candidates, which are never none and in order, and reserves it; the harness sends the
-	// request there. Hold puts it off until a replica's state changes.
+	// request there. Hold puts it off until a replica's state changes, Refuse answers that it would be too late.
 	Pick(now time.Duration, q *Query, candidates []int) int
 	// FirstToken tells of the first token of a streamed request, Tokens of further n, Done of the end of any. ok is false
 	// when the replica failed.
@@ -24,8 +24,11 @@ type Router interface {
 	Restarted(now time.Duration, replica int)
 }
 
-// Hold is what Pick returns for a request that is to wait at lbd.
-const Hold = -1
+// What Pick returns instead of a replica.
+const (
+	Hold   = -1 // the request is to wait at lbd
+	Refuse = -2 // it is to be answered 429, and nothing of it is reserved
+)
 
 // Query is a request on its way.
 type Query struct {
@@ -67,6 +70,8 @@ type Setup struct {
 	LBD, LBDs int
 	// Poll is the period of polls.
 	Poll time.Duration
+	// Admission is for routers that predict first tokens.
+	Admission Admission
 	// BlockTokens is Workload.BlockTokens.
 	BlockTokens int
 	// Uint64 is a seeded source of randomness of this router alone.

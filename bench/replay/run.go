@@ -73,7 +73,7 @@ func (r *run) prepare() (err error) {
 	for i := range r.cfg.LBDs {
 		rng := rand.New(rand.NewPCG(r.cfg.Seed, streamRouter<<32|uint64(i)))
 		setup := Setup{
-			Replicas: infos, LBD: i, LBDs: r.cfg.LBDs, Poll: r.cfg.Poll, BlockTokens: r.workload.BlockTokens,
+			Replicas: infos, LBD: i, LBDs: r.cfg.LBDs, Poll: r.cfg.Poll, BlockTokens: r.workload.BlockTokens, Admission: r.cfg.Admission,
 			Uint64: rng.Uint64, Truth: &Truth{r},
 		}
 		r.lbds = append(r.lbds, newLBD(r.cfg.Policy.New(setup), len(r.servers)))
@@ -207,11 +207,19 @@ func (r *run) pick(now time.Duration, q *Query) {
 		r.hold(l, q) // behind those who wait already
 		return
 	}
-	if i := l.router.Pick(now, q, candidates); i == Hold {
+	switch i := l.router.Pick(now, q, candidates); i {
+	case Hold:
 		r.hold(l, q)
-	} else {
+	case Refuse:
+		r.refuse(now, q)
+	default:
 		r.send(now, q, i)
 	}
+}
+
+func (r *run) refuse(now time.Duration, q *Query) {
+	r.res.Late++
+	r.fail(now, q)
 }
 
 func (r *run) hold(l *lbd, q *Query) {
@@ -238,6 +246,10 @@ func (r *run) release(now time.Duration, l *lbd) {
 		}
 		r.held--
 		q.waits = false
+		if n == Refuse {
+			r.refuse(now, q)
+			continue
+		}
 		r.send(now, q, n)
 	}
 	clear(l.held[len(kept):])

@@ -123,6 +123,32 @@ func asJSON(t *testing.T, r *Result) []byte {
 	return text
 }
 
+// What is predicted late is refused, once and before it is anybody's load; who does not predict refuses nothing.
+func TestRefused(t *testing.T) {
+	c := Config{Fleet: Fleet{{Count: 2}}, NonStreaming: .3, LBDs: 2, Seed: 2, Limits: Limits{TTFT: 300 * time.Millisecond, TPOT: time.Second}}
+	run := func(name string, limit time.Duration) *Result {
+		c.Policy, c.Admission.MaxTTFT = shippedNamed(t, name), limit
+		return mustRun(t, c, poisson(t, 120, 1500))
+	}
+	all, some := run("least-cost", 0), run("least-cost", 300*time.Millisecond)
+	if all.Late != 0 || all.Failed != 0 {
+		t.Errorf("%d refused and %d failed without a limit", all.Late, all.Failed)
+	}
+	if some.Late == 0 || some.Late != some.Failed || some.Completed+some.Late != 1500 {
+		t.Errorf("%d refused, %d failed, %d completed; want all 1500 served or refused, some of them that", some.Late, some.Failed, some.Completed)
+	}
+	if some.Good <= all.Good || some.TTFT.P99 >= all.TTFT.P99 {
+		t.Errorf("with a limit %.3f good and a p99 of %.0f ms, without %.3f and %.0f: refusing gave nothing", some.Good, some.TTFT.P99, all.Good, all.TTFT.P99)
+	}
+	if r := run("least-inflight", time.Millisecond); r.Late != 0 {
+		t.Errorf("least-inflight refused %d; it predicts nothing", r.Late)
+	}
+	c.Admission.TTFTPerToken = time.Second
+	if r := run("least-cost", time.Millisecond); r.Late != 0 {
+		t.Errorf("%d refused that had a second for each token", r.Late)
+	}
+}
+
 // Own load is zero when everything has ended.
 func TestOwnLoadEndsAtZero(t *testing.T) {
 	for _, e := range strategy.Table {
@@ -135,6 +161,7 @@ func TestOwnLoadEndsAtZero(t *testing.T) {
 		}
 		mustRun(t, Config{
 			Fleet: Fleet{{Count: 3}}, Policy: p, LBDs: 2, NonStreaming: .3, Faults: []Fault{{Replica: 1, At: 4 * time.Second, For: time.Second}},
+			Admission: Admission{MaxTTFT: 100 * time.Millisecond},
 		}, poisson(t, 40, 800))
 		for _, r := range made {
 			for _, rep := range r.replicas {
@@ -183,6 +210,8 @@ func TestConfigRefused(t *testing.T) {
 		"lbds":        func(c *Config) { c.LBDs = -1 },
 		"block size":  func(c *Config) { c.BlockSize = -1 },
 		"too many":    func(c *Config) { c.Fleet = Fleet{{Count: maxReplicas + 1}} },
+		"TTFT limit":  func(c *Config) { c.Admission.MaxTTFT = -1 },
+		"per token":   func(c *Config) { c.Admission.TTFTPerToken = 1 },
 		"fault times": func(c *Config) { c.Faults = []Fault{{At: -1}} },
 	} {
 		c := Config{Fleet: Fleet{{Count: 1}}, Policy: shippedNamed(t, "cycle")}

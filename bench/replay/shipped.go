@@ -22,6 +22,7 @@ const modelName = "model"
 type shipped struct {
 	replicas    []*balancer.Replica
 	number      map[*balancer.Replica]int
+	admission   Admission
 	picker      balancer.Picker
 	name        string
 	blockTokens int
@@ -31,7 +32,7 @@ type shipped struct {
 }
 
 func newShipped(e strategy.Entry, s Setup) *shipped {
-	r := &shipped{name: e.Name, number: make(map[*balancer.Replica]int, len(s.Replicas)), blockTokens: s.BlockTokens}
+	r := &shipped{name: e.Name, number: make(map[*balancer.Replica]int, len(s.Replicas)), blockTokens: s.BlockTokens, admission: s.Admission}
 	for i, info := range s.Replicas {
 		rep := balancer.NewReplica(balancer.Endpoint{Addr: info.ID, Host: info.ID}, "", info.Weight)
 		r.replicas = append(r.replicas, rep)
@@ -62,7 +63,13 @@ func (r *shipped) Pick(now time.Duration, q *Query, candidates []int) int {
 	if r.blockTokens > 0 {
 		req.Blocks, req.BlockTokens = q.Blocks[:min(len(q.Blocks), q.PromptTokens/r.blockTokens)], r.blockTokens
 	}
-	res, err := r.holder.Load().Model([]byte(modelName)).Pick(&req, r.tried)
+	m := r.holder.Load().Model([]byte(modelName))
+	if r.admission.MaxTTFT > 0 && q.Tries == 0 {
+		if first, ok := m.FirstToken(&req); ok && r.admission.Refuses(first, q.Estimate) {
+			return Refuse
+		}
+	}
+	res, err := m.Pick(&req, r.tried)
 	if err != nil {
 		panic(fmt.Sprintf("BUG: %s picked none of %d candidates", r.name, len(candidates)))
 	}

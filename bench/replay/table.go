@@ -9,11 +9,11 @@ import (
 // WriteTable writes results for people to read, those of several seeds as their mean; times are milliseconds.
 func WriteTable(w io.Writer, results []*Result) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "strategy\treplicas\tTTFT mean\tp50\tp99\tTPOT mean\tp99\tITL p99\tE2E mean\tp99\tgood %\tgood/s\thit %\tbusy %\tbusy CoV\tpreempt\tfailed\t")
+	fmt.Fprintln(t, "strategy\treplicas\tTTFT mean\tp50\tp99\tTPOT mean\tp99\tITL p99\tE2E mean\tp99\tgood %\tgood/s\thit %\tbusy %\tbusy CoV\tpreempt\tfailed\trefused\t")
 	for _, r := range Means(results) {
-		fmt.Fprintf(t, "%s\t%d\t%.0f\t%.0f\t%.0f\t%.1f\t%.1f\t%.0f\t%.0f\t%.0f\t%.2f\t%.2f\t%.1f\t%.0f\t%.3f\t%d\t%d\t\n",
+		fmt.Fprintf(t, "%s\t%d\t%.0f\t%.0f\t%.0f\t%.1f\t%.1f\t%.0f\t%.0f\t%.0f\t%.2f\t%.2f\t%.1f\t%.0f\t%.3f\t%d\t%d\t%d\t\n",
 			r.Policy, r.Replicas, r.TTFT.Mean, r.TTFT.P50, r.TTFT.P99, r.TPOT.Mean, r.TPOT.P99, r.ITL.P99, r.E2E.Mean, r.E2E.P99,
-			100*r.Good, r.GoodRate, 100*r.HitRate, 100*r.Busy, r.BusyCoV, r.Preemptions, r.Failed+r.Unfinished)
+			100*r.Good, r.GoodRate, 100*r.HitRate, 100*r.Busy, r.BusyCoV, r.Preemptions, r.Failed-r.Late+r.Unfinished, r.Late)
 	}
 	return t.Flush()
 }
@@ -45,10 +45,11 @@ func mean(rs []*Result) Result {
 	for _, f := range fields {
 		average(f)
 	}
-	m.Preemptions, m.Failed, m.Unfinished, m.Retries = 0, 0, 0, 0
+	m.Preemptions, m.Failed, m.Late, m.Unfinished, m.Retries = 0, 0, 0, 0, 0
 	for _, r := range rs {
 		m.Preemptions += r.Preemptions
 		m.Failed += r.Failed
+		m.Late += r.Late
 		m.Unfinished += r.Unfinished
 		m.Retries += r.Retries
 	}

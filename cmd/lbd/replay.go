@@ -47,6 +47,7 @@ type replayOptions struct {
 	warmup       float64
 
 	ttft, ttftPerToken, tpot time.Duration
+	admission                replay.Admission
 
 	file, html string
 	quiet      bool
@@ -107,6 +108,8 @@ func (o *replayOptions) addFlags(cmd *cobra.Command) {
 	f.IntVar(&o.lbds, "lbds", 1, "number of lbds that share the traffic and know nothing of each other")
 	f.DurationVar(&o.poll, "metrics-poll-interval", time.Second, "period in which each lbd polls")
 	f.Float64Var(&o.nonStreaming, "non-streaming", 0, "share of the requests that are not streamed, 0 to 1")
+	f.DurationVar(&o.admission.MaxTTFT, "admission-max-ttft", 0, "refuse what is predicted a later first token, as lbd does with this setting; only least-cost predicts; 0 = nothing")
+	f.DurationVar(&o.admission.TTFTPerToken, "admission-ttft-per-token", 0, "... plus this for each token of its prompt")
 	f.IntVar(&o.seeds, "seeds", 1, "repeat with so many seeds; the table shows the mean")
 	f.Float64Var(&o.warmup, "warmup", .1, "share of the requests, the first ones, to leave out of the figures")
 
@@ -206,13 +209,20 @@ func (o *replayOptions) plan() (replay.Plan, error) {
 	p := replay.Plan{
 		Config: replay.Config{
 			LBDs: o.lbds, Poll: o.poll, NonStreaming: o.nonStreaming, KVFactor: o.kvFactor, BlockSize: o.blockSize, Warmup: o.warmup,
-			Limits: replay.Limits{TTFT: o.ttft, TTFTPerToken: o.ttftPerToken, TPOT: o.tpot},
+			Admission: o.admission,
+			Limits:    replay.Limits{TTFT: o.ttft, TTFTPerToken: o.ttftPerToken, TPOT: o.tpot},
 		},
 		Seeds: o.seeds, Workload: o.workload,
 	}
 	if !(o.traceSpeed > 0) || o.traceOffset < 0 || o.traceDuration < 0 {
 		return p, fmt.Errorf("--trace-speed %v, --trace-offset %v, --trace-duration %v: want a speed above 0 and no negative time",
 			o.traceSpeed, o.traceOffset, o.traceDuration)
+	}
+	switch a := o.admission; {
+	case a.MaxTTFT < 0 || a.TTFTPerToken < 0:
+		return p, fmt.Errorf("--admission-max-ttft %v, --admission-ttft-per-token %v: want no negative time", a.MaxTTFT, a.TTFTPerToken)
+	case a.MaxTTFT == 0 && a.TTFTPerToken > 0:
+		return p, fmt.Errorf("--admission-ttft-per-token %v adds to no limit; want --admission-max-ttft as well", a.TTFTPerToken)
 	}
 	var err error
 	if p.Fleets, err = o.fleets(); err != nil {

@@ -130,7 +130,7 @@ func (o *replayOptions) notes() []string {
 func figureTable(all []runs) page.Table {
 	t := page.Table{Note: "Times in milliseconds."}
 	for i, name := range []string{
-		"strategy", "fleet", "TTFT mean", "p50", "p90", "p99", "TPOT mean", "p99", "ITL p99", "E2E mean", "p99", "good %", "hit %", "busy %", "busy CoV", "preempted", "failed",
+		"strategy", "fleet", "TTFT mean", "p50", "p90", "p99", "TPOT mean", "p99", "ITL p99", "E2E mean", "p99", "good %", "hit %", "busy %", "busy CoV", "preempted", "failed", "refused",
 	} {
 		t.Columns = append(t.Columns, page.Column{Name: name, Number: i > 1})
 	}
@@ -141,7 +141,7 @@ func figureTable(all []runs) page.Table {
 		fleet = r.Fleet
 		for _, v := range []float64{
 			r.TTFT.Mean, r.TTFT.P50, r.TTFT.P90, r.TTFT.P99, r.TPOT.Mean, r.TPOT.P99, r.ITL.P99, r.E2E.Mean, r.E2E.P99,
-			100 * r.Good, 100 * r.HitRate, 100 * r.Busy, r.BusyCoV, float64(r.Preemptions), float64(r.Failed + r.Unfinished),
+			100 * r.Good, 100 * r.HitRate, 100 * r.Busy, r.BusyCoV, float64(r.Preemptions), float64(r.Failed - r.Late + r.Unfinished), float64(r.Late),
 		} {
 			row.Cells = append(row.Cells, page.Cell{Text: page.Number(v)})
 		}
@@ -184,7 +184,7 @@ func curves(all []runs, fleet string, strategies []string) []page.Chart {
 		{"Whole answer (E2E)", func(s replay.Served) (float64, bool) { return float64(s.E2E), true }},
 	} {
 		c := page.Chart{
-			Title: q.title, Description: "Lower is better. Requests that failed are not in it.",
+			Title: q.title, Description: "Lower is better. Requests that failed or were refused are not in it.",
 			X: page.Axis{Label: "percentile of requests", Scale: page.Percentile}, Y: page.Axis{Label: "time", Unit: "ms", Scale: page.Log},
 		}
 		for k, s := range strategies {

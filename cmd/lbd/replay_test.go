@@ -61,6 +61,8 @@ func TestReplayRefuses(t *testing.T) {
 		{[]string{"--made", "poisson"}, "--made"},
 		{[]string{"--sessions", "0"}, "--sessions"},
 		{[]string{"--kv-factor", "0"}, "--kv-factor 0; want more than 0"},
+		{[]string{"--admission-max-ttft", "-1s"}, "--admission-max-ttft -1s"},
+		{[]string{"--admission-ttft-per-token", "1ms"}, "--admission-ttft-per-token 1ms adds to no limit; want --admission-max-ttft as well"},
 		{[]string{"--seeds", "0"}, "--seeds 0; want more than 0"},
 		{[]string{"--trace-format", "agents", "--bounds"}, "--bounds with --trace-format agents"},
 	} {
@@ -80,6 +82,28 @@ func TestReplayMadeUp(t *testing.T) {
 	}
 	if res := lbd(t, "replay", "--quiet", "--made", "rain"); res.code != exitUsage || !strings.Contains(res.stderr, "poisson") {
 		t.Errorf("%+v; want the kinds there are", res)
+	}
+}
+
+// A limit on first tokens refuses, and says how many.
+func TestReplayRefusing(t *testing.T) {
+	args := []string{"replay", "--quiet", "--made", "shared-prefix", "--rate", "40", "--requests", "300", "--replicas", "2", "--strategies", "least-cost"}
+	last := func(res result) string {
+		t.Helper()
+		fields := strings.Fields(res.stdout)
+		if res.code != 0 || len(fields) == 0 {
+			t.Fatalf("%+v", res)
+		}
+		return fields[len(fields)-1]
+	}
+	if n := last(lbd(t, args...)); n != "0" {
+		t.Errorf("%s refused without a limit", n)
+	}
+	if n := last(lbd(t, append(args, "--admission-max-ttft", "200ms")...)); n == "0" {
+		t.Error("nobody refused at ten times what two replicas carry")
+	}
+	if n := last(lbd(t, append(args, "--admission-max-ttft", "200ms", "--admission-ttft-per-token", "1s")...)); n != "0" {
+		t.Errorf("%s refused of those that have a second for each token", n)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"runtime/pprof"
+	"slices"
 	"strings"
 	"time"
 
@@ -111,6 +112,8 @@ type policy struct {
 	own bool
 	// key names its outcomes: for a tuned rule the setting that was taken, so that another choice leaves no stale ones.
 	key string
+	// refuses has it refuse what is predicted later than the cell's limit of first tokens.
+	refuses bool
 	// limit is nil for what can be run: how a yardstick finds its capacity.
 	limit func(*worker, task) (float64, int, error)
 }
@@ -137,7 +140,7 @@ func settings() (all []policy) {
 }
 
 func (o *options) named() ([]policy, error) {
-	all := append(allPolicies(), yardsticks...)
+	all := slices.Concat(allPolicies(), yardsticks, refusing())
 	if o.policies == "" {
 		return all, nil
 	}

@@ -22,9 +22,10 @@ func filled(t *testing.T, path string) *store {
 	}
 	rev := cells[0].rev
 	for seed := range uint64(5) {
-		for policy, capacity := range map[string]float64{ours: 9 + float64(seed)/10, "lmetric": 10, "dynamo": 8, "oracle": 12, "cycle": 5, pooledName: 15, ceilingName: 10.5} {
+		for policy, capacity := range map[string]float64{ours: 9 + float64(seed)/10, "lmetric": 10, "dynamo": 8, "oracle": 12, "cycle": 5, pooledName: 15, ceilingName: 10.5,
+			oursLimited: 14, "lmetric-max-ttft": 12.5, "smetric-max-ttft": 11} {
 			o := outcome{Cell: "mooncake", Rev: rev, Policy: policy, Seed: seed + 1, Capacity: capacity}
-			if policy == ours || policy == "cycle" {
+			if policy == ours || policy == oursLimited || policy == "cycle" {
 				o.PolicyRev = 3
 			}
 			if err := s.add(o); err != nil {
@@ -40,8 +41,8 @@ func TestStoreResumes(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "deep", "p.jsonl")
 	filled(t, path)
 	again, err := openStore(path)
-	if err != nil || len(again.done) != 35 {
-		t.Fatalf("%d outcomes, %v; want 35", len(again.done), err)
+	if err != nil || len(again.done) != 50 {
+		t.Fatalf("%d outcomes, %v; want 50", len(again.done), err)
 	}
 	w := worker{options: &options{rev: 3}, store: again}
 	for _, p := range allPolicies() {
@@ -71,6 +72,8 @@ func TestReport(t *testing.T) {
 		"| mooncake | yes | 5 | 9.2 x | lmetric | 10 | -8.0 % (-9.2 to -6.8) | cycle 5 | 12 | 15 (+50 %) | 10.5 (+5 %) |", // the oracle is no rival
 		"less than 10 % above the best rival in 1: no rule that serves\nevery request can reach the goal there for long (mooncake)",
 		"- mooncake: lmetric -8.0 %",
+		"| mooncake | yes | 5 | 14 x | +52.2 % (+50.2 to +54.2) | lmetric +40.0 % (+40.0 to +40.0) | lmetric | +12.0 % (+12.0 to +12.0) | - | - |",
+		"refuses nothing, in 1; of the 1 heavy ones at least 10 %\nabove in 1.",
 		"| oracle | 100 |", "| lmetric | 83 |",
 	} {
 		if !strings.Contains(text, want) {
@@ -79,6 +82,9 @@ func TestReport(t *testing.T) {
 	}
 	if strings.Contains(text, "| pooled | 1") || strings.Contains(text, "pooled, lmetric") {
 		t.Error("a yardstick is among the rules")
+	}
+	if strings.Contains(text, "| lmetric-max-ttft |") || strings.Contains(text, "| "+oursLimited+" | 1") {
+		t.Error("what refuses is among the rules")
 	}
 	if strings.Contains(text, "dynamo -") {
 		t.Error("a rival that carries less is among the losses")

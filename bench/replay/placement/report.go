@@ -27,7 +27,7 @@ func samples(s *store, share float64, of func(*outcome) float64) grid {
 	for i := range cells {
 		c := &cells[i]
 		g.capacity[c.name] = map[string]sample{}
-		for _, p := range append(allPolicies(), yardsticks...) {
+		for _, p := range slices.Concat(allPolicies(), yardsticks, refusing()) {
 			got, rev := sample{}, 0
 			if p.own {
 				rev = s.newest(p.key)
@@ -75,6 +75,7 @@ func report(s *store) string {
 	b.WriteString(preface)
 	g.contest(b)
 	g.losses(b)
+	g.refusals(b, s)
 	g.latency(b)
 	g.survival(b)
 	g.table(b, "main cells", func(c *cell) bool { return c.main })

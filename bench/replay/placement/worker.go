@@ -185,8 +185,7 @@ func (w *worker) search(t task, o *outcome) (string, error) {
 	if _, err := t.c.traffic(w.data, t.seed, t.c.from); err != nil {
 		return "", err
 	}
-	cfg := t.c.config
-	cfg.Policy, cfg.Seed = t.p.Policy, t.seed
+	cfg := t.config()
 	find := func(w *worker, t task) (float64, int, error) { return w.grid(t, cfg) }
 	if t.p.limit != nil {
 		find = t.p.limit
@@ -199,6 +198,16 @@ func (w *worker) search(t task, o *outcome) (string, error) {
 		o.From, _ = w.guess(t)
 	}
 	return fmt.Sprintf("%8.3f %s in %d runs", o.Capacity, t.c.unit, o.Runs), nil
+}
+
+// config is that of the cell, with the task's policy.
+func (t task) config() replay.Config {
+	cfg := t.c.config
+	cfg.Policy, cfg.Seed = t.p.Policy, t.seed
+	if l := cfg.Limits; t.p.refuses {
+		cfg.Admission = replay.Admission{MaxTTFT: l.TTFT, TTFTPerToken: l.TTFTPerToken}
+	}
+	return cfg
 }
 
 // grid searches the highest load that is carried.
@@ -262,8 +271,8 @@ func (w *worker) latency(t task, o *outcome) (string, error) {
 	if t.c.whole {
 		load = max(1, float64(int(load+.5)))
 	}
-	cfg := t.c.config
-	cfg.Policy, cfg.Seed, cfg.Warmup = t.p.Policy, t.seed, 1./warmup
+	cfg := t.config()
+	cfg.Warmup = 1. / warmup
 	if _, err := t.c.traffic(w.data, t.seed, load); err != nil {
 		return "", err
 	}
@@ -273,7 +282,7 @@ func (w *worker) latency(t task, o *outcome) (string, error) {
 	}
 	o.Figures = &figures{
 		Load: load, Good: r.Good, TTFT50: r.TTFT.P50, TTFT99: r.TTFT.P99, TPOT99: r.TPOT.P99, E2E99: r.E2E.P99,
-		HitRate: r.HitRate, CoV: r.BusyCoV,
+		HitRate: r.HitRate, CoV: r.BusyCoV, Refused: float64(r.Late) / float64(r.Requests),
 	}
 	return fmt.Sprintf("at %.0f %%: TTFT p99 %.0f ms, %.1f %% good", 100*t.share, r.TTFT.P99, 100*r.Good), nil
 }

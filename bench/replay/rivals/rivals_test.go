@@ -414,39 +414,88 @@ func TestConformance(t *testing.T) {
 	}
 	w := replay.Open("synthetic", tr)
 	for _, p := range Table {
-		t.Run(p.Name, func(t *testing.T) {
-			var made []replay.Router
-			make := p.New
-			p.New = func(s replay.Setup) replay.Router {
-				r := make(s)
-				made = append(made, r)
-				return r
+		t.Run(p.Name, func(t *testing.T) { conforms(t, p, w) })
+	}
+}
+
+func conforms(t *testing.T, p replay.Policy, w *replay.Workload) {
+	t.Helper()
+	var made []replay.Router
+	make := p.New
+	p.New = func(s replay.Setup) replay.Router {
+		r := make(s)
+		made = append(made, r)
+		return r
+	}
+	c := replay.Config{
+		Fleet: replay.Fleet{{Count: 4}}, Policy: p, LBDs: 2, Seed: 3, NonStreaming: .2,
+		Faults: []replay.Fault{{Replica: 1, At: 2 * time.Second, For: time.Second}},
+	}
+	a, err := replay.Run(c, w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a.Completed+a.Failed != 200 || a.Completed < 150 {
+		t.Errorf("%d completed, %d failed, want 200", a.Completed, a.Failed)
+	}
+	for _, r := range made {
+		if c, ok := r.(interface {
+			books() (float64, float64, float64)
+		}); !ok {
+			t.Error("the rule keeps no books")
+		} else if load, prefill, tokens := c.books(); load != 0 || abs(prefill) > 1e-6 || abs(tokens) > 1e-6 {
+			t.Errorf("ends with load %v, prefill %v, tokens %v", load, prefill, tokens)
+		}
+	}
+	b, err := replay.Run(c, w)
+	if err != nil || a.TTFT != b.TTFT || a.E2E != b.E2E || a.HitRate != b.HitRate {
+		t.Errorf("two runs differ: %v, %+v, %+v", err, a.TTFT, b.TTFT)
+	}
+}
+
+// Behind refusals a rule serves what would be in time, and its books do not know of the rest.
+func TestLimited(t *testing.T) {
+	tr, err := trace.Synthetic{
+		Rate: 60, Requests: 1500, Prompt: trace.Lengths{Min: 50, Max: 1500}, Output: trace.Lengths{Min: 1, Max: 200},
+		Tenants: 10, TenantTokens: 1024, Seed: 3,
+	}.Trace()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"lmetric", "smetric", "dynamo-events"} {
+		rule, _ := Lookup(name)
+		p := Limited(rule)
+		var made []*limited
+		make := p.New
+		p.New = func(s replay.Setup) replay.Router {
+			r := make(s).(*limited)
+			made = append(made, r)
+			return r
+		}
+		c := replay.Config{
+			Fleet: replay.Fleet{{Count: 2}}, Policy: p, Seed: 3, NonStreaming: .2, Admission: replay.Admission{MaxTTFT: 300 * time.Millisecond},
+			Faults: []replay.Fault{{Replica: 1, At: 20 * time.Second, For: time.Second}},
+		}
+		a, err := replay.Run(c, replay.Open("synthetic", tr))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if a.Late == 0 || a.Completed+a.Failed != 1500 || a.Completed < 1000 {
+			t.Errorf("%s: %d refused, %d completed, %d failed; want some of 1500 refused", p.Name, a.Late, a.Completed, a.Failed)
+		}
+		for _, r := range made {
+			load, prefill, tokens := r.Router.(interface {
+				books() (float64, float64, float64)
+			}).books()
+			_, known, _ := r.known.books()
+			if load != 0 || abs(prefill) > 1e-6 || abs(tokens) > 1e-6 || known > 1e-6 || len(r.charges) > 0 {
+				t.Errorf("%s ends with load %v, prefill %v, tokens %v, and %v tokens, %d charges known", p.Name, load, prefill, tokens, known, len(r.charges))
 			}
-			c := replay.Config{
-				Fleet: replay.Fleet{{Count: 4}}, Policy: p, LBDs: 2, Seed: 3, NonStreaming: .2,
-				Faults: []replay.Fault{{Replica: 1, At: 2 * time.Second, For: time.Second}},
-			}
-			a, err := replay.Run(c, w)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if a.Completed+a.Failed != 200 || a.Completed < 150 {
-				t.Errorf("%d completed, %d failed, want 200", a.Completed, a.Failed)
-			}
-			for _, r := range made {
-				if c, ok := r.(interface {
-					books() (float64, float64, float64)
-				}); !ok {
-					t.Error("the rule keeps no books")
-				} else if load, prefill, tokens := c.books(); load != 0 || abs(prefill) > 1e-6 || abs(tokens) > 1e-6 {
-					t.Errorf("ends with load %v, prefill %v, tokens %v", load, prefill, tokens)
-				}
-			}
-			b, err := replay.Run(c, w)
-			if err != nil || a.TTFT != b.TTFT || a.E2E != b.E2E || a.HitRate != b.HitRate {
-				t.Errorf("two runs differ: %v, %+v, %+v", err, a.TTFT, b.TTFT)
-			}
-		})
+		}
+		c.Policy, c.Admission = rule, replay.Admission{}
+		if b, err := replay.Run(c, replay.Open("synthetic", tr)); err != nil || b.Late != 0 || b.TTFT.P99 <= a.TTFT.P99 {
+			t.Errorf("%s without: %v, %d refused, p99 %v; behind refusals %v", name, err, b.Late, b.TTFT.P99, a.TTFT.P99)
+		}
 	}
 }
 

@@ -1,0 +1,110 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"lbd/balancer/strategy"
+	"lbd/bench/replay"
+	"lbd/bench/replay/rivals"
+)
+
+// limited are the rivals that are also tried behind refusals: those that are the best of some cell most often.
+var limited = []string{"lmetric", "smetric", "dynamo-events"}
+
+const oursLimited = ours + "-max-ttft"
+
+// refusing are least-cost with lbd's own limit on first tokens, set to that of the cell, and rivals behind the same. They
+// are a comparison of their own: a refusal is a feature, and no choice of a replica.
+func refusing() (all []policy) {
+	e, ok := strategy.Lookup(ours)
+	if !ok {
+		panic("BUG: no strategy " + ours)
+	}
+	p := replay.Shipped(e)
+	p.Name = oursLimited
+	all = append(all, policy{Policy: p, own: true, key: oursLimited, refuses: true})
+	for _, name := range limited {
+		rival, ok := rivals.Lookup(name)
+		if !ok {
+			panic("BUG: no rule " + name)
+		}
+		p := rivals.Limited(rival)
+		all = append(all, policy{Policy: p, key: p.Name, refuses: true})
+	}
+	return all
+}
+
+const refusalsPreface = `## With requests refused that would be late
+
+%[1]s is %[2]s with admission_max_ttft, which refuses a request with 429 when its first token is predicted later than
+a limit, set to that of the cell (admission_ttft_per_token too, in agents). A refused request is not good, so a capacity at
+which nine in ten have to be good leaves one in ten to refuse; what they would have cost goes to the others. Most of them
+are the longest prompts. No rule of the other tables refuses anything; to tell what refusing gives from what placing gives,
+the rivals that are best most often are behind refusals here as well, by one who knows the engines exactly (their projects
+ship none of the kind). Refused is the share of all requests at the capacity of %[3]s, and p99 TTFT there is of those served.
+
+`
+
+// refusals is what admission_max_ttft does.
+func (g grid) refusals(b *strings.Builder, s *store) {
+	refused := samples(s, 1, func(o *outcome) float64 { return o.Figures.Refused })
+	rows := &strings.Builder{}
+	heavy, above, within, n := 0, 0, 0, 0
+	for i := range cells {
+		c := &cells[i]
+		with, ok := g.capacity[c.name][oursLimited]
+		if !ok {
+			continue
+		}
+		rival, _ := g.best(c.name, false, false)
+		r := compare(with, g.capacity[c.name][rival])
+		equal, e := g.bestLimited(c.name)
+		fmt.Fprintf(rows, "| %s | %s | %d | %.4g %s | %s | %s | %s | %s | %s | %s |\n", c.title(), mark(c.heavy), r.n, with.mean(), c.unit,
+			compare(with, g.capacity[c.name][ours]), rival+" "+r.String(), equal, e, percent(refused.capacity[c.name][oursLimited]),
+			millis(g.p99[1].capacity[c.name][oursLimited]))
+		if c.tuned || r.n == 0 {
+			continue
+		}
+		if n++; r.mean >= .97 {
+			within++
+		}
+		if c.heavy {
+			if heavy++; r.mean >= goal {
+				above++
+			}
+		}
+	}
+	if rows.Len() == 0 {
+		return
+	}
+	fmt.Fprintf(b, refusalsPreface, oursLimited, ours, reference)
+	fmt.Fprintf(b, "Of %d cells without mark it is at most 3 %% below the best rival, which refuses nothing, in %d; of the %d heavy ones at least 10 %%\nabove in %d.\n\n", n, within, heavy, above)
+	fmt.Fprintf(b, "| cell | heavy | seeds | %s | against %s | against the best rival | best rival that refuses | against it | refused | p99 TTFT ms |\n|---|---|---|---|---|---|---|---|---|---|\n%s\n", oursLimited, ours, rows)
+}
+
+// bestLimited is the best of the rivals that refuse, and ours beside it.
+func (g grid) bestLimited(cell string) (name string, r ratio) {
+	name = "-"
+	for _, rival := range limited {
+		theirs := rival + "-max-ttft"
+		if to := compare(g.capacity[cell][oursLimited], g.capacity[cell][theirs]); to.n > 0 && (r.n == 0 || to.mean < r.mean) {
+			name, r = rival, to
+		}
+	}
+	return name, r
+}
+
+func percent(s sample) string {
+	if len(s) == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.1f %%", 100*s.mean())
+}
+
+func millis(s sample) string {
+	if len(s) == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.0f", s.mean())
+}
