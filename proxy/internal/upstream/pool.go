@@ -22,6 +22,7 @@ type Conn struct {
 	since  time.Time
 	waited time.Duration // unused, before the current request
 	ip     netip.Addr    // of the replica, where it is known by name
+	rules  *tls.Config   // that it was made by; nil = plain text
 	loop   int           // that hears of it
 }
 
@@ -111,48 +112,60 @@ func (p *Pool) Get(ctx context.Context, now time.Time, near int) (*Conn, error) 
 
 // Dial makes a new connection for a client of that loop, whatever is idle.
 func (p *Pool) Dial(ctx context.Context, near int) (*Conn, error) {
-	sc, err := p.dial(ctx, p.cfg.Watch.Near(near))
+	rules := p.rules()
+	sc, err := p.dial(ctx, p.cfg.Watch.Near(near), rules)
 	if err != nil {
 		p.mu.Lock()
 		p.lesson.forget()
 		p.mu.Unlock()
 		return nil, err
 	}
-	c := &Conn{Conn: sc, loop: sc.Loop()}
+	c := &Conn{Conn: sc, loop: sc.Loop(), rules: rules}
 	if a, ok := sc.RemoteAddr().(*net.TCPAddr); ok && p.named {
 		c.ip = a.AddrPort().Addr().Unmap()
 	}
 	return c, nil
 }
 
-func (p *Pool) dial(ctx context.Context, w *sock.Watch) (c *sock.Conn, err error) {
+func (p *Pool) dial(ctx context.Context, w *sock.Watch, rules *tls.Config) (c *sock.Conn, err error) {
 	if !p.named {
-		return p.dialAt(ctx, p.addr, w)
+		return p.dialAt(ctx, p.addr, w, rules)
 	}
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.ConnectTimeout)
 	defer cancel()
 	err = p.cfg.Names.Try(ctx, p.addr, func(ctx context.Context, addr string) (err error) {
-		c, err = p.dialAt(ctx, addr, w)
+		c, err = p.dialAt(ctx, addr, w, rules)
 		return err
 	})
 	return c, err
 }
 
 // dialAt connects to an address. In TLS the name is still the configuration's.
-func (p *Pool) dialAt(ctx context.Context, addr string, w *sock.Watch) (*sock.Conn, error) {
+func (p *Pool) dialAt(ctx context.Context, addr string, w *sock.Watch, rules *tls.Config) (*sock.Conn, error) {
 	timeout := p.cfg.ConnectTimeout
 	if end, ok := ctx.Deadline(); ok {
 		timeout = min(timeout, time.Until(end)) // the handshake does not look at ctx
 	}
-	if !p.secure() {
+	if rules == nil {
 		return sock.Dial(ctx, addr, timeout, p.cfg.WriteTimeout, w)
 	}
-	return sock.DialTLS(ctx, addr, p.tls(), timeout, p.cfg.WriteTimeout, w)
+	return sock.DialTLS(ctx, addr, rules, timeout, p.cfg.WriteTimeout, w)
 }
 
-// moved says that the name of the replica does not stand for the server at the other
-// end any more.
-func (p *Pool) moved(c *Conn) bool { return p.named && !p.cfg.Names.Current(p.addr, c.ip) }
+// rules are what a connection that is made now speaks TLS by, nil for plain text.
+func (p *Pool) rules() *tls.Config {
+	if p.secure() {
+		return p.tls()
+	}
+	return nil
+}
+
+// outdated says that the connection would not be made now: the name of the replica does not
+// stand for the server at the other end any more, or that one has shown who it is by rules
+// that have changed since.
+func (p *Pool) outdated(c *Conn) bool {
+	return p.named && !p.cfg.Names.Current(p.addr, c.ip) || c.rules != p.rules()
+}
 
 // Reuse returns the idle connection used last, nil if there is none, and rather one that the
 // client's loop hears of, if that is among the last few. now is the time, which need not be
@@ -176,7 +189,7 @@ func (p *Pool) Reuse(now time.Time, near int) *Conn {
 		case c.Gone():
 			p.Closed(c)
 			c.Close()
-		case p.moved(c):
+		case p.outdated(c):
 			c.Close()
 		default:
 			c.Reused = true
@@ -211,9 +224,9 @@ func (p *Pool) take(now time.Time, near int) (c *Conn, most time.Duration) {
 // Put gives back a connection whose response was read to its end, at about now.
 func (p *Pool) Put(c *Conn, now time.Time) {
 	c.since = now
-	moved := p.moved(c)
+	outdated := p.outdated(c)
 	p.mu.Lock()
-	keep := !p.closed && !moved && len(p.idle) < maxIdle && !c.Gone() && p.lesson.most(now, p.cfg.IdleTimeout) > 0
+	keep := !p.closed && !outdated && len(p.idle) < maxIdle && !c.Gone() && p.lesson.most(now, p.cfg.IdleTimeout) > 0
 	if keep {
 		p.idle = append(p.idle, c)
 	}
@@ -224,7 +237,7 @@ func (p *Pool) Put(c *Conn, now time.Time) {
 }
 
 // Expire closes connections that were idle too long, that the replica closed, and
-// those to an address that its name has left.
+// those that are outdated.
 func (p *Pool) Expire(now time.Time) {
 	p.mu.Lock()
 	var dead []*Conn
@@ -235,7 +248,7 @@ func (p *Pool) Expire(now time.Time) {
 		if gone {
 			p.lesson.closed(now, waited, p.cfg.IdleTimeout)
 		}
-		if gone || p.moved(c) || waited >= p.lesson.most(now, p.cfg.IdleTimeout) {
+		if gone || p.outdated(c) || waited >= p.lesson.most(now, p.cfg.IdleTimeout) {
 			dead = append(dead, c)
 		} else {
 			kept = append(kept, c)

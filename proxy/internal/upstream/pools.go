@@ -8,8 +8,9 @@ import (
 
 // Pools holds one pool per replica ID and closes idle connections in time.
 type Pools struct {
-	// TLS returns what a replica is spoken to with. It is asked for each connection,
-	// since certificates change; it is to be set before GetTLS is used.
+	// TLS returns what a replica is spoken to with, the same pointer as long as nothing
+	// changes: a connection that was made with another one is not used again. It is to be
+	// set before GetTLS is used.
 	TLS func(id, addr string) *tls.Config
 
 	pools sync.Map // ID -> *Pool
