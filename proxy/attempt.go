@@ -366,7 +366,7 @@ func (x *exchange) answered(rest []byte) verdict {
 	} else {
 		x.s.opt.Health.Report(x.replica, balancer.Answered)
 		if x.status < 300 {
-			x.servedAt().Store(x.start.UnixNano())
+			x.noteServed()
 		}
 	}
 	return x.respond(rest)
@@ -385,7 +385,7 @@ func (x *exchange) loading() (verdict, bool) {
 	if state == nil || state.Health.State != balancer.Healthy || !x.entered.After(state.Health.Since) {
 		return verdict{}, false
 	}
-	if x.servedAt().Load() >= state.Health.Since.UnixNano() || !x.othersLeft() {
+	if x.servedSince(state.Health.Since) || !x.othersLeft() {
 		return verdict{}, false
 	}
 	x.failed(balancer.ServerError)
@@ -399,6 +399,21 @@ func (x *exchange) othersLeft() bool {
 		return false
 	}
 	return slices.ContainsFunc(x.want.model.Available, x.untried) || x.others() != nil
+}
+
+// noteServed notes that the replica has answered well. Requests do not end in the order in
+// which they were sent.
+func (x *exchange) noteServed() {
+	at, sent := x.servedAt(), int64(x.entered.Sub(x.s.made))
+	for old := at.Load(); sent > old && !at.CompareAndSwap(old, sent); {
+		old = at.Load()
+	}
+}
+
+// servedSince says whether the replica has answered a request well that it was sent since.
+func (x *exchange) servedSince(t time.Time) bool {
+	last := x.servedAt().Load()
+	return last != 0 && last >= int64(t.Sub(x.s.made))
 }
 
 func (x *exchange) servedAt() *atomic.Int64 {

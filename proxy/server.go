@@ -103,7 +103,7 @@ type Server struct {
 	stopped   atomic.Bool
 
 	modelsPage atomic.Pointer[modelsPage]
-	lastServed sync.Map // replica ID -> *atomic.Int64, Unix ns of the last success
+	lastServed sync.Map // replica ID -> *atomic.Int64, when the last success was sent, in ns since made; 0 = none
 	logged     atomic.Uint64
 	lines      zerolog.Logger // of requests
 }
