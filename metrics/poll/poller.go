@@ -83,9 +83,13 @@ func (p *Poller) Stop() {
 	}
 }
 
-// SetConfig applies a reload. A new key or a new replica is tried at once.
+// SetConfig applies a reload. A new key or a new replica is tried at once. Connections are
+// made anew: what is asked of a replica in TLS, which DialTLS knows, may have changed.
 func (p *Poller) SetConfig(cfg Config) {
 	cfg = cfg.filled()
+	if f, ok := p.opts.Fetcher.(*httpFetcher); ok {
+		f.close()
+	}
 	if old := p.config.Swap(&cfg); !old.sameKeys(cfg) {
 		for _, t := range *p.targets.Load() {
 			t.want()

@@ -149,6 +149,18 @@ func TestBothGenerationsOverHTTP(t *testing.T) {
 	}
 }
 
+// A connection in TLS was made by the rules of the configuration before.
+func TestReloadMakesNewConnections(t *testing.T) {
+	s := serve(t, "v0.19.txt", false)
+	p := stopped(t, newTestFleet(t, s.URL), Config{APIKey: "k", Timeout: time.Minute}, nil)
+	pollOnce(p)
+	p.SetConfig(Config{APIKey: "k", Timeout: time.Minute})
+	pollOnce(p)
+	if n := s.conns.Load(); n != 2 {
+		t.Errorf("%d connections for a poll, a reload and a poll; want 2", n)
+	}
+}
+
 func TestConnectionsEndBeforeUvicornEndsThem(t *testing.T) {
 	tr := newHTTPFetcher(nil, nil).client.Transport.(*http.Transport)
 	if tr.IdleConnTimeout <= 0 || tr.IdleConnTimeout >= 5*time.Second || !tr.DisableCompression || tr.Proxy != nil {
