@@ -133,7 +133,8 @@ func (x *exchange) sendReply() {
 }
 
 // appendHead writes the head the client gets: the replica's, except what belongs to
-// one connection. length is the body's, -1 if the head does not say; chunked and a
+// one connection. Trailer stays where trailer fields can: recipients may merge or pass on
+// those only that it announces (RFC 9110 section 6.6.2). length is the body's, -1 if the head does not say; chunked and a
 // length exclude each other.
 func (x *exchange) appendHead(dst []byte, length int64, chunked bool) []byte {
 	dst = append(dst, "HTTP/1.1 "...)
@@ -146,7 +147,7 @@ func (x *exchange) appendHead(dst []byte, length int64, chunked bool) []byte {
 	}
 	hasID, hasDate := false, false
 	for _, f := range x.answer.Fields {
-		if isHopByHop(f.Name) || (x.answer.Connection != nil && relay.HasName(x.answer.Connection, f.Name)) {
+		if isHopByHop(f.Name) && !(chunked && relay.EqualFold(f.Name, "trailer")) || (x.answer.Connection != nil && relay.HasName(x.answer.Connection, f.Name)) {
 			continue
 		}
 		if x.cfg.CORS.Owns(f.Name) {
