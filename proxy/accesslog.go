@@ -132,6 +132,12 @@ func (x *exchange) accessLog(strategy string) {
 	if x.replica != nil {
 		ev.Str("replica", x.replica.ID).Int("attempts", x.picks)
 	}
+	if x.own != nil {
+		ev.Str("error", x.own.code)
+		if x.own.status >= 500 { // others may repeat what the client has sent
+			ev.Str("reason", x.own.message)
+		}
+	}
 	if x.ticket.Waited > 0 {
 		ev.Dur("held_ms", x.ticket.Waited)
 	}

@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"slices"
@@ -273,7 +274,7 @@ func (x *exchange) readHead(b *sock.Buf, n int) (rest []byte, err error) {
 			return nil, errSwitched
 		case size > 0 && x.answer.Status < 200: // 100 Continue, 103 Early Hints
 			if interim++; interim > maxInterim {
-				return nil, errLongHead
+				return nil, errInterims
 			}
 			n = copy(b.B[:], b.B[size:n])
 			if n > 0 {
@@ -282,7 +283,7 @@ func (x *exchange) readHead(b *sock.Buf, n int) (rest []byte, err error) {
 		case size > 0:
 			return b.B[size:n], nil
 		case n == len(b.B):
-			return nil, errLongHead
+			return nil, relay.Oversized
 		}
 		m, err := x.up.Read(b.B[n:])
 		if err != nil {
@@ -298,21 +299,22 @@ func (x *exchange) readHead(b *sock.Buf, n int) (rest []byte, err error) {
 const maxInterim = 16
 
 var (
-	errSwitched = errors.Join(relay.ErrBadHead, errors.New("101 without having been asked"))
-	errLongHead = errors.Join(relay.ErrBadHead, errors.New("response head does not end"))
+	errSwitched = relay.HeadError("no 101 that was not asked for")
+	errInterims = relay.HeadError(fmt.Sprintf("at most %d interim answers", maxInterim))
 )
 
 // broken decides what a failure before the response means: whose fault it is,
 // and whether the request can have been executed.
 func (x *exchange) broken(err error) (v verdict, stale bool) {
 	nothingRead := x.first == nil
+	var bad relay.HeadError
 	x.dropFirst()
 	switch {
 	case x.client.Gone():
 		return clientLeft, false
-	case errors.Is(err, relay.ErrBadHead):
+	case errors.As(err, &bad):
 		x.failed(balancer.BadResponse)
-		return verdict{err: replicaError("replica %s answered with something that is not HTTP/1.1", x.replica.ID)}, false
+		return verdict{err: replicaError("replica %s answered with a malformed head; want %s", x.replica.ID, string(bad))}, false
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, sock.ErrStalled):
 		x.failed(balancer.Timeout)
 		return verdict{err: timeoutError("replica %s sent no byte for %s", x.replica.ID, x.cfg.FirstByte)}, false

@@ -78,6 +78,7 @@ type exchange struct {
 	sniff    relay.Sniffer
 	stored   stored
 	status   int
+	own      *apiError       // lbd's own answer, nil while there is none
 	complete bool            // the replica's response was read to its end
 	left     bool            // the client has left
 	ending   balancer.Ending // of the reservation, as far as is known
@@ -299,6 +300,7 @@ func (x *exchange) fail(e *apiError) {
 		return
 	}
 	e.id = x.id()
+	x.own = e
 	x.begun = true
 	x.keep = x.s.own(x.client, x.keep, e.write)
 }
@@ -385,6 +387,7 @@ func (x *exchange) free() {
 	x.res, x.ticket = balancer.Reservation{}, admission.Ticket{}
 	x.up, x.sent, x.sendErr, x.headCame = nil, nil, nil, false
 	x.answer.Clear()
+	x.own = nil
 	x.first, x.status, x.complete, x.left, x.done, x.ending = nil, 0, false, false, false, balancer.Abandoned
 	exchanges.Put(x)
 }

@@ -19,9 +19,23 @@ const maxFields = 256
 // ErrBadHead is wrapped by every error about a response head.
 var ErrBadHead = errors.New("malformed response head")
 
-func badHead(format string, args ...any) error {
-	return fmt.Errorf("%w: "+format, append([]any{ErrBadHead}, args...)...)
-}
+// HeadError says what is wrong with a response head: what was wanted, and nothing of what
+// the replica has sent. Clients are told, and what stands where a head should can be left
+// over from another client's answer.
+type HeadError string
+
+func (e HeadError) Error() string { return ErrBadHead.Error() + ": want " + string(e) }
+
+func (e HeadError) Unwrap() error { return ErrBadHead }
+
+// Oversized is a head longer than [MaxHead].
+var Oversized = HeadError(fmt.Sprintf("at most %d bytes", MaxHead))
+
+var (
+	badStart      = HeadError("a first line of HTTP/1.1 and a three-digit status")
+	tooManyFields = HeadError(fmt.Sprintf("at most %d header fields", maxFields))
+	badLength     = HeadError(fmt.Sprintf("a Content-Length of up to %d digits", maxLengthDigits))
+)
 
 // Field is one header field; the slices point into the parsed bytes.
 type Field struct{ Name, Value []byte }
@@ -90,7 +104,7 @@ func headLine(b []byte) (line []byte, size int, err error) {
 		return nil, 0, nil
 	}
 	if i == 0 || b[i-1] != '\r' {
-		return nil, 0, badHead("line %q does not end in CRLF", truncate(b[:i]))
+		return nil, 0, HeadError("lines that end in CRLF")
 	}
 	return b[:i-1], i + 1, nil
 }
@@ -99,9 +113,9 @@ func headLine(b []byte) (line []byte, size int, err error) {
 func (h *Head) finish() error {
 	switch {
 	case h.Chunked && h.Length >= 0:
-		return badHead("both Content-Length and Transfer-Encoding")
+		return HeadError("either Content-Length or Transfer-Encoding, got both")
 	case h.Chunked && h.Minor == 0:
-		return badHead("Transfer-Encoding in HTTP/1.0")
+		return HeadError("no Transfer-Encoding in HTTP/1.0")
 	}
 	h.Close = h.closes || (h.Minor == 0 && !h.keeps)
 	if h.Encoded {
@@ -114,10 +128,10 @@ func (h *Head) finish() error {
 func incomplete(buf []byte) error {
 	const magic = "HTTP/1."
 	if n := min(len(buf), len(magic)); string(buf[:n]) != magic[:n] {
-		return badHead("starts with %q; want HTTP/1.x", truncate(buf))
+		return badStart
 	}
 	if len(buf) > MaxHead {
-		return badHead("longer than %d bytes", MaxHead)
+		return Oversized
 	}
 	return nil
 }
@@ -126,17 +140,17 @@ func (h *Head) statusLine(b []byte) error {
 	// HTTP/1.x SP 3DIGIT [SP reason]; an absent reason with its space is common.
 	if len(b) < 12 || string(b[:7]) != "HTTP/1." || (b[7] != '0' && b[7] != '1') || b[8] != ' ' ||
 		(len(b) > 12 && b[12] != ' ') {
-		return badHead("status line %q; want HTTP/1.1 and a three-digit status", truncate(b))
+		return badStart
 	}
 	h.Minor = int(b[7] - '0')
 	for _, c := range b[9:12] {
 		if c < '0' || c > '9' {
-			return badHead("status %q; want three digits", b[9:12])
+			return HeadError("a status of three digits")
 		}
 		h.Status = h.Status*10 + int(c-'0')
 	}
 	if h.Status < 100 || h.Status > 599 {
-		return badHead("status %d; want 100 to 599", h.Status)
+		return HeadError("a status from 100 to 599")
 	}
 	if len(b) > 13 {
 		h.Reason = b[13:]
@@ -147,17 +161,17 @@ func (h *Head) statusLine(b []byte) error {
 func (h *Head) field(line []byte) error {
 	colon := bytes.IndexByte(line, ':')
 	if colon <= 0 {
-		return badHead("header line %q; want NAME: VALUE", truncate(line))
+		return HeadError("header lines that are NAME: VALUE")
 	}
 	f := Field{Name: line[:colon], Value: TrimBlanks(line[colon+1:])}
 	if !IsToken(f.Name) {
-		return badHead("header name %q is not a token", truncate(f.Name))
+		return HeadError("header names that are tokens")
 	}
 	if err := checkValue(f.Value); err != nil {
 		return err
 	}
 	if len(h.Fields) == maxFields {
-		return badHead("more than %d header fields", maxFields)
+		return tooManyFields
 	}
 	h.Fields = append(h.Fields, f)
 	return h.interpret(f)
@@ -172,7 +186,7 @@ func (h *Head) interpret(f Field) error {
 	case len("transfer-encoding"):
 		if EqualFold(f.Name, "transfer-encoding") {
 			if h.Chunked || !EqualFold(f.Value, "chunked") {
-				return badHead("Transfer-Encoding %q; want one that is chunked", truncate(f.Value))
+				return HeadError("one Transfer-Encoding, chunked")
 			}
 			h.Chunked = true
 		}
@@ -201,7 +215,7 @@ func (h *Head) contentLength(v []byte) error {
 		return err
 	}
 	if h.Length >= 0 && h.Length != n {
-		return badHead("two Content-Length fields, %d and %d", h.Length, n)
+		return HeadError("one Content-Length, got two that differ")
 	}
 	h.Length = n
 	return nil
@@ -221,11 +235,11 @@ const maxLengthDigits = 18
 
 func parseLength(b []byte) (n int64, err error) {
 	if len(b) == 0 || len(b) > maxLengthDigits {
-		return 0, badHead("Content-Length %q; want digits", truncate(b))
+		return 0, badLength
 	}
 	for _, c := range b {
 		if c < '0' || c > '9' {
-			return 0, badHead("Content-Length %q; want digits", truncate(b))
+			return 0, badLength
 		}
 		n = n*10 + int64(c-'0')
 	}
@@ -259,7 +273,7 @@ var tokenChar = func() (t [256]bool) {
 // 5.5 asks for; bytes above 0x7f are opaque and pass.
 func checkValue(b []byte) error {
 	if i := BadValueByte(b); i >= 0 {
-		return badHead("byte 0x%02x in a header value", b[i])
+		return HeadError("no control characters in header values")
 	}
 	return nil
 }
@@ -343,6 +357,3 @@ func hasPrefixFold(b []byte, want string) bool {
 	}
 	return true
 }
-
-// truncate keeps foreign bytes in error messages short.
-func truncate(b []byte) []byte { return b[:min(len(b), 40)] }

@@ -174,6 +174,75 @@ func (m *misbehaviour) check(t *testing.T, w *wire, a reply) {
 	}
 }
 
+// The client and the access log are told what is wrong with a head, in words of lbd's own:
+// what stands in its place may be left over from another client's answer.
+func TestMalformedHeadIsTold(t *testing.T) {
+	const ok, private = "HTTP/1.1 200 OK\r\n", "private"
+	for name, c := range map[string]struct{ sends, want string }{
+		"not HTTP":       {private + "\r\n\r\n", "a first line of HTTP/1.1 and a three-digit status"},
+		"long":           {ok + "x: " + strings.Repeat(private, 8<<10) + "\r\n", "at most 32768 bytes"},
+		"many fields":    {ok + strings.Repeat("x: "+private+"\r\n", 300), "at most 256 header fields"},
+		"no field":       {ok + private + "\r\n\r\n", "header lines that are NAME: VALUE"},
+		"length":         {ok + "content-length: " + private + "\r\n\r\n", "a Content-Length of up to 18 digits"},
+		"early answers":  {strings.Repeat("HTTP/1.1 103 "+private+"\r\n\r\n", 20), "at most 16 interim answers"},
+		"both framings":  {ok + "content-length: 1\r\ntransfer-encoding: chunked\r\n\r\n", "either Content-Length or Transfer-Encoding, got both"},
+		"other protocol": {"HTTP/1.1 101 " + private + "\r\n\r\n", "no 101 that was not asked for"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := fakeReplica(t, func(c2 *fakeConn) { c2.body(); c2.send(c.sends); c2.gone() })
+			p := lbd(t, []string{f.url()}, append([]string{"access-log", "true"}, quiet...)...)
+			w := p.dial()
+			w.sendPost("/v1/x", `{}`)
+			a := w.answer("POST")
+			_, code, message := openAIError(t, a)
+			want := "replica " + f.ln.Addr().String() + " answered with a malformed head; want " + c.want
+			if a.StatusCode != 502 || code != "replica_error" || message != want {
+				t.Errorf("%d %s %q; want 502 replica_error %q", a.StatusCode, code, message, want)
+			}
+			p.logged(`"error":"replica_error","reason":"` + want + `"`)
+			if strings.Contains(p.log.String(), private) {
+				t.Errorf("what the replica has sent is in the log: %s", p.log)
+			}
+		})
+	}
+}
+
+// In the access log an error of the replica's own can be told from one of lbd's.
+func TestErrorsOfReplicasAreNotLbds(t *testing.T) {
+	f := fakeReplica(t, func(c *fakeConn) { c.body(); c.answer(502, "private") })
+	p := lbd(t, []string{f.url()}, append([]string{"access-log", "true"}, quiet...)...)
+	for _, c := range []struct {
+		body, line string
+		own        bool
+	}{
+		{`{"x":1}`, `"status":502`, false},
+		{`{"model":"private"}`, `"status":404`, true},
+	} {
+		p.post("/v1/x", c.body)
+		line := p.logged(c.line)
+		if got := strings.Contains(line, `"error":"model_not_found"`); got != c.own || strings.Contains(line, `"reason"`) {
+			t.Errorf("%s: want error: %t and no reason", line, c.own)
+		}
+	}
+}
+
+// logged waits for a line with that text, and returns it: who is answered by a goroutine has
+// the answer before its line is written.
+func (p *proxied) logged(text string) (line string) {
+	p.t.Helper()
+	p.until("line with "+text, func() bool {
+		for l := range strings.Lines(p.log.String()) {
+			if strings.Contains(l, text) {
+				line = l
+				return true
+			}
+		}
+		return false
+	})
+	return line
+}
+
 // A replica that refuses a large upload before it has read it: the client gets
 // that answer, whether the replica then closes or waits.
 func TestAnswerDuringUpload(t *testing.T) {
