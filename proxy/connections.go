@@ -91,7 +91,12 @@ type crowd struct {
 // turnedAway is called once per connection, in a flood for thousands a second.
 func (s *Server) turnedAway(why inbound.Reason, from netip.Addr) {
 	if n, ok := s.crowd.refused[why].due(time.Now()); ok {
-		s.opt.Log.Warn().Stringer("reason", why).Stringer("last", from).Uint64("refused", n).Msg("connections refused")
+		limits := &s.cfg.Load().Connections
+		limit := limits.Max
+		if why == inbound.Crowded {
+			limit = limits.MaxPerClient
+		}
+		s.opt.Log.Warn().Stringer("reason", why).Int("limit", limit).Stringer("last", from).Uint64("refused", n).Msg("connections refused")
 	}
 }
 

@@ -29,17 +29,26 @@ func (d *Daemon) maxConnections(c *config.Config) int {
 		d.opt.Log.Warn().Err(err).Msg("the limit of descriptors is unknown, and max_connections not held against it")
 		return c.MaxConnections
 	}
-	most := roomFor(uint64(lim.Cur), len(d.fleet.Snapshot().Replicas))
+	descriptors := uint64(lim.Cur) // signed on some systems
+	most := roomFor(descriptors, len(d.fleet.Snapshot().Replicas))
 	switch {
 	case c.MaxConnections == 0:
+		if most < fewConnections {
+			d.opt.Log.Warn().Uint64("descriptors", descriptors).Int("in_force", most).
+				Msg("descriptors allow few connections of clients; want a larger RLIMIT_NOFILE (LimitNOFILE=, ulimit -n)")
+		}
 		return most
 	case c.MaxConnections > most:
-		d.opt.Log.Warn().Int("max_connections", c.MaxConnections).Uint64("descriptors", uint64(lim.Cur)).Int("in_force", most).
+		d.opt.Log.Warn().Int("max_connections", c.MaxConnections).Uint64("descriptors", descriptors).Int("in_force", most).
 			Msg("max_connections is more than descriptors allow; want a larger RLIMIT_NOFILE (LimitNOFILE=, ulimit -n)")
 		return most
 	}
 	return c.MaxConnections
 }
+
+// fewConnections is what some replicas of a small model can keep busy: whoever meets a
+// limit below it has not set it and looks for the cause elsewhere.
+const fewConnections = 1000
 
 // ownFDs is how many lbd may have open beside those of replicas and clients.
 func ownFDs() int { return basicFDs + loopFDs*runtime.GOMAXPROCS(0) }

@@ -190,6 +190,29 @@ func TestConnectionLimitOfDescriptors(t *testing.T) {
 	}
 }
 
+// Whoever has few descriptors is told how few clients that means, at the start and when the
+// first one is turned away: the limit was never configured.
+func TestFewDescriptorsAreTold(t *testing.T) {
+	r := replica(t, sim.Config{Speed: 1})
+	var old unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Setrlimit(unix.RLIMIT_NOFILE, &old) })
+	limitDescriptors(t, 190) // of which none are left for clients: one may come all the same
+	p := lbd(t, urls(r))
+	told := p.log.logged("descriptors allow few connections of clients; want a larger RLIMIT_NOFILE (LimitNOFILE=, ulimit -n)")
+	if len(told) != 1 || told[0]["in_force"] != 1.0 || told[0]["descriptors"] != 190.0 {
+		t.Errorf("%v; want one line with 190 descriptors and a limit of 1", told)
+	}
+	p.held("127.0.0.2")
+	p.refused("127.0.0.3", "the load balancer")
+	refused := p.log.logged("connections refused")
+	if len(refused) != 1 || refused[0]["limit"] != 1.0 {
+		t.Errorf("%v; want one line with a limit of 1", refused)
+	}
+}
+
 // Without descriptors an idle client gives up its own, and the one that waits comes in,
 // with that descriptor and no other. The newcomer has its socket before, which a
 // net.Conn would not.
