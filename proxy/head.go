@@ -35,10 +35,14 @@ func (h *requestHead) read(req *inbound.Request) *apiError {
 	h.method, h.target = req.Method, originForm(req.Target)
 	h.fields, h.id, h.host, h.websocket = append(h.fields[:0], req.Fields...), nil, nil, false
 	h.had = len(h.fields)
-	for _, f := range h.fields {
+	for i, f := range h.fields {
 		switch len(f.Name) {
 		case len(requestIDHeader):
-			if h.id == nil && len(f.Value) > 0 && relay.EqualFold(f.Name, "x-request-id") {
+			switch {
+			case !relay.EqualFold(f.Name, "x-request-id"):
+			case len(f.Value) == 0:
+				h.fields[i].Name = nil // as if it were not there
+			case h.id == nil:
 				h.id = f.Value
 			}
 		case len("host"):

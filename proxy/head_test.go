@@ -1,9 +1,11 @@
 package proxy
 
 import (
+	"strings"
 	"testing"
 
 	"lbd/access/forwarded"
+	"lbd/balancer"
 	"lbd/proxy/internal/inbound"
 	"lbd/proxy/internal/relay"
 )
@@ -33,5 +35,28 @@ func TestHeadLetsGo(t *testing.T) {
 	}
 	if h.method != nil || h.target != nil || h.host != nil || h.id != nil || len(h.fields) != 0 {
 		t.Errorf("still %+v", h)
+	}
+}
+
+// An id that is empty is none: the one that is made stands alone, or a replica would go by
+// the empty one (vLLM takes the first field of the name), as for every such request.
+func TestEmptyRequestID(t *testing.T) {
+	var h requestHead
+	req := &inbound.Request{Method: []byte("POST"), Target: []byte("/v1/completions")}
+	for _, value := range []string{"", "", "mine", ""} {
+		req.Fields = append(req.Fields, relay.Field{Name: []byte("X-Request-ID"), Value: []byte(value)})
+	}
+	for _, want := range []string{"mine", ""} {
+		if err := h.read(req); err != nil {
+			t.Fatal(err)
+		}
+		sent := string(h.appendTo(nil, &balancer.Endpoint{Host: "r"}, 0, shown{peer: &forwarded.Peer{}, said: &forwarded.Fields{}}))
+		if want == "" {
+			want = string(h.id)
+		}
+		if n := strings.Count(strings.ToLower(sent), "x-request-id:"); n != 1 || !strings.Contains(sent, ": "+want+"\r\n") || string(h.id) != want {
+			t.Errorf("%q; want the id %q and no other", sent, want)
+		}
+		req.Fields = req.Fields[:2]
 	}
 }
