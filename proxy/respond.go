@@ -46,6 +46,7 @@ func (x *exchange) respond(rest []byte) verdict {
 // somebody wants to know.
 func (x *exchange) watch() {
 	x.sniff.Reset(x.answer.SSE, x.model.ITL)
+	x.stream.Sniff = nil // of an attempt before
 	if x.cfg.NoTokenMetrics && x.keyName == "" {
 		return
 	}
