@@ -120,7 +120,7 @@ func (x *exchange) ask() admission.Ask {
 	client := x.clientName(req)
 	return admission.Ask{
 		Client: client, Class: cfg.class(req, client), Timeout: cfg.timeout(req),
-		Prompt: keys.Estimate(len(x.req.Prompt)), MaxTokens: x.req.MaxTokens, Bytes: int64(len(x.body)),
+		Prompt: keys.Estimate(len(x.req.Prompt)), MaxTokens: x.req.MaxTokens, Bytes: int64(x.bodySize()),
 	}
 }
 

@@ -169,7 +169,7 @@ const smallBody = 64 << 10
 // and then read no further. release waits for that goroutine.
 func (x *exchange) send() (b *sock.Buf, n int, err error) {
 	x.compose()
-	if len(x.body) <= smallBody {
+	if x.bodySize() <= smallBody {
 		return x.asked(x.up.Ask(x.out))
 	}
 	if x.up.Reused && !x.up.Quiet() {
@@ -183,12 +183,13 @@ func (x *exchange) send() (b *sock.Buf, n int, err error) {
 
 // compose puts together what is sent, a small body included.
 func (x *exchange) compose() {
-	x.out = x.head.appendTo(x.out[:0], &x.replica.Endpoint, len(x.body), shown{
+	size := x.bodySize()
+	x.out = x.head.appendTo(x.out[:0], &x.replica.Endpoint, size, shown{
 		authorization: x.s.opt.Outward.Authorization(x.replica.ID), dropKeys: x.owner.key != nil,
 		peer: &x.owner.peer, said: &x.forwarded,
 	})
-	if len(x.body) <= smallBody {
-		x.out = append(x.out, x.body...)
+	if size <= smallBody {
+		x.out = append(append(append(x.out, x.body...), x.after[0]...), x.after[1]...)
 		x.up.WaitUntil(deadline(x.now, x.cfg.FirstByte)) // sending takes no time that counts
 	}
 }
@@ -205,15 +206,27 @@ func (x *exchange) asked(sendErr error, b *sock.Buf, n int, err error) (*sock.Bu
 
 func (x *exchange) upload() {
 	defer close(x.sent)
-	if x.sendErr = x.up.Send(x.out); x.sendErr == nil {
-		x.sendErr = x.up.Send(x.body)
-	}
+	x.sendErr = x.sendParts()
 	x.limit.Lock()
 	defer x.limit.Unlock()
 	if !x.headCame {
 		// Past the connection's own record of deadlines, which is the reader's.
 		x.up.TCPConn.SetReadDeadline(x.answerBy())
 	}
+}
+
+// sendParts sends a request whose body is not in x.out. An error says that its last byte was
+// not sent: nothing, which fails as well on a connection that has ended, is never sent behind it.
+func (x *exchange) sendParts() error {
+	for _, part := range [...][]byte{x.out, x.body, x.after[0], x.after[1]} {
+		if len(part) == 0 {
+			continue
+		}
+		if err := x.up.Send(part); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // pastHead lets nobody but the reader set read deadlines: the head of the answer has come,

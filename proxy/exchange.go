@@ -32,6 +32,7 @@ type exchange struct {
 	req   balancer.Request
 	head  requestHead
 	body  []byte
+	after [2][]byte    // of a body in which an alias is replaced, behind body: the model's own name, and the rest
 	out   []byte       // head (and small body) on its way to the replica
 	reply *inbound.Out // head (and small body) on its way to the client
 	last  [64]byte     // the last chunk
@@ -184,10 +185,23 @@ func (x *exchange) prepare(req *inbound.Request) *apiError {
 		x.req.Session = x.session(req)
 	}
 	if w.alias {
-		x.body = openai.ReplaceModel(nil, x.body, w.peek, w.model.Name)
+		x.replaceAlias()
 	}
 	return nil
 }
+
+// replaceAlias puts the model's own name into the body. The body is not copied: what all of
+// them take is bounded, and nobody has counted a copy.
+func (x *exchange) replaceAlias() {
+	p, body := x.want.peek, x.body
+	start, end := p.ModelStart, p.ModelEnd
+	p.ModelStart, p.ModelEnd = 0, end-start
+	x.body = body[:start]
+	x.after = [2][]byte{openai.ReplaceModel(nil, body[start:end], p, x.want.model.Name), body[end:]}
+}
+
+// bodySize is the length of what a replica gets, in bytes.
+func (x *exchange) bodySize() int { return len(x.body) + len(x.after[0]) + len(x.after[1]) }
 
 // attempts tries replicas until one answers, or until trying on is not safe.
 func (x *exchange) attempts() {
@@ -376,7 +390,7 @@ func (x *exchange) free() {
 	x.s, x.cfg, x.client = nil, nil, nil
 	x.want, x.req, x.stored = want{}, balancer.Request{}, stored{}
 	x.head.clear()
-	x.body, x.out, x.kept, x.tried = nil, x.out[:0], x.kept[:0], x.tried[:0]
+	x.body, x.after, x.out, x.kept, x.tried = nil, [2][]byte{}, x.out[:0], x.kept[:0], x.tried[:0]
 	inbound.PutOut(x.reply)
 	x.reply = nil
 	x.minor, x.isHead, x.keep, x.begun, x.reached = 0, false, false, false, false

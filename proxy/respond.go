@@ -362,7 +362,7 @@ func (x *exchange) drop() {
 	x.kept = b
 	x.head.method, x.head.target, x.head.id = b[:method], b[method:path], b[path:]
 	x.head.clearFields()
-	x.body, x.req.Prompt, x.req.Preamble, x.stored.id = nil, nil, nil, nil
+	x.body, x.after, x.req.Prompt, x.req.Preamble, x.stored.id = nil, [2][]byte{}, nil, nil, nil
 	if cap(x.out) > streamKeeps {
 		x.out = nil
 	}
