@@ -366,6 +366,9 @@ func (x *exchange) drop() {
 	if cap(x.out) > streamKeeps {
 		x.out = nil
 	}
+	if cap(x.preamble) > streamKeeps { // tools and system prompt of an agent are 100 KB
+		x.preamble = nil
+	}
 	x.client.Release()
 }
 

@@ -9,11 +9,11 @@ import (
 
 // A live stream holds no copy of its request but a small one.
 func TestStreamHoldsNoLargeRequest(t *testing.T) {
-	x := &exchange{client: &inbound.Conn{Conn: &sock.Conn{}}, out: make([]byte, 0, streamKeeps+1), body: make([]byte, streamKeeps+1)}
+	x := &exchange{client: &inbound.Conn{Conn: &sock.Conn{}}, out: make([]byte, 0, streamKeeps+1), body: make([]byte, streamKeeps+1), preamble: make([]byte, streamKeeps+1)}
 	x.head.method, x.head.target, x.head.id = []byte("POST"), []byte("/v1/x?secret"), []byte("id")
 	x.drop()
-	if x.out != nil || x.body != nil {
-		t.Errorf("held: %d bytes to send, %d of the body", cap(x.out), len(x.body))
+	if x.out != nil || x.body != nil || x.preamble != nil {
+		t.Errorf("held: %d bytes to send, %d of the body, %d of tools and system prompt", cap(x.out), len(x.body), cap(x.preamble))
 	}
 	if m, p, id := string(x.head.method), string(x.head.target), string(x.head.id); m != "POST" || p != "/v1/x" || id != "id" {
 		t.Errorf("kept for the log: %q %q %q", m, p, id)
