@@ -358,7 +358,7 @@ func (x *exchange) drop() {
 	method := len(b)
 	b = append(b, pathOnly(x.head.target)[:min(len(pathOnly(x.head.target)), maxKept)]...)
 	path := len(b)
-	b = append(b, x.head.id...)
+	b = append(b, x.head.id[:min(len(x.head.id), maxKept)]...)
 	x.kept = b
 	x.head.method, x.head.target, x.head.id = b[:method], b[method:path], b[path:]
 	x.head.clearFields()
@@ -372,7 +372,7 @@ func (x *exchange) drop() {
 	x.client.Release()
 }
 
-// maxKept bounds what is kept of a path for the log of a stream, in bytes.
+// maxKept bounds what is kept of a path, and of an id, for the log of a stream, in bytes.
 const maxKept = 256
 
 // dropFirst gives back what the response head was read into.

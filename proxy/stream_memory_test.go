@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"testing"
 
 	"lbd/proxy/internal/inbound"
@@ -17,5 +18,19 @@ func TestStreamHoldsNoLargeRequest(t *testing.T) {
 	}
 	if m, p, id := string(x.head.method), string(x.head.target), string(x.head.id); m != "POST" || p != "/v1/x" || id != "id" {
 		t.Errorf("kept for the log: %q %q %q", m, p, id)
+	}
+}
+
+// Nor one that is all path or id: a head may have 32 KiB, and there may be 10,000 streams.
+func TestStreamHoldsNoLongNames(t *testing.T) {
+	long := bytes.Repeat([]byte("x"), 32<<10)
+	x := &exchange{client: &inbound.Conn{Conn: &sock.Conn{}}}
+	x.head.method, x.head.target, x.head.id = long, long, long
+	x.drop()
+	if n := cap(x.kept); n > 4*maxKept {
+		t.Errorf("%d bytes are held for the log", n)
+	}
+	if len(x.head.id) == 0 {
+		t.Error("nothing is left of the id")
 	}
 }
