@@ -1,5 +1,10 @@
 package openai
 
+import (
+	"encoding/binary"
+	"hash/maphash"
+)
+
 // Field is a field of a JSON body that is kept if it is there.
 type Field uint8
 
@@ -50,7 +55,7 @@ func (p *Peek) Text(body []byte, f Field) []byte {
 
 // Preamble is what decides how the prompt begins, beside the model and ahead of the prompt itself: equal for requests that
 // can share a prefix, whatever the order of the fields in the body. Where it is one field, it is a part of body; else it is
-// written to buf, which is returned for the next call.
+// written to buf, which is returned for the next call. For a field beyond largestPart its hash stands there.
 func (p *Peek) Preamble(body, buf []byte) (preamble, kept []byte) {
 	only, n := Field(0), 0
 	for f := range Field(len(p.fields)) {
@@ -71,11 +76,24 @@ func (p *Peek) Preamble(body, buf []byte) (preamble, kept []byte) {
 	buf = buf[:0]
 	for f := range User {
 		if v := p.Raw(body, f); v != nil && !emptyValue(v) {
-			buf = append(buf, byte(f))
-			buf = append(buf, v...)
+			buf = appendPart(append(buf, byte(f)), v)
 		}
 	}
 	return buf, buf
+}
+
+// largestPart is the largest field, in bytes, of which a preamble has a copy: what bodies may take together is bounded, and
+// nobody counts their copies.
+const largestPart = 64 << 10
+
+// seed is this process's: clients cannot make two fields look alike.
+var seed = maphash.MakeSeed()
+
+func appendPart(dst, v []byte) []byte {
+	if len(v) <= largestPart {
+		return append(dst, v...)
+	}
+	return binary.LittleEndian.AppendUint64(dst, maphash.Bytes(seed, v))
 }
 
 // emptyValue says that a value is as good as absent: "", [] and {}.
