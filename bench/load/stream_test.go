@@ -11,45 +11,80 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
+// Scripts of streams: whole events, lines as they are, a stream whose connection is lost
+// before its end, and bytes that are the whole answer.
+func stream(events ...string) script {
+	return func(c net.Conn, _ *fakeRequest) bool {
+		io.WriteString(c, streamHead)
+		send(c, events...)
+		endChunks(c)
+		return true
+	}
+}
+
+func raw(chunks ...string) script {
+	return func(c net.Conn, _ *fakeRequest) bool {
+		io.WriteString(c, streamHead)
+		for _, chunk := range chunks {
+			sendRaw(c, chunk)
+		}
+		endChunks(c)
+		return true
+	}
+}
+
+func cut(events ...string) script {
+	return func(c net.Conn, _ *fakeRequest) bool {
+		io.WriteString(c, streamHead)
+		send(c, events...)
+		return false
+	}
+}
+
+func bare(bytes string) script {
+	return func(c net.Conn, _ *fakeRequest) bool { io.WriteString(c, bytes); return false }
+}
+
+// whole are the events of a chat's stream.
+var whole = []string{roleEvent, tokenEvent, tokenEvent, finishEvent, usageEvent(11, 2), "[DONE]"}
+
+// streamCase is what is recorded of an answer.
+type streamCase struct {
+	name   string
+	script script
+	cause  string // Record.failure()
+	events int
+	tokens int
+}
+
+const none = "" // no cause
+
+func (tt *streamCase) check(t *testing.T) {
+	res, _ := run(t, tt.script, Options{Requests: every(1, 0)})
+	rec := res.Records[0]
+	if got := rec.failure(); got != tt.cause {
+		t.Errorf("cause %q, want %q (%s)", got, tt.cause, rec.Detail)
+	}
+	if rec.Events != tt.events || rec.OutputTokens != tt.tokens {
+		t.Errorf("%d events and %d tokens, want %d and %d", rec.Events, rec.OutputTokens, tt.events, tt.tokens)
+	}
+	if rec.Status == 200 && rec.Replica != "r1" && tt.cause != "bad_response" {
+		t.Errorf("replica %q", rec.Replica)
+	}
+	if res.OK+res.Failed != 1 || rec.OK() != (res.OK == 1) {
+		t.Errorf("%d ok, %d failed", res.OK, res.Failed)
+	}
+}
+
+func checkStreams(t *testing.T, tests []streamCase) {
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) { synctest.Test(t, tt.check) })
+	}
+}
+
 // What a stream may look like on the wire and what is recorded of it.
 func TestStreams(t *testing.T) {
-	const none = ""
-	whole := []string{roleEvent, tokenEvent, tokenEvent, finishEvent, usageEvent(11, 2), "[DONE]"}
-	stream := func(events ...string) script {
-		return func(c net.Conn, _ *fakeRequest) bool {
-			io.WriteString(c, streamHead)
-			send(c, events...)
-			endChunks(c)
-			return true
-		}
-	}
-	raw := func(head string, chunks ...string) script {
-		return func(c net.Conn, _ *fakeRequest) bool {
-			io.WriteString(c, head)
-			for _, chunk := range chunks {
-				sendRaw(c, chunk)
-			}
-			endChunks(c)
-			return true
-		}
-	}
-	cut := func(events ...string) script {
-		return func(c net.Conn, _ *fakeRequest) bool {
-			io.WriteString(c, streamHead)
-			send(c, events...)
-			return false
-		}
-	}
-	answer := func(bytes string) script {
-		return func(c net.Conn, _ *fakeRequest) bool { io.WriteString(c, bytes); return false }
-	}
-	tests := []struct {
-		name   string
-		script script
-		cause  string // Record.failure()
-		events int
-		tokens int
-	}{
+	checkStreams(t, []streamCase{
 		{"whole", stream(whole...), none, 2, 2},
 		{"completions", stream(textEvent, textEvent, textEvent, usageEvent(1, 3), "[DONE]"), none, 3, 3},
 		{"role only", stream(roleEvent, finishEvent, usageEvent(11, 0), "[DONE]"), none, 0, 0},
@@ -60,16 +95,21 @@ func TestStreams(t *testing.T) {
 		{"reasoning", stream(`{"choices":[{"index":0,"delta":{"reasoning_content":"x"}}]}`, "[DONE]"), none, 1, 0},
 		{"tool call", stream(`{"choices":[{"index":0,"delta":{"content":null,"tool_calls":[{}]}}]}`, "[DONE]"), none, 1, 0},
 		{"error null", stream(`{"choices":[{"delta":{"content":"x"}}],"error":null}`, "[DONE]"), none, 1, 0},
-		{"comments", raw(streamHead, ": ping\n\n", "data: "+tokenEvent+"\n\n", ":\n\ndata: [DONE]\n\n"), none, 1, 0},
-		{"CRLF", raw(streamHead, "data: "+tokenEvent+"\r\n\r\ndata: [DONE]\r\n\r\n"), none, 1, 0},
-		{"other fields", raw(streamHead, "event: x\nid: 7\ndata:"+tokenEvent+"\nretry: 1\n\ndata: [DONE]\n\n"), none, 1, 0},
-		{"two lines of data", raw(streamHead, "data: {\"choices\":[\ndata: {\"delta\":{\"content\":\"x\"}}]}\n\ndata: [DONE]\n\n"), none, 1, 0},
-		{"several events in a chunk", raw(streamHead, "data: "+tokenEvent+"\n\ndata: "+tokenEvent+"\n\ndata: [DONE]\n\n"), none, 2, 0},
-		{"event across chunks", raw(streamHead, "da", "ta: "+tokenEvent[:40], tokenEvent[40:]+"\n", "\ndata: [DO", "NE]\n\n"), none, 1, 0},
+		{"comments", raw(": ping\n\n", "data: "+tokenEvent+"\n\n", ":\n\ndata: [DONE]\n\n"), none, 1, 0},
+		{"CRLF", raw("data: " + tokenEvent + "\r\n\r\ndata: [DONE]\r\n\r\n"), none, 1, 0},
+		{"other fields", raw("event: x\nid: 7\ndata:" + tokenEvent + "\nretry: 1\n\ndata: [DONE]\n\n"), none, 1, 0},
+		{"two lines of data", raw("data: {\"choices\":[\ndata: {\"delta\":{\"content\":\"x\"}}]}\n\ndata: [DONE]\n\n"), none, 1, 0},
+		{"several events in a chunk", raw("data: " + tokenEvent + "\n\ndata: " + tokenEvent + "\n\ndata: [DONE]\n\n"), none, 2, 0},
+		{"event across chunks", raw("da", "ta: "+tokenEvent[:40], tokenEvent[40:]+"\n", "\ndata: [DO", "NE]\n\n"), none, 1, 0},
+	})
+}
 
+// A stream that is cut, says that it failed or makes no sense is no answer.
+func TestBrokenStreams(t *testing.T) {
+	checkStreams(t, []streamCase{
 		{"lost [DONE]", stream(roleEvent, tokenEvent, usageEvent(11, 1)), "truncated", 1, 1},
-		{"cut within an event", raw(streamHead, "data: "+tokenEvent+"\n\ndata: "+tokenEvent[:30]), "truncated", 1, 0},
-		{"[DONE] without its blank line", raw(streamHead, "data: "+tokenEvent+"\n\ndata: [DONE]\n"), "truncated", 1, 0},
+		{"cut within an event", raw("data: " + tokenEvent + "\n\ndata: " + tokenEvent[:30]), "truncated", 1, 0},
+		{"[DONE] without its blank line", raw("data: " + tokenEvent + "\n\ndata: [DONE]\n"), "truncated", 1, 0},
 		{"connection lost", cut(roleEvent, tokenEvent), "truncated", 1, 0},
 		{"connection lost after [DONE]", cut(whole...), "truncated", 2, 2},
 		{"empty stream", stream(), "truncated", 0, 0},
@@ -77,42 +117,27 @@ func TestStreams(t *testing.T) {
 		{"flat error event", stream(`{"object":"error","message":"died","type":"X","code":500}`, "[DONE]"), "stream_error X", 0, 0},
 		{"no JSON", stream(tokenEvent, "oops"), "bad_sse", 1, 0},
 		{"JSON cut off", stream(tokenEvent, tokenEvent[:len(tokenEvent)-1]), "bad_sse", 1, 0},
-		{"wrong content type", answer(plainAnswer(200, "application/json", `{"choices":[]}`)), "bad_sse", 0, 0},
-		{"endless event", raw(streamHead, "data: "+strings.Repeat("x", maxEvent+10)), "bad_sse", 0, 0},
+		{"wrong content type", bare(plainAnswer(200, "application/json", `{"choices":[]}`)), "bad_sse", 0, 0},
+		{"endless event", raw("data: " + strings.Repeat("x", maxEvent+10)), "bad_sse", 0, 0},
+	})
+}
 
+// What comes in place of a stream, and in front of one.
+func TestAnswersWithoutAStream(t *testing.T) {
+	checkStreams(t, []streamCase{
 		{"closed before the head", func(net.Conn, *fakeRequest) bool { return false }, "reset", 0, 0},
-		{"closed within the head", answer("HTTP/1.1 200 OK\r\ncontent-ty"), "reset", 0, 0},
-		{"no HTTP", answer("hello\r\n\r\n"), "bad_response", 0, 0},
+		{"closed within the head", bare("HTTP/1.1 200 OK\r\ncontent-ty"), "reset", 0, 0},
+		{"no HTTP", bare("hello\r\n\r\n"), "bad_response", 0, 0},
 		{"interim response", func(c net.Conn, q *fakeRequest) bool {
 			io.WriteString(c, "HTTP/1.1 100 Continue\r\n\r\n")
 			return stream(whole...)(c, q)
 		}, none, 2, 2},
-		{"429", answer(plainAnswer(429, "application/json", `{"error":{"message":"full","type":"overloaded_error","param":null,"code":"overloaded"}}`)), "status_429 overloaded", 0, 0},
-		{"503 with an empty body", answer(plainAnswer(503, "text/plain", "")), "status_503", 0, 0},
-		{"v0.6.4's flat 404", answer(plainAnswer(404, "application/json", `{"object":"error","message":"The model x does not exist.","type":"NotFoundError","param":null,"code":404}`)), "status_404 NotFoundError", 0, 0},
-		{"401", answer(plainAnswer(401, "application/json", `{"error":"Unauthorized"}`)), "status_401", 0, 0},
-		{"502 of HTML", answer(plainAnswer(502, "text/html", `<html>bad gateway`)), "status_502", 0, 0},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				res, _ := run(t, tt.script, Options{Requests: every(1, 0)})
-				rec := res.Records[0]
-				if got := rec.failure(); got != tt.cause {
-					t.Errorf("cause %q, want %q (%s)", got, tt.cause, rec.Detail)
-				}
-				if rec.Events != tt.events || rec.OutputTokens != tt.tokens {
-					t.Errorf("%d events and %d tokens, want %d and %d", rec.Events, rec.OutputTokens, tt.events, tt.tokens)
-				}
-				if rec.Status == 200 && rec.Replica != "r1" && tt.cause != "bad_response" {
-					t.Errorf("replica %q", rec.Replica)
-				}
-				if res.OK+res.Failed != 1 || rec.OK() != (res.OK == 1) {
-					t.Errorf("%d ok, %d failed", res.OK, res.Failed)
-				}
-			})
-		})
-	}
+		{"429", bare(plainAnswer(429, "application/json", `{"error":{"message":"full","type":"overloaded_error","param":null,"code":"overloaded"}}`)), "status_429 overloaded", 0, 0},
+		{"503 with an empty body", bare(plainAnswer(503, "text/plain", "")), "status_503", 0, 0},
+		{"v0.6.4's flat 404", bare(plainAnswer(404, "application/json", `{"object":"error","message":"The model x does not exist.","type":"NotFoundError","param":null,"code":404}`)), "status_404 NotFoundError", 0, 0},
+		{"401", bare(plainAnswer(401, "application/json", `{"error":"Unauthorized"}`)), "status_401", 0, 0},
+		{"502 of HTML", bare(plainAnswer(502, "text/html", `<html>bad gateway`)), "status_502", 0, 0},
+	})
 }
 
 // Each time of a record, in virtual time: 300 ms of waiting, the first token,

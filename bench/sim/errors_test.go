@@ -9,125 +9,153 @@ import (
 	"lbd/bench/sim/engine"
 )
 
-// TestErrors pins status and whole body of every error, per profile.
-func TestErrors(t *testing.T) {
-	const (
-		chat = "/v1/chat/completions"
-		text = "/v1/completions"
-		flat = `{"object":"error","message":%s,"type":%q,"param":null,"code":%d}`
-		json = "application/json"
-	)
-	nested := func(msg, kind, param string, code int) string {
-		if param == "" {
-			param = "null"
-		} else {
-			param = `"` + param + `"`
-		}
-		return fmt.Sprintf(`{"error":{"message":%s,"type":%q,"param":%s,"code":%d}}`, msg, kind, param, code)
-	}
-	q := func(s string) string { return string(appendJSONString(nil, s)) }
-	type want struct {
-		code int
-		body string
-	}
-	v0 := func(msg string) want { return want{400, fmt.Sprintf(flat, q(msg), "BadRequestError", 400)} }
-	v1 := func(msg, param string) want { return want{400, nested(q(msg), "BadRequestError", param, 400)} }
-	invalid := func(list, param string) want {
-		return want{400, nested(q("1 validation error:\n  "+list+" ["+list+"]"), "Bad Request", param, 400)}
-	}
-	missing := func(field, input string) string {
-		return "{'type': 'missing', 'loc': ('body', '" + field + "'), 'msg': 'Field required', 'input': " + input + "}"
-	}
-	hi := `"model":"` + llama + `","messages":[{"role":"user","content":"hi"}]`
-	hiRepr := "'model': '" + llama + "', 'messages': [{'role': 'user', 'content': 'hi'}]"
-	long := strings.Repeat("word", 8192)
+const (
+	chatPath = "/v1/chat/completions"
+	textPath = "/v1/completions"
+	flat     = `{"object":"error","message":%s,"type":%q,"param":null,"code":%d}`
+)
 
-	cases := []struct {
-		name, method, path, contentType, body string
-		v064, v019                            want
-	}{
-		{"unknown model", "POST", chat, json, `{"model":"x","messages":[]}`,
-			want{404, fmt.Sprintf(flat, q("The model `x` does not exist."), "NotFoundError", 404)},
-			want{404, nested(q("The model `x` does not exist."), "NotFoundError", "model", 404)}},
-		{"messages missing", "POST", chat, json, `{"model":"` + llama + `"}`,
-			v0("[" + missing("messages", "{'model': '"+llama+"'}") + "]"),
-			invalid(missing("messages", "{'model': '"+llama+"'}"), "")},
-		{"prompt missing", "POST", text, json, `{"model":"` + llama + `"}`,
-			v0("[" + missing("prompt", "{'model': '"+llama+"'}") + "]"),
-			invalid(missing("prompt", "{'model': '"+llama+"'}"), "")},
-		{"max_tokens below 1", "POST", chat, json, `{` + hi + `,"max_tokens":0}`,
-			v0("max_tokens must be at least 1, got 0."),
-			v1("max_tokens must be at least 1, got 0. (parameter=max_tokens, value=0)", "max_tokens")},
-		{"n below 1", "POST", chat, json, `{` + hi + `,"n":0}`,
-			v0("n must be at least 1, got 0."), v1("n must be at least 1, got 0. (parameter=n, value=0)", "n")},
-		{"temperature below 0", "POST", chat, json, `{` + hi + `,"temperature":-1}`,
-			v0("temperature must be non-negative, got -1.0."),
-			v1("temperature must be non-negative, got -1.0. (parameter=temperature, value=-1.0)", "temperature")},
-		{"stream_options without stream", "POST", chat, json, `{` + hi + `,"stream_options":{"include_usage":true}}`,
-			v0("[{'type': 'value_error', 'loc': ('body',), 'msg': 'Value error, Stream options can only be defined when `stream=True`.', 'input': {" + hiRepr + ", 'stream_options': {'include_usage': True}}, 'ctx': {'error': ValueError('Stream options can only be defined when `stream=True`.')}}]"),
-			invalid("{'type': 'value_error', 'loc': ('body',), 'msg': 'Value error, Stream options can only be defined when `stream=True`. (parameter=stream_options)', 'input': {"+hiRepr+", 'stream_options': {'include_usage': True}}, 'ctx': {'error': VLLMValidationError('Stream options can only be defined when `stream=True`.')}}", "stream_options")},
-		{"prompt too long", "POST", text, json, `{"model":"` + llama + `","prompt":"` + long + `","max_tokens":16}`,
-			v0("This model's maximum context length is 8192 tokens. However, you requested 8208 tokens (8192 in the messages, 16 in the completion). Please reduce the length of the messages or completion."),
-			v1("This model's maximum context length is 8192 tokens. However, you requested 16 output tokens and your prompt contains at least 8177 input tokens, for a total of at least 8193 tokens. Please reduce the length of the input prompt or the number of requested output tokens. (parameter=input_tokens, value=8177)", "input_tokens")},
-		{"chat too long without max_tokens", "POST", chat, json, `{"model":"` + llama + `","messages":[{"role":"user","content":"` + long + `"}]}`,
-			v0("This model's maximum context length is 8192 tokens. However, you requested 8202 tokens in the messages, Please reduce the length of the messages."),
-			v1("This model's maximum context length is 8192 tokens. However, you requested 0 output tokens and your prompt contains at least 8193 input tokens, for a total of at least 8193 tokens. Please reduce the length of the input prompt or the number of requested output tokens. (parameter=input_tokens, value=8193)", "input_tokens")},
-		{"not JSON", "POST", chat, json, `{"model":"m"`,
-			v0("[{'type': 'json_invalid', 'loc': ('body', 12), 'msg': 'JSON decode error', 'input': {}, 'ctx': {'error': \"Expecting ',' delimiter\"}}]"),
-			invalid("{'type': 'json_invalid', 'loc': ('body', 12), 'msg': 'JSON decode error', 'input': {}, 'ctx': {'error': \"Expecting ',' delimiter\"}}", "")},
-		{"no body", "POST", chat, json, ``,
-			v0("[{'type': 'missing', 'loc': ('body',), 'msg': 'Field required', 'input': None}]"),
-			invalid("{'type': 'missing', 'loc': ('body',), 'msg': 'Field required', 'input': None}", "")},
-		{"wrong type of a field", "POST", chat, json, `{` + hi + `,"max_tokens":"x"}`,
-			v0("[{'type': 'int_parsing', 'loc': ('body', 'max_tokens'), 'msg': 'Input should be a valid integer, unable to parse string as an integer', 'input': 'x'}]"),
-			invalid("{'type': 'int_parsing', 'loc': ('body', 'max_tokens'), 'msg': 'Input should be a valid integer, unable to parse string as an integer', 'input': 'x'}", "")},
-		{"unknown field", "POST", chat, json, `{` + hi + `,"max_tokens":1,"kv_transfer_params":{"a":null}}`,
-			v0("[{'type': 'extra_forbidden', 'loc': ('body', 'kv_transfer_params'), 'msg': 'Extra inputs are not permitted', 'input': {'a': None}}]"),
-			want{200, ""}},
-		{"content type", "POST", chat, "text/plain", `{` + hi + `}`,
-			want{500, "Internal Server Error"},
-			invalid2(nested, q)},
-		{"unknown path", "GET", "/nope", "", "", want{404, `{"detail":"Not Found"}`}, want{404, `{"detail":"Not Found"}`}},
-		{"model by id", "GET", "/v1/models/" + llama, "", "", want{404, `{"detail":"Not Found"}`}, want{404, `{"detail":"Not Found"}`}},
-		{"wrong method", "GET", chat, "", "", want{405, `{"detail":"Method Not Allowed"}`}, want{405, `{"detail":"Method Not Allowed"}`}},
-		{"ping", "GET", "/ping", "", "", want{404, `{"detail":"Not Found"}`}, want{200, ""}},
-		{"score", "POST", "/score", json, `{"model":"` + llama + `"}`, want{404, `{"detail":"Not Found"}`},
-			want{400, ""}},
+// refusal is status and whole body of an error; a body of "" is not looked at.
+type refusal struct {
+	code int
+	body string
+}
+
+func quoted(s string) string { return string(appendJSONString(nil, s)) }
+
+func nested(msg, kind, param string, code int) string {
+	if param == "" {
+		param = "null"
+	} else {
+		param = `"` + param + `"`
 	}
-	servers := map[Profile]*Server{ProfileV064: started(t, old), ProfileV019: started(t, nil)}
-	for p, s := range servers {
-		for _, c := range cases {
-			t.Run(string(p)+" "+c.name, func(t *testing.T) {
-				w := c.v019
-				if p == ProfileV064 {
-					w = c.v064
-				}
-				req, err := http.NewRequest(c.method, s.URL()+c.path, strings.NewReader(c.body))
-				if err != nil {
-					t.Fatal(err)
-				}
-				if c.contentType != "" {
-					req.Header.Set("Content-Type", c.contentType)
-				}
-				code, body := do(t, req)
-				if code != w.code || w.body != "" && body != w.body {
-					t.Errorf("got  %d %s\nwant %d %s", code, body, w.code, w.body)
-				}
-			})
-		}
+	return fmt.Sprintf(`{"error":{"message":%s,"type":%q,"param":%s,"code":%d}}`, msg, kind, param, code)
+}
+
+// v0 and v1 are what the two generations say of a bad value.
+func v0(msg string) refusal {
+	return refusal{400, fmt.Sprintf(flat, quoted(msg), "BadRequestError", 400)}
+}
+
+func v1(msg, param string) refusal {
+	return refusal{400, nested(quoted(msg), "BadRequestError", param, 400)}
+}
+
+// invalid is what v0.19 makes of pydantic's complaints.
+func invalid(list, param string) refusal {
+	return refusal{400, nested(quoted("1 validation error:\n  "+list+" ["+list+"]"), "Bad Request", param, 400)}
+}
+
+func missing(field, input string) string {
+	return "{'type': 'missing', 'loc': ('body', '" + field + "'), 'msg': 'Field required', 'input': " + input + "}"
+}
+
+// hi are the fields of a chat, as JSON and as Python prints them.
+const (
+	hi     = `"model":"` + llama + `","messages":[{"role":"user","content":"hi"}]`
+	hiRepr = "'model': '" + llama + "', 'messages': [{'role': 'user', 'content': 'hi'}]"
+)
+
+// errorCase is a request that is refused, by each profile in its words.
+type errorCase struct {
+	name, method, path, contentType, body string
+	v064, v019                            refusal
+}
+
+func (c *errorCase) check(t *testing.T, s *Server, want refusal) {
+	req, err := http.NewRequest(c.method, s.URL()+c.path, strings.NewReader(c.body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.contentType != "" {
+		req.Header.Set("Content-Type", c.contentType)
+	}
+	code, body := do(t, req)
+	if code != want.code || want.body != "" && body != want.body {
+		t.Errorf("got  %d %s\nwant %d %s", code, body, want.code, want.body)
 	}
 }
 
-// invalid2 is the one complaint FastAPI prints as a plain string.
-func invalid2(nested func(msg, kind, param string, code int) string, q func(string) string) struct {
-	code int
-	body string
-} {
-	const s = "Unsupported Media Type: Only 'application/json' is allowed"
-	return struct {
-		code int
-		body string
-	}{400, nested(q("1 validation error:\n  "+s+` ["`+s+`"]`), "Bad Request", "", 400)}
+// checkErrors pins status and whole body of every error, per profile.
+func checkErrors(t *testing.T, cases []errorCase) {
+	v064, v019 := started(t, old), started(t, nil)
+	for _, c := range cases {
+		t.Run(string(ProfileV064)+" "+c.name, func(t *testing.T) { c.check(t, v064, c.v064) })
+		t.Run(string(ProfileV019)+" "+c.name, func(t *testing.T) { c.check(t, v019, c.v019) })
+	}
+}
+
+// Requests that can be read and ask for what there is not, or cannot be.
+func TestErrorsOfValues(t *testing.T) {
+	checkErrors(t, []errorCase{
+		{"unknown model", "POST", chatPath, jsonType, `{"model":"x","messages":[]}`,
+			refusal{404, fmt.Sprintf(flat, quoted("The model `x` does not exist."), "NotFoundError", 404)},
+			refusal{404, nested(quoted("The model `x` does not exist."), "NotFoundError", "model", 404)}},
+		{"max_tokens below 1", "POST", chatPath, jsonType, `{` + hi + `,"max_tokens":0}`,
+			v0("max_tokens must be at least 1, got 0."),
+			v1("max_tokens must be at least 1, got 0. (parameter=max_tokens, value=0)", "max_tokens")},
+		{"n below 1", "POST", chatPath, jsonType, `{` + hi + `,"n":0}`,
+			v0("n must be at least 1, got 0."), v1("n must be at least 1, got 0. (parameter=n, value=0)", "n")},
+		{"temperature below 0", "POST", chatPath, jsonType, `{` + hi + `,"temperature":-1}`,
+			v0("temperature must be non-negative, got -1.0."),
+			v1("temperature must be non-negative, got -1.0. (parameter=temperature, value=-1.0)", "temperature")},
+		{"stream_options without stream", "POST", chatPath, jsonType, `{` + hi + `,"stream_options":{"include_usage":true}}`,
+			v0("[{'type': 'value_error', 'loc': ('body',), 'msg': 'Value error, Stream options can only be defined when `stream=True`.', 'input': {" + hiRepr + ", 'stream_options': {'include_usage': True}}, 'ctx': {'error': ValueError('Stream options can only be defined when `stream=True`.')}}]"),
+			invalid("{'type': 'value_error', 'loc': ('body',), 'msg': 'Value error, Stream options can only be defined when `stream=True`. (parameter=stream_options)', 'input': {"+hiRepr+", 'stream_options': {'include_usage': True}}, 'ctx': {'error': VLLMValidationError('Stream options can only be defined when `stream=True`.')}}", "stream_options")},
+	})
+}
+
+func TestErrorsOfLength(t *testing.T) {
+	long := strings.Repeat("word", 8192)
+	checkErrors(t, []errorCase{
+		{"prompt too long", "POST", textPath, jsonType, `{"model":"` + llama + `","prompt":"` + long + `","max_tokens":16}`,
+			v0("This model's maximum context length is 8192 tokens. However, you requested 8208 tokens (8192 in the messages, 16 in the completion). Please reduce the length of the messages or completion."),
+			v1("This model's maximum context length is 8192 tokens. However, you requested 16 output tokens and your prompt contains at least 8177 input tokens, for a total of at least 8193 tokens. Please reduce the length of the input prompt or the number of requested output tokens. (parameter=input_tokens, value=8177)", "input_tokens")},
+		{"chat too long without max_tokens", "POST", chatPath, jsonType, `{"model":"` + llama + `","messages":[{"role":"user","content":"` + long + `"}]}`,
+			v0("This model's maximum context length is 8192 tokens. However, you requested 8202 tokens in the messages, Please reduce the length of the messages."),
+			v1("This model's maximum context length is 8192 tokens. However, you requested 0 output tokens and your prompt contains at least 8193 input tokens, for a total of at least 8193 tokens. Please reduce the length of the input prompt or the number of requested output tokens. (parameter=input_tokens, value=8193)", "input_tokens")},
+	})
+}
+
+// Bodies that are not what the path takes.
+func TestErrorsOfSyntax(t *testing.T) {
+	// The one complaint FastAPI prints as a plain string.
+	const unsupported = "Unsupported Media Type: Only 'application/json' is allowed"
+	wrongType := refusal{400, nested(quoted("1 validation error:\n  "+unsupported+` ["`+unsupported+`"]`), "Bad Request", "", 400)}
+	checkErrors(t, []errorCase{
+		{"messages missing", "POST", chatPath, jsonType, `{"model":"` + llama + `"}`,
+			v0("[" + missing("messages", "{'model': '"+llama+"'}") + "]"),
+			invalid(missing("messages", "{'model': '"+llama+"'}"), "")},
+		{"prompt missing", "POST", textPath, jsonType, `{"model":"` + llama + `"}`,
+			v0("[" + missing("prompt", "{'model': '"+llama+"'}") + "]"),
+			invalid(missing("prompt", "{'model': '"+llama+"'}"), "")},
+		{"not JSON", "POST", chatPath, jsonType, `{"model":"m"`,
+			v0("[{'type': 'json_invalid', 'loc': ('body', 12), 'msg': 'JSON decode error', 'input': {}, 'ctx': {'error': \"Expecting ',' delimiter\"}}]"),
+			invalid("{'type': 'json_invalid', 'loc': ('body', 12), 'msg': 'JSON decode error', 'input': {}, 'ctx': {'error': \"Expecting ',' delimiter\"}}", "")},
+		{"no body", "POST", chatPath, jsonType, ``,
+			v0("[{'type': 'missing', 'loc': ('body',), 'msg': 'Field required', 'input': None}]"),
+			invalid("{'type': 'missing', 'loc': ('body',), 'msg': 'Field required', 'input': None}", "")},
+		{"wrong type of a field", "POST", chatPath, jsonType, `{` + hi + `,"max_tokens":"x"}`,
+			v0("[{'type': 'int_parsing', 'loc': ('body', 'max_tokens'), 'msg': 'Input should be a valid integer, unable to parse string as an integer', 'input': 'x'}]"),
+			invalid("{'type': 'int_parsing', 'loc': ('body', 'max_tokens'), 'msg': 'Input should be a valid integer, unable to parse string as an integer', 'input': 'x'}", "")},
+		{"unknown field", "POST", chatPath, jsonType, `{` + hi + `,"max_tokens":1,"kv_transfer_params":{"a":null}}`,
+			v0("[{'type': 'extra_forbidden', 'loc': ('body', 'kv_transfer_params'), 'msg': 'Extra inputs are not permitted', 'input': {'a': None}}]"),
+			refusal{200, ""}},
+		{"content type", "POST", chatPath, "text/plain", `{` + hi + `}`,
+			refusal{500, "Internal Server Error"},
+			wrongType},
+	})
+}
+
+func TestErrorsOfRoutes(t *testing.T) {
+	checkErrors(t, []errorCase{
+		{"unknown path", "GET", "/nope", "", "", refusal{404, `{"detail":"Not Found"}`}, refusal{404, `{"detail":"Not Found"}`}},
+		{"model by id", "GET", "/v1/models/" + llama, "", "", refusal{404, `{"detail":"Not Found"}`}, refusal{404, `{"detail":"Not Found"}`}},
+		{"wrong method", "GET", chatPath, "", "", refusal{405, `{"detail":"Method Not Allowed"}`}, refusal{405, `{"detail":"Method Not Allowed"}`}},
+		{"ping", "GET", "/ping", "", "", refusal{404, `{"detail":"Not Found"}`}, refusal{200, ""}},
+		{"score", "POST", "/score", jsonType, `{"model":"` + llama + `"}`, refusal{404, `{"detail":"Not Found"}`},
+			refusal{400, ""}},
+	})
 }
 
 func TestAuth(t *testing.T) {
