@@ -14,6 +14,7 @@ import (
 	"lbd/balancer"
 	"lbd/proxy/internal/relay"
 	"lbd/proxy/internal/sock"
+	"lbd/proxy/internal/upstream"
 )
 
 // verdict is how an attempt ended. With a retry reason the request certainly was
@@ -28,12 +29,24 @@ var clientLeft = verdict{err: &apiError{status: statusClientGone}}
 
 // attempt sends the request to the picked replica and stages its answer.
 func (x *exchange) attempt() verdict {
-	up, err := x.pool.Get(context.Background(), x.now, x.client.Loop())
-	if err != nil {
-		return x.cannotConnect(err)
+	if x.up = x.pool.Reuse(x.now, x.client.Loop()); x.up == nil {
+		var err error
+		if x.up, err = x.dial(); err != nil {
+			return x.cannotConnect(err)
+		}
 	}
-	x.up = up
 	return x.unlessStale(x.exchange())
+}
+
+// dial makes a connection, unless the client leaves meanwhile.
+func (x *exchange) dial() (*upstream.Conn, error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	if !x.client.WhenGone(cancel) {
+		return nil, context.Canceled
+	}
+	defer x.client.WhenGone(nil)
+	return x.pool.Dial(ctx, x.client.Loop())
 }
 
 // unlessStale is the verdict v, unless the replica closed a connection that was idle at the
@@ -41,7 +54,7 @@ func (x *exchange) attempt() verdict {
 func (x *exchange) unlessStale(v verdict, stale bool) verdict {
 	for stale {
 		x.release()
-		up, err := x.pool.Dial(context.Background(), x.client.Loop())
+		up, err := x.dial()
 		if err != nil {
 			return x.cannotConnect(err)
 		}
@@ -53,6 +66,9 @@ func (x *exchange) unlessStale(v verdict, stale bool) verdict {
 }
 
 func (x *exchange) cannotConnect(err error) verdict {
+	if errors.Is(err, context.Canceled) && x.client.Gone() {
+		return clientLeft
+	}
 	if ownLimit(err) {
 		v := verdict{err: &apiError{
 			status: 503, kind: "overloaded", code: "overloaded", retryAfter: retryAfterSeconds,

@@ -1,12 +1,10 @@
 package sock
 
 import (
-	"context"
 	"crypto/tls"
 	"errors"
 	"io"
 	"net"
-	"net/netip"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -98,6 +96,7 @@ type Conn struct {
 	gone   atomic.Bool
 	mu     sync.Mutex
 	bound  *Conn
+	left   func() // called once when the peer has left
 	closed bool
 	linger atomic.Bool
 }
@@ -131,25 +130,6 @@ func bare(w *Watch, stall time.Duration) *Conn {
 	c.readFn, c.writeFn, c.borrowFn, c.peekFn = c.readReady, c.writeReady, c.borrowReady, c.peekNow
 	c.askFn, c.pumpFn = c.askReady, c.pumpReady
 	return c
-}
-
-// Dial connects to a replica within timeout. Writes fail when it takes nothing
-// for stall (0 = never).
-func Dial(ctx context.Context, addr string, timeout, stall time.Duration, w *Watch) (*Conn, error) {
-	if to, err := netip.ParseAddrPort(addr); err == nil && watchHears && w != nil && ctx.Done() == nil && to.Addr().Zone() == "" {
-		return dialAddr(to, timeout, stall, w)
-	}
-	d := net.Dialer{Timeout: timeout}
-	nc, err := d.DialContext(ctx, "tcp", addr)
-	if err != nil {
-		return nil, err
-	}
-	c, err := newConn(nc.(*net.TCPConn), w, stall)
-	if err != nil {
-		nc.Close()
-		return nil, err
-	}
-	return c, nil
 }
 
 // SetReadDeadline makes reads that wait fail at t; zero means never.
@@ -393,15 +373,31 @@ func (c *Conn) Unbind() bool {
 	return !c.gone.Load()
 }
 
+// WhenGone has f called, once, when the peer has left: by a loop, so that f must not
+// block. It returns false, and will not call, when the peer has left already; nil calls
+// off what was asked for before, of which a call may be on its way.
+func (c *Conn) WhenGone(f func()) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.gone.Load() {
+		return false
+	}
+	c.left = f
+	return true
+}
+
 // hangup is called by a loop when the peer has left.
 func (c *Conn) hangup() {
 	c.mu.Lock()
 	c.gone.Store(true)
-	up := c.bound
-	c.bound = nil
+	up, left := c.bound, c.left
+	c.bound, c.left = nil, nil
 	c.mu.Unlock()
 	if up != nil {
 		up.kill()
+	}
+	if left != nil {
+		left()
 	}
 }
 

@@ -1,6 +1,7 @@
 package sock
 
 import (
+	"context"
 	"net"
 	"net/netip"
 	"os"
@@ -19,11 +20,11 @@ const (
 // dialAddr connects to a literal address through a loop, without the runtime's poller.
 // It needs little of a stack, which is most of what a live stream holds: the way
 // through net.Dialer makes a goroutine's stack grow for good.
-func dialAddr(to netip.AddrPort, timeout, stall time.Duration, w *Watch) (c *Conn, err error) {
+func dialAddr(ctx context.Context, to netip.AddrPort, timeout, stall time.Duration, w *Watch) (c *Conn, err error) {
 	// A socket may connect to itself, when nobody listens on a port of the range that
 	// ours are taken from (net/tcpsock_posix.go, selfConnect).
 	for range 3 {
-		if c, err = connect(to, timeout, stall, w); err != nil || !c.toItself() {
+		if c, err = connect(ctx, to, timeout, stall, w); err != nil || !c.toItself() {
 			break
 		}
 		c.Close()
@@ -37,13 +38,13 @@ func dialAddr(to netip.AddrPort, timeout, stall time.Duration, w *Watch) (c *Con
 
 func (c *Conn) toItself() bool { return c.LocalAddr().String() == c.RemoteAddr().String() }
 
-func connect(to netip.AddrPort, timeout, stall time.Duration, w *Watch) (*Conn, error) {
+func connect(ctx context.Context, to netip.AddrPort, timeout, stall time.Duration, w *Watch) (*Conn, error) {
 	fd, err := openTCP(to)
 	if err != nil {
 		return nil, err
 	}
 	s := &polled{fd: fd, remote: net.TCPAddrFromAddrPort(to)}
-	if err := s.connect(to, timeout, stall, w); err != nil {
+	if err := s.connect(ctx, to, timeout, stall, w); err != nil {
 		if s.conn != nil && s.loop != nil {
 			s.loop.remove(s)
 		}
@@ -80,7 +81,7 @@ func openTCP(to netip.AddrPort) (int, error) {
 
 // connect comes before the loop knows the socket: one that does not connect yet would
 // look as if its peer had left.
-func (s *polled) connect(to netip.AddrPort, timeout, stall time.Duration, w *Watch) error {
+func (s *polled) connect(ctx context.Context, to netip.AddrPort, timeout, stall time.Duration, w *Watch) error {
 	var sa unix.Sockaddr = &unix.SockaddrInet6{Port: int(to.Port()), Addr: to.Addr().As16()}
 	if to.Addr().Is4() {
 		sa = &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}
@@ -96,6 +97,16 @@ func (s *polled) connect(to netip.AddrPort, timeout, stall time.Duration, w *Wat
 	if err := w.add(s); err != nil {
 		return err
 	}
+	if err := interruptible(ctx, s.expire, s.awaitConnected); err != nil {
+		return err
+	}
+	return s.wr.setDeadline(time.Time{})
+}
+
+// expire makes what waits to write fail.
+func (s *polled) expire() { s.wr.setDeadline(longAgo) }
+
+func (s *polled) awaitConnected() error {
 	var state error
 	if err := s.Write(func(uintptr) bool {
 		state = s.connected()
@@ -103,10 +114,7 @@ func (s *polled) connect(to netip.AddrPort, timeout, stall time.Duration, w *Wat
 	}); err != nil {
 		return err
 	}
-	if state != nil {
-		return os.NewSyscallError("connect", state)
-	}
-	return s.wr.setDeadline(time.Time{})
+	return os.NewSyscallError("connect", state)
 }
 
 // connected returns EINPROGRESS as long as it is not known.

@@ -18,5 +18,6 @@
 //
 //	ln, err := sock.Listen("127.0.0.1:8080", watch, 5*time.Minute)
 //	c, err := ln.Accept()            // *sock.Conn
+//	c.(*sock.Conn).WhenGone(cancel)  // when the client leaves, Dial(ctx, ...) ends
 //	if !c.(*sock.Conn).Bind(up) { }  // when the client leaves, up is closed
 package sock

@@ -23,7 +23,7 @@ func (p plain) Write(b []byte) (int, error) { return p.writePlain(b) }
 // StartServer makes the connection speak TLS, from its next byte on. The handshake
 // ends within timeout, by which time nothing else may use the connection.
 func (c *Conn) StartServer(cfg *tls.Config, timeout time.Duration) error {
-	return c.start(context.Background(), tls.Server(plain{c}, cfg), timeout)
+	return c.start(tls.Server(plain{c}, cfg), timeout)
 }
 
 // DialTLS is Dial and a handshake, both within timeout. The name of the server is
@@ -34,7 +34,8 @@ func DialTLS(ctx context.Context, addr string, cfg *tls.Config, timeout, stall t
 	if err != nil {
 		return nil, err
 	}
-	if err := c.start(ctx, tls.Client(plain{c}, cfg), time.Until(end)); err != nil {
+	t := tls.Client(plain{c}, cfg)
+	if err := interruptible(ctx, c.kill, func() error { return c.start(t, time.Until(end)) }); err != nil {
 		c.Close()
 		return nil, err
 	}
@@ -42,8 +43,8 @@ func DialTLS(ctx context.Context, addr string, cfg *tls.Config, timeout, stall t
 }
 
 // start uses a deadline and no context: that of crypto/tls closes the connection
-// from a goroutine of its own.
-func (c *Conn) start(_ context.Context, t *tls.Conn, timeout time.Duration) error {
+// from a goroutine of its own, for which nobody would wait.
+func (c *Conn) start(t *tls.Conn, timeout time.Duration) error {
 	deadline := time.Now().Add(timeout)
 	if err := c.SetReadDeadline(deadline); err != nil {
 		return err

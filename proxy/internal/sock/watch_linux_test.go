@@ -32,88 +32,121 @@ func ended(peer net.Conn) <-chan struct{} {
 	return done
 }
 
-func TestClientLeaves(t *testing.T) {
+// eachWay runs a test for each way to leave.
+func eachWay(t *testing.T, test func(t *testing.T, leave func(*net.TCPConn))) {
 	for name, leave := range ways {
-		t.Run(name+", nobody reads", func(t *testing.T) {
-			w := newWatch(t)
-			client, browser := accepted(t, w, 0)
-			up, replica := dialled(t, w)
-			if !client.Bind(up) {
-				t.Fatal("client is there, yet Bind says it left")
-			}
-			leave(browser)
-			within(t, "the close at the replica", ended(replica))
-			if !client.Gone() || client.Unbind() {
-				t.Errorf("gone %t; Unbind must say that the client left", client.Gone())
-			}
-		})
-		t.Run(name+", blocked read of the bound connection", func(t *testing.T) {
-			w := newWatch(t)
-			client, browser := accepted(t, w, 0)
-			up, _ := dialled(t, w)
-			client.Bind(up)
-			read := make(chan error, 1)
-			go func() {
-				_, _, err := up.ReadBuf()
-				read <- err
-			}()
-			time.Sleep(5 * time.Millisecond)
-			leave(browser)
-			if err := <-read; !errors.Is(err, io.EOF) {
-				t.Errorf("read error %v; want EOF", err)
-			}
-		})
-		t.Run(name+", blocked write to the bound connection", func(t *testing.T) {
-			w := newWatch(t)
-			client, browser := accepted(t, w, 0)
-			up, _ := dialled(t, w)
-			client.Bind(up)
-			written := make(chan error, 1)
-			go func() {
-				_, err := up.Write(make([]byte, 64<<20))
-				written <- err
-			}()
-			time.Sleep(5 * time.Millisecond)
-			leave(browser)
-			if err := <-written; !errors.Is(err, syscall.EPIPE) {
-				t.Errorf("write error %v; want EPIPE", err)
-			}
-		})
-		t.Run(name+", before Bind", func(t *testing.T) {
-			w := newWatch(t)
-			client, browser := accepted(t, w, 0)
-			up, replica := dialled(t, w)
-			leave(browser)
-			eventually(t, "the leave is noticed", client.Gone)
-			if client.Bind(up) {
-				t.Error("Bind to a client that has left")
-			}
-			send(t, up, "still open") // it was not bound, so it is not closed
-			recv(t, replica, "still open")
-		})
-		t.Run(name+", after Unbind", func(t *testing.T) {
-			w := newWatch(t)
-			client, browser := accepted(t, w, 0)
-			up, replica := dialled(t, w)
-			client.Bind(up)
-			if !client.Unbind() {
-				t.Fatal("client is there, yet Unbind says it left")
-			}
-			leave(browser)
-			eventually(t, "the leave is noticed", client.Gone)
-			send(t, up, "still open")
-			recv(t, replica, "still open")
-		})
-		t.Run(name+", with unread bytes", func(t *testing.T) {
-			w := newWatch(t)
-			client, browser := accepted(t, w, 0)
-			up, replica := dialled(t, w)
-			client.Bind(up)
-			send(t, browser, "pipelined")
-			leave(browser)
-			within(t, "the close at the replica", ended(replica))
-		})
+		t.Run(name, func(t *testing.T) { test(t, leave) })
 	}
+}
+
+// boundPair returns both ends of a client's connection and of one to a replica that is bound
+// to it.
+func boundPair(t *testing.T) (client *Conn, browser *net.TCPConn, up *Conn, replica *net.TCPConn) {
+	t.Helper()
+	w := newWatch(t)
+	client, browser = accepted(t, w, 0)
+	up, replica = dialled(t, w)
+	if !client.Bind(up) {
+		t.Fatal("client is there, yet Bind says it left")
+	}
+	return client, browser, up, replica
+}
+
+func TestClientLeavesWhileNobodyReads(t *testing.T) {
+	eachWay(t, func(t *testing.T, leave func(*net.TCPConn)) {
+		client, browser, _, replica := boundPair(t)
+		leave(browser)
+		within(t, "the close at the replica", ended(replica))
+		if !client.Gone() || client.Unbind() {
+			t.Errorf("gone %t; Unbind must say that the client left", client.Gone())
+		}
+	})
+}
+
+func TestClientLeavesWithUnreadBytes(t *testing.T) {
+	eachWay(t, func(t *testing.T, leave func(*net.TCPConn)) {
+		_, browser, _, replica := boundPair(t)
+		send(t, browser, "pipelined")
+		leave(browser)
+		within(t, "the close at the replica", ended(replica))
+	})
+}
+
+// What waits for the replica ends with the client.
+func TestClientLeavesABlockedRead(t *testing.T) {
+	eachWay(t, func(t *testing.T, leave func(*net.TCPConn)) {
+		_, browser, up, _ := boundPair(t)
+		read := make(chan error, 1)
+		go func() {
+			_, _, err := up.ReadBuf()
+			read <- err
+		}()
+		time.Sleep(5 * time.Millisecond)
+		leave(browser)
+		if err := <-read; !errors.Is(err, io.EOF) {
+			t.Errorf("read error %v; want EOF", err)
+		}
+	})
+}
+
+func TestClientLeavesABlockedWrite(t *testing.T) {
+	eachWay(t, func(t *testing.T, leave func(*net.TCPConn)) {
+		_, browser, up, _ := boundPair(t)
+		written := make(chan error, 1)
+		go func() {
+			_, err := up.Write(make([]byte, 64<<20))
+			written <- err
+		}()
+		time.Sleep(5 * time.Millisecond)
+		leave(browser)
+		if err := <-written; !errors.Is(err, syscall.EPIPE) {
+			t.Errorf("write error %v; want EPIPE", err)
+		}
+	})
+}
+
+// A connection that is not bound, not yet or no more, stays open.
+func TestClientLeavesBeforeBind(t *testing.T) {
+	eachWay(t, func(t *testing.T, leave func(*net.TCPConn)) {
+		w := newWatch(t)
+		client, browser := accepted(t, w, 0)
+		up, replica := dialled(t, w)
+		leave(browser)
+		eventually(t, "the leave is noticed", client.Gone)
+		if client.Bind(up) {
+			t.Error("Bind to a client that has left")
+		}
+		send(t, up, "still open")
+		recv(t, replica, "still open")
+	})
+}
+
+func TestClientLeavesAfterUnbind(t *testing.T) {
+	eachWay(t, func(t *testing.T, leave func(*net.TCPConn)) {
+		client, browser, up, replica := boundPair(t)
+		if !client.Unbind() {
+			t.Fatal("client is there, yet Unbind says it left")
+		}
+		leave(browser)
+		eventually(t, "the leave is noticed", client.Gone)
+		send(t, up, "still open")
+		recv(t, replica, "still open")
+	})
+}
+
+func TestWhenGone(t *testing.T) {
+	eachWay(t, func(t *testing.T, leave func(*net.TCPConn)) {
+		client, browser := accepted(t, newWatch(t), 0)
+		told, toldInVain := make(chan struct{}), func() { t.Error("called although that was called off") }
+		if !client.WhenGone(toldInVain) || !client.WhenGone(nil) || !client.WhenGone(func() { close(told) }) {
+			t.Fatal("client is there, yet WhenGone says it left")
+		}
+		leave(browser)
+		within(t, "the call", told)
+		if client.WhenGone(toldInVain) {
+			t.Error("WhenGone of a client that has left")
+		}
+	})
 }
 
 // The client is gone before the connection is even accepted: the watch still

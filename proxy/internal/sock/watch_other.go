@@ -3,6 +3,7 @@
 package sock
 
 import (
+	"context"
 	"maps"
 	"net"
 	"net/netip"
@@ -61,7 +62,7 @@ func (w *Watch) CloseAll() {
 func (c *Conn) Arrived(int64) bool { return true }
 
 // dialAddr is for loops, which there are none of.
-func dialAddr(netip.AddrPort, time.Duration, time.Duration, *Watch) (*Conn, error) {
+func dialAddr(context.Context, netip.AddrPort, time.Duration, time.Duration, *Watch) (*Conn, error) {
 	panic("BUG: a loop without loops")
 }
 

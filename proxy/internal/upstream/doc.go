@@ -9,7 +9,8 @@
 // aborted, or whose last response was not read to its exact end, never comes
 // back.
 //
-//	c, err := pool.Get(ctx, now, client.Loop())  // idle or freshly dialled
-//	_, err = c.Send(head)                        // one write
-//	pool.Put(c, now)                             // after a complete response
+//	c := pool.Reuse(now, client.Loop())       // nil = nothing is idle
+//	c, err := pool.Dial(ctx, client.Loop())   // until the client leaves
+//	err = c.Send(head)                        // one write
+//	pool.Put(c, now)                          // after a complete response
 package upstream

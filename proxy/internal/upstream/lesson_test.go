@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"strings"
 	"testing"
@@ -91,6 +92,22 @@ func TestPoolLearns(t *testing.T) {
 	p.Put(get(t, p), time.Now())
 	if c := get(t, p); !c.Reused {
 		t.Error("a connection was not used again although the replica is another one")
+	}
+}
+
+// An attempt that was given up says nothing of the replica: what was learned of it stays.
+func TestNothingIsLearnedOfADialThatWasGivenUp(t *testing.T) {
+	p := newPool(t, newReplica(t).addr, Config{Watch: newWatch(t)})
+	a := get(t, p)
+	p.Reset(a)
+	a.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := p.Dial(ctx, sock.AnyLoop); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v; want %v", err, context.Canceled)
+	}
+	if p.Put(get(t, p), time.Now()); p.Idle() != 0 {
+		t.Error("connections are kept that nobody may use so soon after a reset")
 	}
 }
 

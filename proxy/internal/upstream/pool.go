@@ -102,22 +102,15 @@ func NewPool(addr string, cfg Config) *Pool {
 
 func (p *Pool) secure() bool { return p.tls != nil }
 
-// Get returns an idle connection, as Reuse does, or dials one.
-func (p *Pool) Get(ctx context.Context, now time.Time, near int) (*Conn, error) {
-	if c := p.Reuse(now, near); c != nil {
-		return c, nil
-	}
-	return p.Dial(ctx, near)
-}
-
-// Dial makes a new connection for a client of that loop, whatever is idle.
+// Dial makes a new connection for a client of that loop, whatever is idle. An attempt that
+// ctx ends says nothing of the replica.
 func (p *Pool) Dial(ctx context.Context, near int) (*Conn, error) {
 	rules := p.rules()
 	sc, err := p.dial(ctx, p.cfg.Watch.Near(near), rules)
 	if err != nil {
-		p.mu.Lock()
-		p.lesson.forget()
-		p.mu.Unlock()
+		if ctx.Err() == nil {
+			p.forget()
+		}
 		return nil, err
 	}
 	c := &Conn{Conn: sc, loop: sc.Loop(), rules: rules}
@@ -125,6 +118,13 @@ func (p *Pool) Dial(ctx context.Context, near int) (*Conn, error) {
 		c.ip = a.AddrPort().Addr().Unmap()
 	}
 	return c, nil
+}
+
+// forget is for a replica that was away: what comes back may be another one.
+func (p *Pool) forget() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.lesson.forget()
 }
 
 func (p *Pool) dial(ctx context.Context, w *sock.Watch, rules *tls.Config) (c *sock.Conn, err error) {
@@ -142,14 +142,10 @@ func (p *Pool) dial(ctx context.Context, w *sock.Watch, rules *tls.Config) (c *s
 
 // dialAt connects to an address. In TLS the name is still the configuration's.
 func (p *Pool) dialAt(ctx context.Context, addr string, w *sock.Watch, rules *tls.Config) (*sock.Conn, error) {
-	timeout := p.cfg.ConnectTimeout
-	if end, ok := ctx.Deadline(); ok {
-		timeout = min(timeout, time.Until(end)) // the handshake does not look at ctx
-	}
 	if rules == nil {
-		return sock.Dial(ctx, addr, timeout, p.cfg.WriteTimeout, w)
+		return sock.Dial(ctx, addr, p.cfg.ConnectTimeout, p.cfg.WriteTimeout, w)
 	}
-	return sock.DialTLS(ctx, addr, rules, timeout, p.cfg.WriteTimeout, w)
+	return sock.DialTLS(ctx, addr, rules, p.cfg.ConnectTimeout, p.cfg.WriteTimeout, w)
 }
 
 // rules are what a connection that is made now speaks TLS by, nil for plain text.

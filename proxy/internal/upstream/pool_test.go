@@ -82,11 +82,18 @@ func newPool(t testing.TB, addr string, cfg Config) *Pool {
 
 func get(t testing.TB, p *Pool) *Conn {
 	t.Helper()
-	c, err := p.Get(context.Background(), time.Now(), sock.AnyLoop)
+	c, err := reuseOrDial(p)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return c
+}
+
+func reuseOrDial(p *Pool) (*Conn, error) {
+	if c := p.Reuse(time.Now(), sock.AnyLoop); c != nil {
+		return c, nil
+	}
+	return p.Dial(context.Background(), sock.AnyLoop)
 }
 
 // linuxOnly skips what needs a watch that hears something.
@@ -276,14 +283,14 @@ func TestCloseWithConnectionsInUse(t *testing.T) {
 	}
 }
 
-func TestGetErrors(t *testing.T) {
-	if _, err := newPool(t, loopback.Free(t), Config{}).Get(context.Background(), time.Now(), sock.AnyLoop); !errors.Is(err, syscall.ECONNREFUSED) {
-		t.Errorf("Get: %v; want ECONNREFUSED", err)
+func TestDialErrors(t *testing.T) {
+	if _, err := newPool(t, loopback.Free(t), Config{}).Dial(context.Background(), sock.AnyLoop); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("Dial: %v; want ECONNREFUSED", err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if _, err := newPool(t, newReplica(t).addr, Config{}).Get(ctx, time.Now(), sock.AnyLoop); !errors.Is(err, context.Canceled) && err == nil {
-		t.Errorf("Get: %v; want an error", err)
+	if _, err := newPool(t, newReplica(t).addr, Config{}).Dial(ctx, sock.AnyLoop); !errors.Is(err, context.Canceled) {
+		t.Errorf("Dial: %v; want %v", err, context.Canceled)
 	}
 }
 
@@ -442,7 +449,7 @@ func TestConcurrentChurn(t *testing.T) {
 }
 
 func use(t *testing.T, p *Pool, held *sync.Map, rng *rand.Rand) {
-	c, err := p.Get(context.Background(), time.Now(), sock.AnyLoop)
+	c, err := reuseOrDial(p)
 	if err != nil {
 		t.Error(err)
 		return
@@ -492,7 +499,7 @@ func BenchmarkGetPut(b *testing.B) {
 	p.Put(get(b, p), time.Now())
 	b.ReportAllocs()
 	for b.Loop() {
-		c, err := p.Get(context.Background(), time.Now(), sock.AnyLoop)
+		c, err := reuseOrDial(p)
 		if err != nil {
 			b.Fatal(err)
 		}

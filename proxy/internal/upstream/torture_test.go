@@ -244,7 +244,7 @@ type miniExchange struct {
 
 // relay carries one request; false ends the client's connection.
 func (p *miniProxy) relay(x *miniExchange, client *sock.Conn, request string) bool {
-	up, err := p.pool.Get(context.Background(), time.Now(), sock.AnyLoop)
+	up, err := reuseOrDial(p.pool)
 	for {
 		if err != nil {
 			p.t.Errorf("connect: %v", err)
