@@ -8,6 +8,7 @@ import (
 	"lbd/metrics"
 	"lbd/proxy/internal/inbound"
 	"lbd/proxy/internal/openai"
+	"lbd/proxy/internal/relay"
 )
 
 // want is what a request asks for.
@@ -33,7 +34,20 @@ func (w *want) understand(req *inbound.Request, snap *balancer.Snapshot) *apiErr
 			return nil
 		}
 	}
+	if err != nil && err.code == "invalid_body" {
+		return compressed(req, err)
+	}
 	return err
+}
+
+// compressed is what is wrong with a body that cannot be read, if it comes with a content
+// coding: neither lbd nor vLLM undoes one, and what it hides is no JSON to either.
+func compressed(req *inbound.Request, err *apiError) *apiError {
+	coding := field(req, "content-encoding")
+	if len(coding) == 0 || relay.EqualFold(coding, "identity") {
+		return err
+	}
+	return badRequest("invalid_body", "body has the Content-Encoding %q; want none", coding[:min(len(coding), maxEcho)])
 }
 
 // label is the model that the request counts as.

@@ -88,10 +88,13 @@ func (r *Request) requestLine(line []byte) error {
 			return malformed("the request target holds the byte 0x%02x", c)
 		}
 	}
+	if err := r.version(); err != nil { // first: the target of HTTP/2's preface is "*"
+		return err
+	}
 	if !r.targetForm() {
 		return malformed("the request target is neither a path nor a URL")
 	}
-	return r.version()
+	return nil
 }
 
 // targetForm says whether the target has one of the forms of RFC 9112 section 3.2

@@ -64,6 +64,21 @@ func TestBadBodies(t *testing.T) {
 	untouched(t, b, 0)
 }
 
+// A body that comes compressed is told apart from one that is broken.
+func TestCompressedBody(t *testing.T) {
+	p := lbd(t, urls(replica(t, sim.Config{}), replica(t, sim.Config{Model: qwen})))
+	w := p.dial()
+	for coding, says := range map[string]string{
+		"gzip": `body has the Content-Encoding "gzip"; want none`, "Identity": "body is not a JSON object", "": "body is not a JSON object",
+	} {
+		w.sendPost("/v1/chat/completions", "\x1f\x8b\x08", "Content-Encoding: "+coding)
+		a := w.answer("POST")
+		if _, code, message := openAIError(t, a); a.StatusCode != 400 || code != "invalid_body" || message != says {
+			t.Errorf("Content-Encoding %q: %s %s %q; want 400 invalid_body %q", coding, a.Status, code, message, says)
+		}
+	}
+}
+
 const goodID = "good-one"
 
 // goodRequest shows that the connection is usable.
@@ -106,7 +121,7 @@ var badRequests = []struct {
 	{"garbage", "\x16\x03\x01\x02\x00\x01\x00\r\n\r\n", false, 400, "malformed_request", ""},
 	{"one word", "HELLO\r\n\r\n", false, 400, "malformed_request", ""},
 	{"HTTP/0.9", "GET /v1/x\r\n\r\n", false, 400, "malformed_request", ""},
-	{"HTTP/2 preface", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", false, 0, "", ""},
+	{"HTTP/2 preface", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", false, 505, "http_version_not_supported", "HTTP/1.1"},
 	{"HTTP/3.0", "GET /v1/x HTTP/3.0\r\nHost: lbd\r\n\r\n", false, 0, "", ""},
 	{"HTTP/1.9", "GET /v1/x HTTP/1.9\r\nHost: lbd\r\n\r\n", false, 505, "http_version_not_supported", "HTTP/1.1"},
 	{"http/1.1", "GET /v1/x http/1.1\r\nHost: lbd\r\n\r\n", false, 400, "malformed_request", "version"},
