@@ -62,6 +62,8 @@ type Conn struct {
 	waitFn   func() error // wait, made once
 	serveFn  func()       // serve, made once
 	atOnce   bool         // reading must not wait
+	waits    bool         // for a request, of which no byte has come
+	stirred  bool         // while it waited, by bytes that are none of a request yet
 	ready    bool         // a request has been read and is to be answered
 	wrong    error        // with one that has been read, and is to be refused
 	begun    atomic.Bool  // a request has come
@@ -186,12 +188,27 @@ func (c *Conn) flush() error {
 // server may close the connection.
 func (c *Conn) wait() error {
 	c.dropOut()
-	c.since.Store(c.srv.clock.Load())
+	c.noteWait()
 	c.state.Store(waiting)
 	if c.srv.leaving() && !c.Unread() {
 		return errClosing
 	}
 	return nil
+}
+
+// noteWait notes when waiting for a request began. Where the connection was only woken, by a
+// part of a TLS record say, it begins anew once, for that may be the beginning of a request;
+// else a byte now and then would keep the connection for ever.
+func (c *Conn) noteWait() {
+	switch {
+	case !c.waits:
+		c.waits, c.stirred = true, false
+	case !c.stirred:
+		c.stirred = true
+	default:
+		return
+	}
+	c.since.Store(c.srv.clock.Load())
 }
 
 // await waits for the first byte of a request.
@@ -210,7 +227,7 @@ func (c *Conn) await() error {
 	if err != nil {
 		return errEnded
 	}
-	c.buf, c.from, c.to = b, 0, n
+	c.buf, c.from, c.to, c.waits = b, 0, n, false
 	return nil
 }
 

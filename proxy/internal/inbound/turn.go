@@ -54,7 +54,7 @@ func (c *Conn) restInTurn(t *sock.Turn) {
 // parks begins to wait without a goroutine: from now on the server may close the
 // connection.
 func (c *Conn) parks() {
-	c.since.Store(c.srv.clock.Load())
+	c.noteWait()
 	c.state.Store(parked)
 }
 
@@ -76,7 +76,7 @@ func (c *Conn) Took(t *sock.Turn, b *sock.Buf, n int, err error) {
 	case n == 0:
 		c.restInTurn(t)
 	default:
-		c.buf, c.from, c.to = b, 0, n
+		c.buf, c.from, c.to, c.waits = b, 0, n, false
 		if !c.readAll() || !c.srv.beginner.Begin(c, t) {
 			t.Go(c.serveFn)
 		}
