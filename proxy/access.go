@@ -122,6 +122,7 @@ func (x *exchange) let(err *apiError) *apiError {
 	if k == nil {
 		return err
 	}
+	x.keyName = k.Name // before anything is refused: the line says whom
 	if err != nil {
 		if k.Restricted() && (err.code == "model_not_found" || err.code == "model_required") {
 			err.message = "The request names no model that exists and that the API key may use. It may use: " + strings.Join(k.Models, ", ") + "."
@@ -136,7 +137,7 @@ func (x *exchange) let(err *apiError) *apiError {
 	if !refused.OK() {
 		return refusal(refused)
 	}
-	x.grant, x.keyName = grant, k.Name
+	x.grant, x.granted = grant, true
 	return nil
 }
 
@@ -144,7 +145,7 @@ func (x *exchange) let(err *apiError) *apiError {
 // estimate where it said nothing and did something. It did for a client that has left
 // before the answer, too: else whoever leaves in time has any number of prompts worked at.
 func (x *exchange) charge() {
-	if x.keyName == "" {
+	if !x.granted {
 		return
 	}
 	u := &x.sniff.Usage

@@ -48,6 +48,7 @@ type exchange struct {
 	ticket       admission.Ticket
 	owner        *owner
 	grant        keys.Grant
+	granted      bool   // the client's key has let the request in
 	keyName      string // of the client, for the log
 	promptTokens int64  // an estimate
 	forwarded    forwarded.Fields
@@ -394,7 +395,7 @@ func (x *exchange) free() {
 	inbound.PutOut(x.reply)
 	x.reply = nil
 	x.minor, x.isHead, x.keep, x.begun, x.reached = 0, false, false, false, false
-	x.owner, x.grant, x.keyName, x.promptTokens, x.origin = nil, keys.Grant{}, "", 0, nil
+	x.owner, x.grant, x.granted, x.keyName, x.promptTokens, x.origin = nil, keys.Grant{}, false, "", 0, nil
 	x.forwarded.Reset()
 	x.promptBytes, x.blocks = 0, x.blocks[:0]
 	x.model, x.picks, x.resorts, x.pair, x.replica, x.pool = nil, 0, 0, nil, nil, nil

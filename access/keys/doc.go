@@ -7,7 +7,7 @@
 // any. The name, never the key, appears in logs and metrics.
 //
 //	# name  hash               limits
-//	alice   sha256:5e88489...  models=llama-8b,qwen/* max_in_flight=8
+//	alice   sha256:5e88489...  models=llama-8b,Qwen/* max_in_flight=8
 //	batch   sha256:9f86d08...  requests_per_minute=600 tokens_per_minute=2000000
 //
 // A model is meant by any of its names; a * at the end stands for any ending. Two

@@ -25,7 +25,7 @@ kept nowhere. The line for the file named by api_keys_file, which holds the key'
 hash, is written to standard output. A reload (SIGHUP or POST /reload) lets the
 client in.`,
 		Example: `  lbd key alice >> keys.txt
-  lbd key batch --models llama-8b,qwen/* --max-in-flight 8 --tokens-per-minute 200000 >> keys.txt
+  lbd key batch --models llama-8b,Qwen/* --max-in-flight 8 --tokens-per-minute 200000 >> keys.txt
   lbd key bob --stdin < key.txt >> keys.txt`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {

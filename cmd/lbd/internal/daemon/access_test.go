@@ -208,6 +208,25 @@ func TestLimitsOfAKey(t *testing.T) {
 	p.counted(`lbd_key_inflight_requests{key="alice"}`, "0")
 }
 
+// The line of a request that a key's limits or models refuse says whose it was.
+func TestRefusedKeyIsLogged(t *testing.T) {
+	file := keyFile(t, [3]string{"alice", aliceKey, "models=other/*"}, [3]string{"bob", bobKey, "requests_per_minute=1"})
+	p := lbd(t, urls(replica(t, sim.Config{})), "api-keys-file", file, "access-log", "true")
+	for _, c := range []struct{ key, name, model, code string }{
+		{aliceKey, "alice", llama, "model_not_allowed"}, {aliceKey, "alice", "nobody", "model_not_found"},
+		{bobKey, "bob", llama, ""}, {bobKey, "bob", llama, "rate_limit_exceeded"},
+	} {
+		p.post("/v1/chat/completions", chat(c.model, false, 1), append(bearer(c.key), "X-Request-Id", c.name+c.code)...)
+		line := p.logged(`"request_id":"` + c.name + c.code + `"`)
+		if !strings.Contains(line, `"key":"`+c.name+`"`) || c.code != "" && !strings.Contains(line, `"error":"`+c.code+`"`) {
+			t.Errorf("%s; want the key %s and the error %q", line, c.name, c.code)
+		}
+	}
+	p.counted(`lbd_key_inflight_requests{key="alice"}`, "0")
+	p.counted(`lbd_key_inflight_requests{key="bob"}`, "0")
+	p.counted(`lbd_key_requests_total{key="bob"}`, "1")
+}
+
 // A reload takes keys away and adds others; a stream that runs under a key that is
 // gone goes on.
 func TestKeysAreReloaded(t *testing.T) {
