@@ -76,6 +76,7 @@ type Served struct {
 	TTFT, TPOT, E2E float32
 	Output          int32
 	Good, Failed    bool
+	Refused         bool // it failed because of Config.Admission
 	Warmup          bool
 }
 

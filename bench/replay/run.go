@@ -219,6 +219,7 @@ func (r *run) pick(now time.Duration, q *Query) {
 
 func (r *run) refuse(now time.Duration, q *Query) {
 	r.res.Late++
+	r.each[q.ID].Refused = true
 	r.fail(now, q)
 }
 

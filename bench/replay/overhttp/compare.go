@@ -25,6 +25,7 @@ func (r *results) medium(of func(*round) []served) medium {
 			all.TTFT = append(all.TTFT, one.TTFT...)
 			all.TPOT = append(all.TPOT, one.TPOT...)
 			all.Failed += one.Failed
+			all.Refused += one.Refused
 			all.HitRate += one.HitRate / float64(len(r.Rounds))
 			all.LateMS = max(all.LateMS, one.LateMS)
 		}
@@ -166,6 +167,11 @@ func (r *results) markdown() string {
 	inReplay := r.medium(func(rd *round) []served { return rd.Replay })
 	overHTTP := r.medium(func(rd *round) []served { return rd.HTTP })
 	fmt.Fprintf(b, preface, r.Setup.Requests, length.Seconds(), r.Setup.Replicas, r.Setup.Speed, len(r.Rounds), 100*warm, longest)
+	if r.Setup.MaxTTFT > 0 {
+		fmt.Fprintf(b, refusing, strings.Join(r.Setup.Strategies, ","), r.Setup.Speed, len(r.Rounds), r.Setup.MaxTTFT, r.Setup.MaxTTFT)
+		r.figures(b, inReplay, overHTTP)
+		return b.String()
+	}
 	pairs := r.pairs(inReplay, overHTTP)
 	contradictions := 0
 	for i := range pairs {
@@ -194,8 +200,23 @@ picture of a GPU (bench/sim/README.md).
 
 `
 
+const refusing = "With `-out bench/results/overhttp-refusing -strategies %s -speed %g -rounds %d -admission-max-ttft %v`.\n" + `Both refuse what is predicted to have its first token later than %v (admission_max_ttft), which only least-cost
+predicts. Refused requests are not good; times are of those that were served.
+
+`
+
+// answered are the times of the requests that got an answer.
+func (s *served) answered() (ttft, tpot []float64) {
+	for i, v := range s.TTFT {
+		if v != failed {
+			ttft, tpot = append(ttft, v), append(tpot, s.TPOT[i])
+		}
+	}
+	return ttft, tpot
+}
+
 func (r *results) figures(b *strings.Builder, inReplay, overHTTP medium) {
-	b.WriteString("| strategy | medium | TTFT mean ms | p50 | p90 | p99 | TPOT mean | good % | hit % | failed | client late by |\n|---|---|---|---|---|---|---|---|---|---|---|\n")
+	b.WriteString("| strategy | medium | TTFT mean ms | p50 | p90 | p99 | TPOT mean | good % | hit % | failed | refused | client late by |\n|---|---|---|---|---|---|---|---|---|---|---|---|\n")
 	for _, name := range r.Setup.Strategies {
 		for _, side := range []struct {
 			word string
@@ -205,8 +226,12 @@ func (r *results) figures(b *strings.Builder, inReplay, overHTTP medium) {
 			if s == nil {
 				continue
 			}
-			fmt.Fprintf(b, "| %s | %s | %.0f | %.0f | %.0f | %.0f | %.1f | %.1f | %.1f | %d | %.0f ms |\n", name, side.word, mean(s.TTFT),
-				quantile(s.TTFT, .5), quantile(s.TTFT, .9), quantile(s.TTFT, .99), mean(s.TPOT), 100*s.good(limits), 100*s.HitRate, s.Failed, s.LateMS)
+			ttft, tpot := s.TTFT, s.TPOT
+			if r.Setup.MaxTTFT > 0 {
+				ttft, tpot = s.answered()
+			}
+			fmt.Fprintf(b, "| %s | %s | %.0f | %.0f | %.0f | %.0f | %.1f | %.1f | %.1f | %d | %d | %.0f ms |\n", name, side.word, mean(ttft), quantile(ttft, .5),
+				quantile(ttft, .9), quantile(ttft, .99), mean(tpot), 100*s.good(limits), 100*s.HitRate, s.Failed, s.Refused, s.LateMS)
 		}
 	}
 }

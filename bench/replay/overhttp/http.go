@@ -70,7 +70,7 @@ func (s *slice) through(ctx context.Context, binary, name string, replicas int, 
 		defer r.Kill()
 		urls = append(urls, r.URL())
 	}
-	p, err := startLBD(ctx, binary, name, urls)
+	p, err := startLBD(ctx, binary, name, s.maxTTFT, urls)
 	if err != nil {
 		return one, err
 	}
@@ -111,7 +111,11 @@ func (s *slice) add(one *served, records []load.Record) {
 			continue
 		}
 		ttft := millis(r.TTFT())
-		if !r.OK() || r.Events == 0 {
+		switch {
+		case r.Status == http.StatusTooManyRequests:
+			one.Refused++
+			ttft = failed
+		case !r.OK() || r.Events == 0:
 			one.Failed++
 			ttft = failed
 		}
@@ -131,14 +135,15 @@ type process struct {
 	url string
 }
 
-func startLBD(ctx context.Context, binary, name string, urls []string) (*process, error) {
+func startLBD(ctx context.Context, binary, name string, maxTTFT time.Duration, urls []string) (*process, error) {
 	addr, err := freeAddress()
 	if err != nil {
 		return nil, err
 	}
 	p := &process{url: "http://" + addr}
 	p.cmd = exec.CommandContext(ctx, binary, "--listen", addr, "--admin-listen", "off", "--strategy", name,
-		"--endpoints", strings.Join(urls, ","), "--log-level", "error", "--drain-timeout", "1s")
+		"--endpoints", strings.Join(urls, ","), "--log-level", "error", "--drain-timeout", "1s",
+		"--admission-max-ttft", maxTTFT.String())
 	p.cmd.Stdout, p.cmd.Stderr = os.Stderr, os.Stderr
 	p.cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool {
 		return strings.HasPrefix(v, "LBD_") || strings.HasPrefix(v, "VLLM_") || strings.HasPrefix(v, "METRICS_")

@@ -2,6 +2,7 @@ package main
 
 import (
 	"math/rand/v2"
+	"net/http"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -87,6 +88,12 @@ func TestRecordsAreCounted(t *testing.T) {
 	if g := one.good(limits); g != 7./8 {
 		t.Errorf("good %v; want all but the failed one", g)
 	}
+	records[8].Status, records[8].Cause = http.StatusTooManyRequests, "status_429"
+	one = served{}
+	s.add(&one, records)
+	if ttft, _ := one.answered(); one.Refused != 1 || one.Failed != 1 || len(ttft) != 6 || one.good(limits) != 6./8 {
+		t.Errorf("%+v; want one refused, one failed and six good", one)
+	}
 }
 
 // The table has both media, the ranking and the pairs; another setup is refused.
@@ -122,6 +129,16 @@ func TestMarkdown(t *testing.T) {
 			t.Errorf("the table lacks %q:\n%s", want, text)
 		}
 	}
+	again.Setup.MaxTTFT, again.Rounds[0].HTTP[1].Refused = time.Second, 7
+	text = again.markdown()
+	for _, want := range []string{"later than 1s", "| 7 | 0 ms |"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the table with a limit lacks %q:\n%s", want, text)
+		}
+	}
+	if strings.Contains(text, "Ranking in replay") {
+		t.Error("what was refused is ranked by its times")
+	}
 	set.Speed = 3
 	if err := again.belongsTo(set); err == nil {
 		t.Error("rounds of another speed would be mixed")
@@ -137,6 +154,10 @@ func TestReplayOfASlice(t *testing.T) {
 	all, err := s.replay([]string{"cycle", "least-cost"}, 2, 1)
 	if err != nil || len(all) != 2 || len(all[0].TTFT) != 80 || all[0].Failed != 0 {
 		t.Fatalf("%+v %v", all, err)
+	}
+	s.maxTTFT = time.Millisecond
+	if all, err := s.replay([]string{"cycle", "least-cost"}, 2, 1); err != nil || all[0].Refused != 0 || all[1].Refused != 80 || all[1].Failed != 0 {
+		t.Errorf("%+v %v; want all refused that somebody predicts", all, err)
 	}
 	if _, err := s.replay([]string{"nothing"}, 2, 1); err == nil {
 		t.Error("an unknown strategy is no error")

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"reflect"
+	"time"
 )
 
 // setup is what rounds must have in common to be one result.
@@ -15,6 +16,8 @@ type setup struct {
 	Replicas   int      `json:"replicas"`
 	Speed      float64  `json:"trace_speed"`
 	Strategies []string `json:"strategies"`
+
+	MaxTTFT time.Duration `json:"admission_max_ttft,omitempty"` // in ns
 }
 
 // round is both media, with one seed.

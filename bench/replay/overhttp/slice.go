@@ -12,7 +12,10 @@ import (
 
 // slice is a part of the trace that both media get: it begins where the cells of bench/replay/placement begin, and is short
 // because over HTTP it takes its time.
-type slice struct{ arrivals []trace.Arrival }
+type slice struct {
+	arrivals []trace.Arrival
+	maxTTFT  time.Duration // beyond which requests are refused, 0 = none
+}
 
 const (
 	traceFile  = "mooncake_fast25_conversation.jsonl.gz"
@@ -37,7 +40,7 @@ func openSlice(dir string, speed float64) (*slice, error) {
 		return nil, err
 	}
 	all, err := t.Window(traceStart, time.Duration(float64(length)*speed)).MaxTokens(longest, nil).SpeedUp(speed).Collect()
-	return &slice{all}, err
+	return &slice{arrivals: all}, err
 }
 
 // counted says whether a request is past the warm-up.
@@ -50,6 +53,8 @@ type served struct {
 	TTFT []float64 `json:"ttft_ms"`
 	// TPOT of each, 0 where there was no second token.
 	TPOT []float64 `json:"tpot_ms"`
+	// Refused were answered 429; they have TTFTs as failed ones have.
+	Refused int `json:"refused,omitempty"`
 	// Failed requests, and prompt tokens found in caches per prompt token.
 	Failed  int     `json:"failed"`
 	HitRate float64 `json:"hit_rate"`
@@ -69,6 +74,7 @@ func (s *slice) replay(names []string, replicas int, seed uint64) (all []served,
 		}
 		res, err := replay.Run(replay.Config{
 			Fleet: replay.Fleet{{Count: replicas}}, Policy: replay.Shipped(e), Seed: seed, Limits: limits,
+			Admission: replay.Admission{MaxTTFT: s.maxTTFT},
 		}, w)
 		if err != nil {
 			return nil, err
@@ -78,7 +84,11 @@ func (s *slice) replay(names []string, replicas int, seed uint64) (all []served,
 			if !s.counted(i) {
 				continue
 			}
-			if q.Failed {
+			switch {
+			case q.Refused:
+				one.Refused++
+				q.TTFT = failed
+			case q.Failed:
 				one.Failed++
 				q.TTFT = failed
 			}
