@@ -106,8 +106,8 @@ func (q *queue) enter(m *balancer.Model, req Request, ask *Ask, first time.Durat
 	return w, balancer.Reservation{}, nil
 }
 
-// refusedAtOnce refuses what would be too late by the time it had its turn, or its first
-// token later than in time ttft (0 = none). It returns a plain error so that nil is nil.
+// refusedAtOnce refuses what would be too late by the time it had its turn, and what would
+// have its first token later than ttft allows (0 = no limit). It returns a plain error so that nil is nil.
 func (q *queue) refusedAtOnce(cfg *Config, w *waiter, passes bool, first, ttft time.Duration) error {
 	wait := time.Duration(0)
 	if !passes {

@@ -29,7 +29,8 @@ type Refusal struct {
 	Reason Reason
 	// RetryAfter is when the request would have had its turn, or would have it within
 	// its limit, from the work before it and the pace at which that is done. While no
-	// pace is known it is as long as the queue has not been empty, 1 s at least.
+	// pace is known it is as long as the queue has not been empty, 1 s at least. For
+	// PredictedTTFT it is by how much the first token would have been too late.
 	RetryAfter time.Duration
 	// Waited is how long it was in the queue.
 	Waited time.Duration

@@ -110,7 +110,7 @@ func overloaded(r *admission.Refusal, model string) *apiError {
 // firstTokenLate says by how much: a prompt that is long in itself is late at an idle replica.
 func firstTokenLate(e *apiError, r *admission.Refusal, model string) *apiError {
 	e.message = fmt.Sprintf("the first token of this request to %q is expected after %s, which is later than the %s allowed here; try again in %d s",
-		model, r.Predicted.Round(time.Millisecond), r.Allowed.Round(time.Millisecond), e.retryAfter)
+		model, (r.Predicted + time.Millisecond - 1).Truncate(time.Millisecond), r.Allowed.Round(time.Millisecond), e.retryAfter)
 	return e
 }
 

@@ -67,7 +67,7 @@ type Admission struct {
 
 // Refuses says whether a first token after so long is too late for a prompt of so many tokens.
 func (a Admission) Refuses(first time.Duration, promptTokens int) bool {
-	return a.MaxTTFT > 0 && first > a.MaxTTFT+a.TTFTPerToken*time.Duration(promptTokens)
+	return a.MaxTTFT > 0 && first > a.MaxTTFT+min(a.TTFTPerToken, time.Second)*time.Duration(promptTokens)
 }
 
 // Limits are what makes a request good.

@@ -55,6 +55,7 @@ func (r *run) on(replica int) (qs []*Query) {
 // attemptFailed is a connection that was refused or reset.
 func (r *run) attemptFailed(now time.Duration, q *Query) {
 	l := r.lbds[q.lbd]
+	q.sent = false
 	l.router.Done(now, q, false)
 	if d := l.failed(q.Replica); d > 0 {
 		r.agenda.add(event{at: now + d, kind: kindProbe, who: q.lbd*maxReplicas + q.Replica})

@@ -27,8 +27,9 @@ type Result struct {
 	PollMS   float64 `json:"poll_ms"`
 
 	// Requests were offered, Completed to their last token; Failed got an error or a truncated answer, of them Refused
-	// because no replica was in service, Late because of Config.Admission. Unfinished were cut off by the horizon. TooLong were refused by the replica: longer
-	// than its context. Stopped, Enough: see Config.MaxBad. Retries counts sendings beyond the first, Preemptions those of the engines.
+	// because no replica was in service, Late because of Config.Admission (tables call these refused). Unfinished were cut
+	// off by the horizon. TooLong were refused by the replica: longer than its context. Stopped, Enough: see Config.MaxBad.
+	// Retries counts sendings beyond the first, Preemptions those of the engines.
 	Requests    int    `json:"requests"`
 	Completed   int    `json:"completed"`
 	Failed      int    `json:"failed"`
@@ -51,6 +52,8 @@ type Result struct {
 	// Good is the share of requests within the limits, failed ones counted as not; GoodRate is how many per second.
 	Good     float64 `json:"good"`
 	GoodRate float64 `json:"good_per_s"`
+	// LateShare is Late per request.
+	LateShare float64 `json:"refused_late_share"`
 	// HitRate is cached prompt tokens per prompt token.
 	HitRate float64 `json:"hit_rate"`
 	// OutputRate is generated tokens per second, from the first arrival to the last end.
@@ -76,7 +79,7 @@ type Served struct {
 	TTFT, TPOT, E2E float32
 	Output          int32
 	Good, Failed    bool
-	Refused         bool // it failed because of Config.Admission
+	Late            bool // it failed because of Config.Admission
 	Warmup          bool
 }
 
@@ -119,6 +122,7 @@ func (r *run) result() *Result {
 	res := &r.res
 	res.Policy, res.Workload, res.Fleet, res.Replicas = r.cfg.Policy.Name, r.workload.Name, r.cfg.Fleet.String(), len(r.servers)
 	res.LBDs, res.Seed, res.PollMS = r.cfg.LBDs, r.cfg.Seed, millis(r.cfg.Poll)
+	res.LateShare = float64(res.Late) / float64(max(res.Requests, 1))
 	r.latencies()
 	r.balance()
 	res.ITL = r.gaps.spread()

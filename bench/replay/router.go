@@ -44,12 +44,15 @@ type Query struct {
 	CachedTokens int
 	// Charge is the router's own: what it has put on the replica's account, to take it back.
 	Charge [4]float64
+	// Uncached is for those that know the engines: prompt tokens to compute where it was sent.
+	Uncached float64
 
 	reservation balancer.Reservation
 	lbd         int
 	slot        int
 	generation  uint32 // of the sending, so that what was scheduled for an earlier one is void
 	frontEnd    time.Duration
+	sent        bool // to a replica, and not ended
 	submitted   bool
 	good        bool     // ended within the limits
 	bad         bool     // is sure not to, and counted

@@ -219,7 +219,7 @@ func (r *run) pick(now time.Duration, q *Query) {
 
 func (r *run) refuse(now time.Duration, q *Query) {
 	r.res.Late++
-	r.each[q.ID].Refused = true
+	r.each[q.ID].Late = true
 	r.fail(now, q)
 }
 
@@ -271,6 +271,7 @@ func (r *run) send(now time.Duration, q *Query, replica int) {
 		return
 	}
 	q.frontEnd = engine.FrontEnd(charsPerToken*q.PromptTokens, unit(r.cfg.Seed, saltFrontEnd, q.ID))
+	q.sent = true
 	r.agenda.add(event{at: now + q.frontEnd, kind: kindSubmit, who: q.slot, generation: q.generation})
 }
 
@@ -429,6 +430,7 @@ func (r *run) end(now time.Duration, q *Query) {
 	r.count(q)
 	r.source.ended(&q.Request, now)
 	q.generation++
+	q.sent = false
 	q.Blocks = nil
 	r.spare = append(r.spare, q.slot)
 	if r.cfg.Progress != nil && r.ended%4096 == 0 {

@@ -9,11 +9,11 @@ import (
 // WriteTable writes results for people to read, those of several seeds as their mean; times are milliseconds.
 func WriteTable(w io.Writer, results []*Result) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "strategy\treplicas\tTTFT mean\tp50\tp99\tTPOT mean\tp99\tITL p99\tE2E mean\tp99\tgood %\tgood/s\thit %\tbusy %\tbusy CoV\tpreempt\tfailed\trefused\t")
+	fmt.Fprintln(t, "strategy\treplicas\tTTFT mean\tp50\tp99\tTPOT mean\tp99\tITL p99\tE2E mean\tp99\tgood %\tgood/s\thit %\tbusy %\tbusy CoV\tpreempt\tfailed\trefused %\t")
 	for _, r := range Means(results) {
-		fmt.Fprintf(t, "%s\t%d\t%.0f\t%.0f\t%.0f\t%.1f\t%.1f\t%.0f\t%.0f\t%.0f\t%.2f\t%.2f\t%.1f\t%.0f\t%.3f\t%d\t%d\t%d\t\n",
+		fmt.Fprintf(t, "%s\t%d\t%.0f\t%.0f\t%.0f\t%.1f\t%.1f\t%.0f\t%.0f\t%.0f\t%.2f\t%.2f\t%.1f\t%.0f\t%.3f\t%d\t%d\t%.1f\t\n",
 			r.Policy, r.Replicas, r.TTFT.Mean, r.TTFT.P50, r.TTFT.P99, r.TPOT.Mean, r.TPOT.P99, r.ITL.P99, r.E2E.Mean, r.E2E.P99,
-			100*r.Good, r.GoodRate, 100*r.HitRate, 100*r.Busy, r.BusyCoV, r.Preemptions, r.Failed-r.Late+r.Unfinished, r.Late)
+			100*r.Good, r.GoodRate, 100*r.HitRate, 100*r.Busy, r.BusyCoV, r.Preemptions, r.Failed-r.Late+r.Unfinished, 100*r.LateShare)
 	}
 	return t.Flush()
 }
@@ -58,7 +58,7 @@ func mean(rs []*Result) Result {
 
 // fields are what is averaged over seeds; counts of rare events are added up instead.
 var fields = append([]func(*Result) *float64{
-	func(r *Result) *float64 { return &r.Good }, func(r *Result) *float64 { return &r.GoodRate },
+	func(r *Result) *float64 { return &r.Good }, func(r *Result) *float64 { return &r.LateShare }, func(r *Result) *float64 { return &r.GoodRate },
 	func(r *Result) *float64 { return &r.HitRate }, func(r *Result) *float64 { return &r.OutputRate },
 	func(r *Result) *float64 { return &r.Busy }, func(r *Result) *float64 { return &r.BusyCoV },
 	func(r *Result) *float64 { return &r.RequestsCoV }, func(r *Result) *float64 { return &r.Normalised },

@@ -19,5 +19,23 @@ func (t *Truth) Load(replica int) (running, waiting, kvTokens int) {
 	return running, waiting + len(s.inbox), used * s.Engine.BlockSize
 }
 
+// Info is a replica as it is simulated now: its constants with every error of Config in them, its speed with faults.
+func (t *Truth) Info(replica int) ReplicaInfo {
+	s := t.r.servers[replica]
+	info := s.ReplicaInfo
+	info.Preset, info.Speed = s.e.Preset(), 1/s.slow
+	return info
+}
+
+// Waiting shows the requests that were sent to a replica, by any lbd, and have no first token; submitted ones are in its
+// engine.
+func (t *Truth) Waiting(replica int, show func(q *Query, submitted bool)) {
+	for _, q := range t.r.live {
+		if q.sent && q.Replica == replica && !q.Begun() {
+			show(q, q.submitted)
+		}
+	}
+}
+
 // Down says whether a replica is dead.
 func (t *Truth) Down(replica int) bool { return t.r.servers[replica].down }

@@ -108,7 +108,7 @@ func (o *replayOptions) addFlags(cmd *cobra.Command) {
 	f.IntVar(&o.lbds, "lbds", 1, "number of lbds that share the traffic and know nothing of each other")
 	f.DurationVar(&o.poll, "metrics-poll-interval", time.Second, "period in which each lbd polls")
 	f.Float64Var(&o.nonStreaming, "non-streaming", 0, "share of the requests that are not streamed, 0 to 1")
-	f.DurationVar(&o.admission.MaxTTFT, "admission-max-ttft", 0, "refuse what is predicted a later first token, as lbd does with this setting; only least-cost predicts; 0 = nothing")
+	f.DurationVar(&o.admission.MaxTTFT, "admission-max-ttft", 0, "refuse requests whose first token is predicted for later, as lbd does with this setting; only least-cost predicts; 0 = none")
 	f.DurationVar(&o.admission.TTFTPerToken, "admission-ttft-per-token", 0, "... plus this for each token of its prompt")
 	f.IntVar(&o.seeds, "seeds", 1, "repeat with so many seeds; the table shows the mean")
 	f.Float64Var(&o.warmup, "warmup", .1, "share of the requests, the first ones, to leave out of the figures")

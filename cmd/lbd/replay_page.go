@@ -121,6 +121,9 @@ func (o *replayOptions) notes() []string {
 		"TTFT counts from the arrival at lbd to the first token, E2E to the last one, TPOT is the mean time per token after the first. ITL is every gap of every replica, warm-up included.",
 		"Every strategy met the same arrivals. hit is cached prompt tokens per prompt token, busy the share of time replicas compute, its CoV how unevenly.",
 	}
+	if l := o.admission; l.MaxTTFT > 0 {
+		notes = append(notes, fmt.Sprintf("Strategies that predict first tokens refuse those later than %v and %v per prompt token (--admission-max-ttft). Refused requests are not good; times are of the others.", l.MaxTTFT, l.TTFTPerToken))
+	}
 	if o.dropped > 0 {
 		notes = append(notes, fmt.Sprintf("%d requests of more than %d tokens are left out.", o.dropped, o.maxLength))
 	}
@@ -130,7 +133,7 @@ func (o *replayOptions) notes() []string {
 func figureTable(all []runs) page.Table {
 	t := page.Table{Note: "Times in milliseconds."}
 	for i, name := range []string{
-		"strategy", "fleet", "TTFT mean", "p50", "p90", "p99", "TPOT mean", "p99", "ITL p99", "E2E mean", "p99", "good %", "hit %", "busy %", "busy CoV", "preempted", "failed", "refused",
+		"strategy", "fleet", "TTFT mean", "p50", "p90", "p99", "TPOT mean", "p99", "ITL p99", "E2E mean", "p99", "good %", "hit %", "busy %", "busy CoV", "preempted", "failed", "refused %",
 	} {
 		t.Columns = append(t.Columns, page.Column{Name: name, Number: i > 1})
 	}
@@ -141,7 +144,7 @@ func figureTable(all []runs) page.Table {
 		fleet = r.Fleet
 		for _, v := range []float64{
 			r.TTFT.Mean, r.TTFT.P50, r.TTFT.P90, r.TTFT.P99, r.TPOT.Mean, r.TPOT.P99, r.ITL.P99, r.E2E.Mean, r.E2E.P99,
-			100 * r.Good, 100 * r.HitRate, 100 * r.Busy, r.BusyCoV, float64(r.Preemptions), float64(r.Failed - r.Late + r.Unfinished), float64(r.Late),
+			100 * r.Good, 100 * r.HitRate, 100 * r.Busy, r.BusyCoV, float64(r.Preemptions), float64(r.Failed - r.Late + r.Unfinished), 100 * r.LateShare,
 		} {
 			row.Cells = append(row.Cells, page.Cell{Text: page.Number(v)})
 		}

@@ -96,14 +96,14 @@ func TestReplayRefusing(t *testing.T) {
 		}
 		return fields[len(fields)-1]
 	}
-	if n := last(lbd(t, args...)); n != "0" {
-		t.Errorf("%s refused without a limit", n)
+	if n := last(lbd(t, args...)); n != "0.0" {
+		t.Errorf("%s %% refused without a limit", n)
 	}
-	if n := last(lbd(t, append(args, "--admission-max-ttft", "200ms")...)); n == "0" {
+	if n := last(lbd(t, append(args, "--admission-max-ttft", "200ms")...)); n == "0.0" {
 		t.Error("nobody refused at ten times what two replicas carry")
 	}
-	if n := last(lbd(t, append(args, "--admission-max-ttft", "200ms", "--admission-ttft-per-token", "1s")...)); n != "0" {
-		t.Errorf("%s refused of those that have a second for each token", n)
+	if n := last(lbd(t, append(args, "--admission-max-ttft", "200ms", "--admission-ttft-per-token", "1s")...)); n != "0.0" {
+		t.Errorf("%s %% refused of those that have a second for each token", n)
 	}
 }
 

@@ -168,7 +168,7 @@ func (r *results) markdown() string {
 	overHTTP := r.medium(func(rd *round) []served { return rd.HTTP })
 	fmt.Fprintf(b, preface, r.Setup.Requests, length.Seconds(), r.Setup.Replicas, r.Setup.Speed, len(r.Rounds), 100*warm, longest)
 	if r.Setup.MaxTTFT > 0 {
-		fmt.Fprintf(b, refusing, strings.Join(r.Setup.Strategies, ","), r.Setup.Speed, len(r.Rounds), r.Setup.MaxTTFT, r.Setup.MaxTTFT)
+		fmt.Fprintf(b, refusing, strings.Join(r.Setup.Strategies, ","), r.Setup.Speed, len(r.Rounds), r.Setup.MaxTTFT, r.Setup.MaxTTFT, limits.TTFT, limits.TPOT)
 		r.figures(b, inReplay, overHTTP)
 		return b.String()
 	}
@@ -201,7 +201,8 @@ picture of a GPU (bench/sim/README.md).
 `
 
 const refusing = "With `-out bench/results/overhttp-refusing -strategies %s -speed %g -rounds %d -admission-max-ttft %v`.\n" + `Both refuse what is predicted to have its first token later than %v (admission_max_ttft), which only least-cost
-predicts. Refused requests are not good; times are of those that were served.
+predicts. A request is good with a first token within %v and %v per further one; refused ones are not, and times are of those
+that were served. There is no ranking here.
 
 `
 

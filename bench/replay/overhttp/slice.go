@@ -85,7 +85,7 @@ func (s *slice) replay(names []string, replicas int, seed uint64) (all []served,
 				continue
 			}
 			switch {
-			case q.Refused:
+			case q.Late:
 				one.Refused++
 				q.TTFT = failed
 			case q.Failed:

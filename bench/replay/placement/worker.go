@@ -282,7 +282,7 @@ func (w *worker) latency(t task, o *outcome) (string, error) {
 	}
 	o.Figures = &figures{
 		Load: load, Good: r.Good, TTFT50: r.TTFT.P50, TTFT99: r.TTFT.P99, TPOT99: r.TPOT.P99, E2E99: r.E2E.P99,
-		HitRate: r.HitRate, CoV: r.BusyCoV, Refused: float64(r.Late) / float64(r.Requests),
+		HitRate: r.HitRate, CoV: r.BusyCoV, Refused: r.LateShare,
 	}
 	return fmt.Sprintf("at %.0f %%: TTFT p99 %.0f ms, %.1f %% good", 100*t.share, r.TTFT.P99, 100*r.Good), nil
 }

@@ -10,6 +10,7 @@ import (
 // counts is what a router counts itself, and the last poll of each replica. Rules embed it and override what they need.
 type counts struct {
 	replay.Setup
+	knower  *knower   // of a rule behind refusals
 	load    []int     // requests sent and not ended
 	prefill []float64 // of those without a first token, the prompt tokens they have to compute
 	tokens  []float64 // of all in flight, prompt tokens, and generated ones as far as a rule adds them

@@ -53,6 +53,9 @@ func (r *dynamo) Pick(now time.Duration, q *replay.Query, candidates []int) int 
 		}
 		return r.scale*max(r.prefill[i]+uncached, 0) + r.tokens[i] + uncached
 	})
+	if r.refuses(q, w) {
+		return replay.Refuse
+	}
 	uncached := float64(q.PromptTokens - m[w])
 	if r.tree != nil {
 		r.tree.insert(now, q, w)

@@ -6,66 +6,56 @@ import (
 	"lbd/bench/replay"
 )
 
-// Limited is a rule behind refusals like lbd's (replay.Config.Admission). None of these projects predicts first tokens for
-// that; so that the comparison with least-cost says what the choice of a replica is worth, theirs are predicted with
-// everything known: constants of the step time, content of the caches, state of the engines.
+// Limited is a rule behind refusals like lbd's (replay.Config.Admission): what would be late at the replica that the rule
+// chooses is refused before the rule hears that it is sent. None of these projects predicts first tokens for that; so
+// that the comparison with least-cost says what the choice of a replica is worth, theirs are predicted by a knower.
 func Limited(p replay.Policy) replay.Policy {
 	inner := p.New
 	p.Name += "-max-ttft"
 	p.What = "not shipped so: " + p.What + "; requests whose first token would be late there are refused, by one who knows the engines"
 	p.New = func(s replay.Setup) replay.Router {
-		return &limited{Router: inner(s), setup: s, known: makeOracle(s, true), charges: map[uint64]charge{}}
+		r := inner(s)
+		r.(interface{ limitBy(*knower) }).limitBy(&knower{s})
+		return r
 	}
 	return p
 }
 
-type limited struct {
-	replay.Router
-	setup   replay.Setup
-	known   *oracle
-	charges map[uint64]charge // by request, until the first token
-}
+// knower predicts first tokens as least-cost does, knowing what it has to learn or guess: the constants of each
+// replica's steps as they are simulated, faults included, what every lbd has sent there, and what is cached. As there, a
+// prefill under way counts in whole.
+type knower struct{ replay.Setup }
 
-// charge is what a request has put on its replica's account: Query.Charge is the inner rule's.
-type charge struct {
-	replica       int
-	work, prefill float64 // ms, tokens
-}
-
-func (l *limited) Pick(now time.Duration, q *replay.Query, candidates []int) int {
-	i := l.Router.Pick(now, q, candidates)
-	if i < 0 {
-		return i
+// first is the time to the first token at a replica, in milliseconds.
+func (k *knower) first(i int, q *replay.Query) float64 {
+	info := k.Truth.Info(i)
+	t := thetaOf(&info)
+	running, waiting, kv := k.Truth.Load(i)
+	n, tokens := running+waiting, q.Uncached
+	ms := t.prefill(q.Uncached, float64(q.PromptTokens))
+	k.Truth.Waiting(i, func(o *replay.Query, submitted bool) {
+		if !submitted {
+			n++
+		}
+		tokens += o.Uncached
+		ms += t.prefill(o.Uncached, float64(o.PromptTokens))
+	})
+	step := t.step + t.perSequence*float64(n) + t.perKVToken*float64(kv)
+	ms += float64(int(tokens/t.budget)+1) * step
+	if over := float64(kv+q.PromptTokens+q.OutputTokens) - .9*t.kv; over > 0 {
+		ms += over * kvWait
 	}
-	first, c := l.known.first(i, q)
-	if q.Tries == 0 && l.setup.Admission.Refuses(time.Duration(first*float64(time.Millisecond)), q.PromptTokens) {
-		q.Replica = i
-		l.Router.Done(now, q, false)
-		return replay.Refuse
+	return ms
+}
+
+func (c *counts) limitBy(k *knower) { c.knower = k }
+
+// refuses is asked by rules that Limited takes, when they have chosen a replica and changed nothing yet.
+func (c *counts) refuses(q *replay.Query, replica int) bool {
+	if c.knower == nil {
+		return false
 	}
-	l.known.work[i] += c.work
-	l.known.prefill[i] += c.prefill
-	l.charges[q.ID] = c
-	return i
-}
-
-func (l *limited) FirstToken(now time.Duration, q *replay.Query) {
-	l.begun(q)
-	l.Router.FirstToken(now, q)
-}
-
-func (l *limited) Done(now time.Duration, q *replay.Query, ok bool) {
-	l.begun(q)
-	l.Router.Done(now, q, ok)
-}
-
-// begun takes the prefill of a request off the account.
-func (l *limited) begun(q *replay.Query) {
-	c, ok := l.charges[q.ID]
-	if !ok {
-		return
-	}
-	delete(l.charges, q.ID)
-	l.known.work[c.replica] -= c.work
-	l.known.prefill[c.replica] -= c.prefill
+	q.Uncached = float64(q.PromptTokens - c.Truth.Cached(replica, q))
+	first := time.Duration(c.knower.first(replica, q) * float64(time.Millisecond))
+	return q.Tries == 0 && c.Admission.Refuses(first, q.PromptTokens)
 }

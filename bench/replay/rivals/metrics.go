@@ -48,6 +48,9 @@ func (r *lmetric) Pick(now time.Duration, q *replay.Query, candidates []int) int
 		}
 		return a - b
 	})
+	if r.refuses(q, w) {
+		return replay.Refuse
+	}
 	r.tree.insert(now, q, w)
 	return r.sent(q, w, float64(q.PromptTokens-m[w]), 0)
 }
@@ -131,6 +134,9 @@ func (r *smetric) Pick(now time.Duration, q *replay.Query, candidates []int) int
 	if prev := first(candidates, func(i int) float64 { return -float64(m[i]) }); float64(m[prev]) > r.hitRatio*float64(q.PromptTokens) &&
 		(meets(prev) || !slices.ContainsFunc(candidates, meets)) {
 		w = prev
+	}
+	if r.refuses(q, w) {
+		return replay.Refuse
 	}
 	work := r.cost(chars, float64(charsPerToken*m[w]))
 	r.tree.insert(now, q, w)

@@ -62,34 +62,19 @@ func (r *oracle) weight(candidates []int) float64 {
 
 func (r *oracle) cost(i int, q *replay.Query, w float64) float64 {
 	t := &r.theta[i]
-	n, kv := r.state(i)
-	length, out := float64(q.PromptTokens), float64(q.OutputTokens)
-	ttft, c := r.first(i, q)
-	prefill := c.work
-	own := out * (t.step + t.perSequence*(n+1) + t.perKVToken*(kv+length+out/2))
-	inflicted := n*prefill + n*out*(t.perSequence+t.perKVToken*(length+out/2))
-	return ttft + w*(own+inflicted)
-}
-
-// state is how many requests a replica has, and how many tokens its KV cache holds.
-func (r *oracle) state(i int) (n, kv float64) {
 	running, waiting, tokens := r.Truth.Load(i)
-	return float64(max(running+waiting, r.load[i])), float64(tokens)
-}
-
-// first is the time to the first token there, in milliseconds, and what the request adds to that of others.
-func (r *oracle) first(i int, q *replay.Query) (ttft float64, c charge) {
-	t := &r.theta[i]
-	n, kv := r.state(i)
+	n, kv := float64(max(running+waiting, r.load[i])), float64(tokens)
 	length, out := float64(q.PromptTokens), float64(q.OutputTokens)
 	uncached := length - float64(r.Truth.Cached(i, q))
-	c = charge{replica: i, work: t.prefill(uncached, length), prefill: uncached}
+	prefill := t.prefill(uncached, length)
 	step := t.step + t.perSequence*n + t.perKVToken*kv
-	ttft = r.work[i] + c.work + float64(int((r.prefill[i]+uncached)/t.budget)+1)*step
+	ttft := r.work[i] + prefill + float64(int((r.prefill[i]+uncached)/t.budget)+1)*step
 	if over := kv + length + out - .9*t.kv; over > 0 {
 		ttft += over * kvWait
 	}
-	return ttft, c
+	own := out * (t.step + t.perSequence*(n+1) + t.perKVToken*(kv+length+out/2))
+	inflicted := n*prefill + n*out*(t.perSequence+t.perKVToken*(length+out/2))
+	return ttft + w*(own+inflicted)
 }
 
 // kvWait is the time to free one token when the KV cache is full, in milliseconds.

@@ -453,7 +453,8 @@ func conforms(t *testing.T, p replay.Policy, w *replay.Workload) {
 	}
 }
 
-// Behind refusals a rule serves what would be in time, and its books do not know of the rest.
+// Behind refusals a rule serves what would be in time, and its books do not know of the rest: neither its counts, nor
+// what it believes to be cached. Nothing that is not streamed, or sent by another lbd, is forgotten.
 func TestLimited(t *testing.T) {
 	tr, err := trace.Synthetic{
 		Rate: 60, Requests: 1500, Prompt: trace.Lengths{Min: 50, Max: 1500}, Output: trace.Lengths{Min: 1, Max: 200},
@@ -462,41 +463,108 @@ func TestLimited(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	w := replay.Open("synthetic", tr)
 	for _, name := range []string{"lmetric", "smetric", "dynamo-events"} {
 		rule, _ := Lookup(name)
 		p := Limited(rule)
-		var made []*limited
+		var made []replay.Router
 		make := p.New
 		p.New = func(s replay.Setup) replay.Router {
-			r := make(s).(*limited)
+			r := make(s)
 			made = append(made, r)
 			return r
 		}
 		c := replay.Config{
-			Fleet: replay.Fleet{{Count: 2}}, Policy: p, Seed: 3, NonStreaming: .2, Admission: replay.Admission{MaxTTFT: 300 * time.Millisecond},
+			Fleet: replay.Fleet{{Count: 2}}, Policy: p, Seed: 3, Admission: replay.Admission{MaxTTFT: 300 * time.Millisecond},
 			Faults: []replay.Fault{{Replica: 1, At: 20 * time.Second, For: time.Second}},
 		}
-		a, err := replay.Run(c, replay.Open("synthetic", tr))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if a.Late == 0 || a.Completed+a.Failed != 1500 || a.Completed < 1000 {
-			t.Errorf("%s: %d refused, %d completed, %d failed; want some of 1500 refused", p.Name, a.Late, a.Completed, a.Failed)
-		}
-		for _, r := range made {
-			load, prefill, tokens := r.Router.(interface {
-				books() (float64, float64, float64)
-			}).books()
-			_, known, _ := r.known.books()
-			if load != 0 || abs(prefill) > 1e-6 || abs(tokens) > 1e-6 || known > 1e-6 || len(r.charges) > 0 {
-				t.Errorf("%s ends with load %v, prefill %v, tokens %v, and %v tokens, %d charges known", p.Name, load, prefill, tokens, known, len(r.charges))
+		run := func(c replay.Config) *replay.Result {
+			t.Helper()
+			made = nil
+			res, err := replay.Run(c, w)
+			if err != nil {
+				t.Fatal(err)
 			}
+			if res.Completed+res.Failed != 1500 {
+				t.Errorf("%s: %d completed, %d failed; want 1500", p.Name, res.Completed, res.Failed)
+			}
+			for _, r := range made {
+				load, prefill, tokens := r.(interface {
+					books() (float64, float64, float64)
+				}).books()
+				if load != 0 || abs(prefill) > 1e-6 || abs(tokens) > 1e-6 {
+					t.Errorf("%s ends with load %v, prefill %v, tokens %v", p.Name, load, prefill, tokens)
+				}
+			}
+			return res
 		}
-		c.Policy, c.Admission = rule, replay.Admission{}
-		if b, err := replay.Run(c, replay.Open("synthetic", tr)); err != nil || b.Late != 0 || b.TTFT.P99 <= a.TTFT.P99 {
-			t.Errorf("%s without: %v, %d refused, p99 %v; behind refusals %v", name, err, b.Late, b.TTFT.P99, a.TTFT.P99)
+		a := run(c)
+		if a.Late == 0 || a.Completed < 1000 {
+			t.Errorf("%s: %d refused, %d completed; want some of 1500 refused", p.Name, a.Late, a.Completed)
+		}
+		c.LBDs = 2
+		if b := run(c); b.TTFT.P99 > 600 {
+			t.Errorf("%s: p99 %.0f ms with two lbds; want what the other one sent counted", p.Name, b.TTFT.P99)
+		}
+		c.LBDs, c.Policy, c.Admission = 1, rule, replay.Admission{}
+		if b := run(c); b.Late != 0 || b.TTFT.P99 <= a.TTFT.P99 {
+			t.Errorf("%s without: %d refused, p99 %v; behind refusals %v", name, b.Late, b.TTFT.P99, a.TTFT.P99)
 		}
 	}
+}
+
+// A prefill counts until the first token, also where the answer is not streamed and no router hears of that.
+func TestLimitedWithoutStreams(t *testing.T) {
+	tr, err := trace.Synthetic{
+		Rate: 10, Requests: 300, Prompt: trace.Lengths{Min: 1000, Max: 1500}, Output: trace.Lengths{Min: 200, Max: 300}, Seed: 3,
+	}.Trace()
+	if err != nil {
+		t.Fatal(err)
+	}
+	rule, _ := Lookup("lmetric")
+	res, err := replay.Run(replay.Config{
+		Fleet: replay.Fleet{{Count: 2}}, Policy: Limited(rule), NonStreaming: 1, Admission: replay.Admission{MaxTTFT: 500 * time.Millisecond},
+	}, replay.Open("synthetic", tr))
+	if err != nil || res.Late != 0 || res.TTFT.P99 > 400 {
+		t.Errorf("%v, %d refused, p99 %.0f ms; want nobody refused where nobody waits", err, res.Late, res.TTFT.P99)
+	}
+}
+
+// What is refused was never sent: nobody takes it for cached there.
+func TestRefusedIsNotCached(t *testing.T) {
+	for _, name := range []string{"lmetric", "smetric"} {
+		rule, _ := Lookup(name)
+		p := Limited(rule)
+		var seen []int
+		make := p.New
+		p.New = func(s replay.Setup) replay.Router { return &matched{Router: make(s), seen: &seen} }
+		blocks := fresh(40, 7)
+		_, err := replay.Run(replay.Config{
+			Fleet: replay.Fleet{{Count: 2}}, Policy: p, Admission: replay.Admission{MaxTTFT: 50 * time.Millisecond},
+		}, replay.Open("long", trace.Of(512,
+			trace.Arrival{PromptTokens: 40 * 512, OutputTokens: 1, Blocks: blocks}, trace.Arrival{At: time.Second, PromptTokens: 40 * 512, OutputTokens: 1, Blocks: blocks})))
+		if err != nil || len(seen) != 2 || slices.Max(seen) != 0 {
+			t.Errorf("%s: %v, %v tokens believed cached at the picks; want none", name, err, seen)
+		}
+	}
+}
+
+// matched notes what the index of a rule says before each pick.
+type matched struct {
+	replay.Router
+	seen *[]int
+}
+
+func (m *matched) Pick(now time.Duration, q *replay.Query, candidates []int) int {
+	var tree *index
+	switch r := m.Router.(type) {
+	case *lmetric:
+		tree = r.tree
+	case *smetric:
+		tree = r.tree
+	}
+	*m.seen = append(*m.seen, slices.Max(tree.match(now, q)))
+	return m.Router.Pick(now, q, candidates)
 }
 
 func (c *counts) books() (load, prefill, tokens float64) {

@@ -95,7 +95,7 @@ var waitingKeys = []*key{
 	{
 		name: "admission_ttft_per_token", group: groupWaiting, def: "0", reload: true, zero: true,
 		help: "what admission_max_ttft grows by for each token of the prompt, so that long prompts may take longer; 0 = nothing",
-		more: "Tokens are estimated, four bytes each. 100us allows a prompt of 50,000 tokens 5 s more.",
+		more: "It does nothing without admission_max_ttft. Tokens are estimated, four bytes each. 100us allows a prompt of 50,000 tokens 5 s more.",
 		min:  ms / 1000, max: 1000 * ms,
 		field: func(c *Config) any { return &c.AdmissionTTFTPerToken },
 	},
