@@ -2,7 +2,7 @@
 # and so a C compiler. Without one the tests run without it, which unit says.
 
 GO       ?= go
-FUZZTIME ?= 3s
+FUZZTIME ?= 2s
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 LDFLAGS  := -s -w -X main.version=$(VERSION)
 ARGS     ?=
@@ -40,7 +40,7 @@ unit: ## all tests, with the race detector; those that count allocations again w
 	$(GO) test $(RACE) -timeout 10m ./...
 	$(GO) test -run 'Alloc' ./...
 
-fuzz: ## FUZZTIME (3s) of each fuzz target; FUZZTIME=1h is an hour of each
+fuzz: ## FUZZTIME (2s) of each fuzz target; FUZZTIME=1h is an hour of each
 	@scripts/fuzz.sh $(FUZZTIME)
 
 fuzz-hour: ## an hour over all fuzz targets, findings kept
