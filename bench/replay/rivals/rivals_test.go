@@ -421,12 +421,7 @@ func TestConformance(t *testing.T) {
 func conforms(t *testing.T, p replay.Policy, w *replay.Workload) {
 	t.Helper()
 	var made []replay.Router
-	make := p.New
-	p.New = func(s replay.Setup) replay.Router {
-		r := make(s)
-		made = append(made, r)
-		return r
-	}
+	p = kept(p, &made)
 	c := replay.Config{
 		Fleet: replay.Fleet{{Count: 4}}, Policy: p, LBDs: 2, Seed: 3, NonStreaming: .2,
 		Faults: []replay.Fault{{Replica: 1, At: 2 * time.Second, For: time.Second}},
@@ -438,15 +433,7 @@ func conforms(t *testing.T, p replay.Policy, w *replay.Workload) {
 	if a.Completed+a.Failed != 200 || a.Completed < 150 {
 		t.Errorf("%d completed, %d failed, want 200", a.Completed, a.Failed)
 	}
-	for _, r := range made {
-		if c, ok := r.(interface {
-			books() (float64, float64, float64)
-		}); !ok {
-			t.Error("the rule keeps no books")
-		} else if load, prefill, tokens := c.books(); load != 0 || abs(prefill) > 1e-6 || abs(tokens) > 1e-6 {
-			t.Errorf("ends with load %v, prefill %v, tokens %v", load, prefill, tokens)
-		}
-	}
+	emptyBooks(t, p.Name, made)
 	b, err := replay.Run(c, w)
 	if err != nil || a.TTFT != b.TTFT || a.E2E != b.E2E || a.HitRate != b.HitRate {
 		t.Errorf("two runs differ: %v, %+v, %+v", err, a.TTFT, b.TTFT)
@@ -466,14 +453,9 @@ func TestLimited(t *testing.T) {
 	w := replay.Open("synthetic", tr)
 	for _, name := range []string{"lmetric", "smetric", "dynamo-events"} {
 		rule, _ := Lookup(name)
-		p := Limited(rule)
 		var made []replay.Router
-		make := p.New
-		p.New = func(s replay.Setup) replay.Router {
-			r := make(s)
-			made = append(made, r)
-			return r
-		}
+		rule = kept(rule, &made)
+		p := Limited(rule)
 		c := replay.Config{
 			Fleet: replay.Fleet{{Count: 2}}, Policy: p, Seed: 3, Admission: replay.Admission{MaxTTFT: 300 * time.Millisecond},
 			Faults: []replay.Fault{{Replica: 1, At: 20 * time.Second, For: time.Second}},
@@ -488,14 +470,7 @@ func TestLimited(t *testing.T) {
 			if res.Completed+res.Failed != 1500 {
 				t.Errorf("%s: %d completed, %d failed; want 1500", p.Name, res.Completed, res.Failed)
 			}
-			for _, r := range made {
-				load, prefill, tokens := r.(interface {
-					books() (float64, float64, float64)
-				}).books()
-				if load != 0 || abs(prefill) > 1e-6 || abs(tokens) > 1e-6 {
-					t.Errorf("%s ends with load %v, prefill %v, tokens %v", p.Name, load, prefill, tokens)
-				}
-			}
+			emptyBooks(t, p.Name, made)
 			return res
 		}
 		a := run(c)
@@ -565,6 +540,34 @@ func (m *matched) Pick(now time.Duration, q *replay.Query, candidates []int) int
 	}
 	*m.seen = append(*m.seen, slices.Max(tree.match(now, q)))
 	return m.Router.Pick(now, q, candidates)
+}
+
+// kept notes the routers that a policy makes.
+func kept(p replay.Policy, made *[]replay.Router) replay.Policy {
+	inner := p.New
+	p.New = func(s replay.Setup) replay.Router {
+		r := inner(s)
+		*made = append(*made, r)
+		return r
+	}
+	return p
+}
+
+// emptyBooks holds that nothing of what has ended is still counted.
+func emptyBooks(t *testing.T, name string, made []replay.Router) {
+	t.Helper()
+	if len(made) == 0 {
+		t.Errorf("%s: no router was made", name)
+	}
+	for _, r := range made {
+		if c, ok := r.(interface {
+			books() (float64, float64, float64)
+		}); !ok {
+			t.Errorf("%s keeps no books", name)
+		} else if load, prefill, tokens := c.books(); load != 0 || abs(prefill) > 1e-6 || abs(tokens) > 1e-6 {
+			t.Errorf("%s ends with load %v, prefill %v, tokens %v", name, load, prefill, tokens)
+		}
+	}
 }
 
 func (c *counts) books() (load, prefill, tokens float64) {
