@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -50,7 +49,7 @@ func (s *Server) setConnections(c *Config) {
 	s.in.SetRoom(inbound.Room{
 		Total: c.Connections.Max, Each: c.Connections.MaxPerClient,
 		Exempt:  c.trusts,
-		Answer:  func(why inbound.Reason) []byte { return refusals[why] },
+		Answer:  func(why inbound.Reason, request []byte) []byte { return refusals[why][dialectIn(request)] },
 		Refused: s.turnedAway,
 	})
 }
@@ -67,18 +66,19 @@ const tooManyRetry = 5
 
 // refusals are whole answers, by reason: they are written at a moment when nothing
 // should be worked out for whoever is not let in.
-var refusals = [...][]byte{
-	inbound.Full:    refusalOf("the load balancer has as many connections as it may have; try again"),
-	inbound.Crowded: refusalOf("your address has as many connections as it may have; use fewer, or keep them alive and reuse them"),
+var refusals = [...][dialects][]byte{
+	inbound.Full:    refusalsOf("the load balancer has as many connections as it may have; try again"),
+	inbound.Crowded: refusalsOf("your address has as many connections as it may have; use fewer, or keep them alive and reuse them"),
 }
 
-func refusalOf(message string) []byte {
-	body, err := json.Marshal(errorBody{errorFields{Message: message, Type: "overloaded", Code: "too_many_connections"}})
-	if err != nil {
-		panic("BUG: error body: " + err.Error())
+func refusalsOf(message string) (answers [dialects][]byte) {
+	e := &apiError{status: 503, kind: "overloaded", code: "too_many_connections", message: message}
+	for d := range dialects {
+		body := e.body(d)
+		answers[d] = fmt.Appendf(nil, "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: %d\r\nRetry-After: %d\r\nConnection: close\r\n\r\n%s",
+			len(body), tooManyRetry, body)
 	}
-	return fmt.Appendf(nil, "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: %d\r\nRetry-After: %d\r\nConnection: close\r\n\r\n%s",
-		len(body), tooManyRetry, body)
+	return answers
 }
 
 // crowd is what is counted and told of connections that were not let in.

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
@@ -17,7 +16,7 @@ import (
 // 499); nobody receives it.
 const statusClientGone = 499
 
-// apiError is an answer of lbd's own, in OpenAI's shape.
+// apiError is an answer of lbd's own, in OpenAI's words; write puts it into the client's.
 type apiError struct {
 	status     int
 	kind       string // "type" in OpenAI's words
@@ -158,26 +157,8 @@ func servedNames(snap *balancer.Snapshot) string {
 	}
 }
 
-type errorBody struct {
-	Error errorFields `json:"error"`
-}
-
-type errorFields struct {
-	Message string  `json:"message"`
-	Type    string  `json:"type"`
-	Param   *string `json:"param"`
-	Code    string  `json:"code"`
-}
-
 func (e *apiError) write(ctx *fasthttp.RequestCtx) {
-	f := errorFields{Message: e.message, Type: e.kind, Code: e.code}
-	if e.param != "" {
-		f.Param = &e.param
-	}
-	body, err := json.Marshal(errorBody{f})
-	if err != nil {
-		panic("BUG: error body: " + err.Error())
-	}
+	d := dialectOf(ctx.Request.Header.RequestURI())
 	if e.code == malformed {
 		ctx.SetConnectionClose()
 	}
@@ -192,8 +173,11 @@ func (e *apiError) write(ctx *fasthttp.RequestCtx) {
 	}
 	if e.id != nil {
 		ctx.Response.Header.SetBytesV(requestIDHeader, e.id)
+		if d == anthropic {
+			ctx.Response.Header.SetBytesV(messagesIDHeader, e.id)
+		}
 	}
-	writeJSON(ctx, e.status, body)
+	writeJSON(ctx, e.status, e.body(d))
 }
 
 func writeJSON(ctx *fasthttp.RequestCtx, status int, body []byte) {

@@ -34,7 +34,8 @@ var relayedRoot = map[string]bool{
 // method is answered here. Others below /v1 are the replica's business.
 var postOnly = map[string]bool{
 	"/v1/chat/completions": true, "/v1/completions": true, "/v1/embeddings": true, "/v1/score": true, "/v1/rerank": true,
-	"/v1/audio/transcriptions": true, "/v1/audio/translations": true, "/v1/messages": true, "/v1/responses": true,
+	"/v1/audio/transcriptions": true, "/v1/audio/translations": true, "/v1/responses": true,
+	messagesPath: true, messagesPath + "/count_tokens": true,
 }
 
 // controlPaths act on one replica or tell of one. Through a balancer they would

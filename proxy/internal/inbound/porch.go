@@ -65,20 +65,16 @@ func (s *Server) turnAway(c *sock.Conn, why Reason) {
 	if room.Refused != nil {
 		room.Refused(why, client(c.RemoteAddr()))
 	}
-	var answer []byte
-	if room.Answer != nil && s.TLS == nil {
-		answer = room.Answer(why)
-	}
 	switch {
-	case answer == nil:
+	case room.Answer == nil || s.TLS != nil:
 		c.Close()
 	case s.porch.enter(c):
 		go func() {
 			defer s.porch.leave(c)
-			explain(c, answer)
+			explain(c, func(request []byte) []byte { return room.Answer(why, request) })
 		}()
 	default:
-		c.Write(answer) // fits an empty send buffer: it does not wait
+		c.Write(room.Answer(why, nil)) // fits an empty send buffer: it does not wait
 		c.Close()
 	}
 }
@@ -94,14 +90,15 @@ const (
 // nothing for a fault (net/http: "Unsolicited response received on idle HTTP channel"),
 // and reads off what follows, because closing before it is read would be a reset that
 // can overtake the answer.
-func explain(c *sock.Conn, answer []byte) {
+func explain(c *sock.Conn, answer func(request []byte) []byte) {
 	c.SetReadDeadline(time.Now().Add(porchTime)) // fails on a closed connection only, as what follows will
 	b, n, err := c.ReadBuf()
-	sock.PutBuf(b)
 	if n == 0 && err != nil && !isTimeout(err) {
 		return
 	}
-	if _, err := c.Write(answer); err != nil || c.CloseWrite() != nil {
+	said := answer(came(b, n))
+	sock.PutBuf(b)
+	if _, err := c.Write(said); err != nil || c.CloseWrite() != nil {
 		return
 	}
 	c.SetReadDeadline(time.Now().Add(porchTime))
@@ -112,6 +109,13 @@ func explain(c *sock.Conn, answer []byte) {
 			return
 		}
 	}
+}
+
+func came(b *sock.Buf, n int) []byte {
+	if b == nil {
+		return nil
+	}
+	return b.B[:n]
 }
 
 func isTimeout(err error) bool {

@@ -15,6 +15,7 @@ func (c *Conn) read(lim *Limits) error {
 	c.hasRoom()
 	size, err := c.head(lim)
 	if err != nil {
+		c.noteLine(err)
 		return err
 	}
 	if err := c.req.parse(c.bytes()[c.from : c.from+size]); err != nil {
@@ -29,6 +30,18 @@ func (c *Conn) read(lim *Limits) error {
 		return c.chunkedBody(lim)
 	}
 	return c.plainBody(lim)
+}
+
+// noteLine reads the request line of a head that will not be whole, if that much of it
+// has come: the answer may depend on what was asked for.
+func (c *Conn) noteLine(why error) {
+	if why == errPartly || why == errBlank {
+		return
+	}
+	c.req.reset()
+	if line, _, ok := bytes.Cut(c.bytes()[c.from:c.to], crlf); ok && c.req.requestLine(line) != nil {
+		c.req.reset()
+	}
 }
 
 // head reads up to the empty line and returns the head's size. What can never

@@ -17,8 +17,8 @@ type Room struct {
 	Exempt func(netip.Addr) bool
 
 	// Answer is what a client reads that is turned away, a whole answer; nil = it
-	// only sees the end.
-	Answer func(Reason) []byte
+	// only sees the end. request is what has come of its request, nil while nothing has.
+	Answer func(why Reason, request []byte) []byte
 	// Refused hears of each of them, and must not block; nil = nobody does.
 	Refused func(why Reason, from netip.Addr)
 }

@@ -31,7 +31,7 @@ func (r *running) dialFrom(t testing.TB, ip string) *net.TCPConn {
 	return c.(*net.TCPConn)
 }
 
-func refusal(why Reason) []byte { return []byte("no: " + why.String() + "\n") }
+func refusal(why Reason, _ []byte) []byte { return []byte("no: " + why.String() + "\n") }
 
 // crowded runs a server that says why it turns clients away.
 func crowded(t *testing.T, a *answerer, room Room) *running {

@@ -1,6 +1,7 @@
 package daemon_test
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"io"
@@ -71,6 +72,28 @@ func (p *proxied) refused(ip, want string) {
 	}
 }
 
+// refusedMessages is refused on the Messages API.
+func (p *proxied) refusedMessages(ip string) {
+	p.t.Helper()
+	c := p.from(ip)
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(patience))
+	fmt.Fprint(c, messagesPost(llama))
+	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		p.t.Errorf("no answer: %v", err)
+		return
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		p.t.Error(err)
+	}
+	if kind, code, _ := messagesError(p.t, resp.StatusCode, resp.Header, string(b)); resp.StatusCode != 503 || kind != "overloaded_error" || code != "too_many_connections" {
+		p.t.Errorf("%s: %s", resp.Status, b)
+	}
+}
+
 // Limits of connections hold, are reloaded, told and counted; trusted proxies bring
 // as many as they like.
 func TestConnectionLimits(t *testing.T) {
@@ -88,13 +111,14 @@ func TestConnectionLimits(t *testing.T) {
 	}
 	p.refused("127.0.0.9", "the load balancer")
 	p.refused("127.0.0.3", "the load balancer")
+	p.refusedMessages("127.0.0.3")
 	conf.set(r, "max-connections", "6", "max-connections-per-client", "0")
 	if err := p.Reload(); err != nil {
 		t.Fatal(err)
 	}
 	p.held("127.0.0.2")
 	for series, want := range map[string]string{
-		`lbd_connections_refused_total{reason="max_connections"}`: "2", `lbd_connections_refused_total{reason="max_connections_per_client"}`: "1",
+		`lbd_connections_refused_total{reason="max_connections"}`: "3", `lbd_connections_refused_total{reason="max_connections_per_client"}`: "1",
 		"lbd_connections_limit": "6", "lbd_connections": "6", `lbd_accept_errors_total{reason="descriptors"}`: "0",
 	} {
 		p.counted(series, want)
