@@ -239,12 +239,15 @@ func (s *Sniffer) End() {
 }
 
 // readUsage reads a usage object that starts b. OpenAI says prompt and
-// completion, the responses API and Anthropic say input and output.
+// completion, the responses API and Anthropic say input and output. What Anthropic
+// calls input is without what was read from a cache or written to one, which are
+// counts beside it (vLLM since #40912); everywhere else it is the whole prompt.
 func (s *Sniffer) readUsage(b []byte) {
+	input, beside := -1, 0
 	for i := 0; ; {
 		j := bytes.IndexByte(b[i:], ':')
 		if j < 0 {
-			return
+			break
 		}
 		i += j + 1
 		if i < 2 || b[i-2] != '"' {
@@ -256,12 +259,20 @@ func (s *Sniffer) readUsage(b []byte) {
 		}
 		switch string(keyBefore(b[:i-2])) {
 		case "prompt_tokens", "input_tokens":
-			s.Usage.Prompt = n
+			input = n
 		case "completion_tokens", "output_tokens":
 			s.Usage.Completion = n
-		case "cached_tokens", "cache_read_input_tokens":
+		case "cached_tokens":
 			s.Usage.Cached = n
+		case "cache_read_input_tokens":
+			s.Usage.Cached = n
+			beside += n
+		case "cache_creation_input_tokens":
+			beside += n
 		}
+	}
+	if input >= 0 {
+		s.Usage.Prompt = input + beside
 	}
 }
 

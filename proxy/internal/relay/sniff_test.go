@@ -81,6 +81,13 @@ var streams = []struct {
 		"event: content_block_delta\r\n" + data(`{"delta":{"type":"input_json_delta","partial_json":"{"}}`) +
 		"event: message_delta\n" + data(`{"delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":15}}`) +
 		"event: message_stop\n" + data(`{"type":"message_stop"}`), seen{2, Usage{25, 15, -1}}},
+	{"messages API, cached", "event: message_start\n" + data(`{"type":"message_start","message":{"content":[],"usage":{"input_tokens":25,"output_tokens":0}}}`) +
+		"event: content_block_delta\n" + data(`{"delta":{"type":"thinking_delta","thinking":"Hm"}}`) +
+		"event: content_block_delta\n" + data(`{"delta":{"type":"signature_delta","signature":"abc"}}`) +
+		"event: message_delta\n" + data(`{"delta":{"stop_reason":"end_turn"},"usage":{"input_tokens":9,"output_tokens":15,"cache_creation_input_tokens":0,"cache_read_input_tokens":16}}`) +
+		"event: message_stop\n" + data(`{"type":"message_stop"}`), seen{1, Usage{25, 15, 16}}},
+	{"messages API, written to a cache", data(`{"usage":{"cache_creation_input_tokens":4,"cache_read_input_tokens":null,"input_tokens":9,"cache_creation":{"ephemeral_5m_input_tokens":4},"output_tokens":1}}`),
+		seen{0, Usage{13, 1, -1}}},
 	{"type ends with its event", "event: ping\n\n" + delta(`"content":"a"`), seen{1, unknown}},
 	{"1 MB line", data(`{"choices":[{"delta":{"content":"`+strings.Repeat("x", 1<<20)+`"}}]}`) + delta(`"content":"a"`), seen{1, unknown}},
 	{"line of just the limit", "data:" + strings.Repeat(" ", maxLine-20) + `{"content":"x"}` + "\n" + delta(`"content":"a"`), seen{2, unknown}},
@@ -123,6 +130,7 @@ func TestSniffJSON(t *testing.T) {
 		{"keys behind", body("Hello", `,"prompt_logprobs":null,"kv_transfer_params":null`), Usage{11, 16, -1}},
 		{"long text", body(strings.Repeat("x", 100<<10), ""), Usage{11, 16, -1}},
 		{"indented", "{\n  \"usage\": {\n    \"prompt_tokens\": 11,\n    \"completion_tokens\":\t16\n  }\n}\n", Usage{11, 16, -1}},
+		{"messages API", `{"id":"m","type":"message","content":[{"type":"text","text":"Hi"}],"usage":{"input_tokens":9,"output_tokens":15,"cache_read_input_tokens":16}}`, Usage{25, 15, 16}},
 		{"usage in the text", `{"choices":[{"text":"\"usage\":{\"prompt_tokens\":5}"}]}`, unknown},
 		{"usage null", `{"usage":null}`, unknown},
 		{"usage too far from the end", body("", `,"x":"`+strings.Repeat("x", 8<<10)+`"`), unknown},
