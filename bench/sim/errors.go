@@ -60,6 +60,10 @@ func (r *run) reject(x *exchange, e *apiError) {
 		x.json(e.code, flatError{Object: "error", errorInfo: info})
 		return
 	}
+	if x.anthropic {
+		x.json(e.code, newMessagesError(e.kind, e.message))
+		return
+	}
 	if e.param != "" {
 		info.Param = &e.param
 	}
@@ -114,8 +118,12 @@ func (x *exchange) errorEvent() error {
 	if x.c.run.cfg.Profile == ProfileV064 {
 		body = `{"error": {"object": "error", "message": "Internal server error", "type": "BadRequestError", "param": null, "code": 400}}`
 	}
-	for _, event := range []string{body, "[DONE]"} {
-		if err := x.send([]byte("data: " + event + "\n\n")); err != nil {
+	events := []string{"data: " + body, "data: [DONE]"}
+	if x.anthropic { // message_stream_converter
+		events[0] = "event: error\ndata: " + string(encodeJSON(newMessagesError("internal_error", "Internal server error")))
+	}
+	for _, event := range events {
+		if err := x.send([]byte(event + "\n\n")); err != nil {
 			return err
 		}
 	}

@@ -29,17 +29,18 @@ type exchange struct {
 	body []byte
 	path string
 
-	extra    string // header lines the profile's middleware appends
-	status   int
-	api      bool  // an inference call
-	declared int64 // content-length of the answer, as the instrumentator reads it
-	stream   bool  // chunked answer begun
-	ended    bool
-	broken   bool
-	cut      bool // broken by a fault, not by the client
-	keep     bool
-	hit      *faultHit // what this request suffers
-	events   int       // SSE events written
+	extra     string // header lines the profile's middleware appends
+	status    int
+	api       bool  // an inference call
+	anthropic bool  // of the Messages API, and valid
+	declared  int64 // content-length of the answer, as the instrumentator reads it
+	stream    bool  // chunked answer begun
+	ended     bool
+	broken    bool
+	cut       bool // broken by a fault, not by the client
+	keep      bool
+	hit       *faultHit // what this request suffers
+	events    int       // SSE events written
 }
 
 func newExchange(ctx context.Context, c *conn, req *http.Request, body []byte) *exchange {

@@ -60,6 +60,30 @@ func TestTokenMetricsSwitch(t *testing.T) {
 	}
 }
 
+// On the Messages API they are read as elsewhere, and so is own load.
+func TestTokenMetricsOfMessages(t *testing.T) {
+	r := replica(t, sim.Config{})
+	p := lbd(t, urls(r))
+	ask := func(stream string) {
+		t.Helper()
+		a := p.post("/v1/messages", `{"model":"`+llama+`","max_tokens":30,"messages":[{"role":"user","content":"Hello"}],"stream":`+stream+`}`)
+		if a.status != 200 || a.err != nil || !strings.Contains(a.body, `"output_tokens":30`) {
+			t.Fatalf("%d %v\n%s", a.status, a.err, a.body)
+		}
+	}
+	ask("true")
+	ask("false")
+	p.counted(tokenSeries[3], "60")
+	if got := p.tokenMetrics(); got[0] != "1" || got[1] == "0" || got[2] == "0" {
+		t.Errorf("TTFTs, gaps and prompt tokens are %s; want 1, some and some", got[:3])
+	}
+	if a := p.post("/v1/messages/count_tokens", `{"model":"`+llama+`","messages":[{"role":"user","content":"Hello"}]}`); a.status != 200 {
+		t.Errorf("count_tokens: %d %s", a.status, a.body)
+	}
+	p.counted(tokenSeries[3], "60")
+	p.counted(`lbd_inflight_requests{model="`+llama+`",replica="`+r.Addr()+`"}`, "0")
+}
+
 // The account of an API key stays exact.
 func TestTokenMetricsOffKeepsAccounts(t *testing.T) {
 	r := replica(t, sim.Config{})
