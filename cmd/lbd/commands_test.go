@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -149,6 +150,47 @@ func TestProxyRefusesBadConfiguration(t *testing.T) {
 	if got.code != exitUsage || !strings.HasPrefix(got.stderr, want) {
 		t.Errorf("%+v", got)
 	}
+}
+
+// TestExitCodes: 1 is for what another configuration mends, files that it names
+// included, and 2 for what the machine does not give.
+func TestExitCodes(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	empty := filepath.Join(t.TempDir(), "empty")
+	if err := os.WriteFile(empty, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name string
+		args []string
+		code int
+		want string
+	}{
+		{"exposed admin listener", []string{"--admin-listen=:0"}, exitUsage, `admin_listen (flag --admin-listen): ":0" is reachable`},
+		{"exposed, which only the socket tells", []string{"--admin-listen=[::%1]:0"}, exitUsage, "reachable from other machines"},
+		{"no key file", []string{"--api-keys-file=/none"}, exitUsage, "api_keys_file (flag --api-keys-file): open /none"},
+		{"no certificate", []string{"--tls-cert-file=/none", "--tls-key-file=/none"}, exitUsage, "tls_cert_file (flag --tls-cert-file)"},
+		{"no certificate", []string{"--tls-cert-file=" + empty, "--tls-key-file=" + empty}, exitUsage, "tls_cert_file (flag --tls-cert-file)"},
+		{"no CA of replicas", []string{"--upstream-tls-ca-file=/none"}, exitUsage, "upstream_tls_ca_file (flag --upstream-tls-ca-file)"},
+		{"no token", []string{"--admin-token-file=" + empty}, exitUsage, "admin_token_file (flag --admin-token-file)"},
+		{"port taken", []string{"--listen=" + taken.Addr().String()}, exitStart, "cannot listen"},
+		{"admin port taken", []string{"--admin-listen=" + taken.Addr().String()}, exitStart, "cannot listen"},
+		{"address of others", []string{"--listen=192.0.2.1:1"}, exitStart, "cannot listen"},
+	} {
+		got := lbd(t, append([]string{"--endpoints=http://127.0.0.1:1", "--listen=127.0.0.1:0", "--admin-listen=127.0.0.1:0"}, c.args...)...)
+		if last := lastLine(got.stderr); got.code != c.code || !strings.Contains(last, c.want) {
+			t.Errorf("%s: exit %d, %s; want %d and %q", c.name, got.code, last, c.code, c.want)
+		}
+	}
+}
+
+func lastLine(s string) string {
+	s = strings.TrimSuffix(s, "\n")
+	return s[strings.LastIndexByte(s, '\n')+1:]
 }
 
 func TestHelp(t *testing.T) {

@@ -42,15 +42,19 @@ func runProxy(cmd *cobra.Command, in *handover.Inherited) error {
 		Log: log, Lines: lines, Version: buildVersion().Version, Inherited: in, Load: func() (*config.Config, error) { return loadConfig(cmd) },
 	})
 	if err != nil {
-		return exitError{exitStart, err}
+		return startError(err)
 	}
-	if err := d.Run(cmd.Context()); err != nil {
-		if errors.Is(err, daemon.ErrAddress) {
-			err = exitError{exitStart, err}
-		}
+	return startError(d.Run(cmd.Context()))
+}
+
+// startError gives an error of a start its exit code: who starts lbd again tries in vain
+// what is a mistake in the configuration, and not what a machine lacks at the moment.
+func startError(err error) error {
+	var mistake daemon.ConfigError
+	if err == nil || errors.As(err, &mistake) {
 		return err
 	}
-	return nil
+	return exitError{exitStart, err}
 }
 
 // logConfig writes the effective configuration, secrets redacted, so that a log

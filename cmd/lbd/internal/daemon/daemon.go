@@ -50,6 +50,13 @@ type Options struct {
 // listened on.
 var ErrAddress = errors.New("cannot listen")
 
+// ConfigError is an error of New, Start or Run that only another configuration mends,
+// or other files that it names. It says what its cause says.
+type ConfigError struct{ error }
+
+// Unwrap returns the cause.
+func (e ConfigError) Unwrap() error { return e.error }
+
 // Daemon is one running lbd.
 type Daemon struct {
 	opt Options
@@ -87,14 +94,14 @@ func New(cfg *config.Config, o Options) (*Daemon, error) {
 	d.prefixes = prefix.New(prefix.Config{})
 	a, err := d.newAccess(cfg)
 	if err != nil {
-		return nil, err
+		return nil, ConfigError{err}
 	}
 	d.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	d.metrics = metrics.New(d.registry, o.Version)
 	d.affinity = affinity.New(affinity.Options{Config: affinityConfig(cfg), Snapshot: d.Snapshot})
 	d.fleet = fleet.New(fleet.Options{NewPicker: d.newPicker, OnEvent: d.fleetEvent})
 	if err := d.fleet.Configure(fleetConfig(cfg)); err != nil {
-		return nil, err
+		return nil, ConfigError{err}
 	}
 	d.names = names.New(names.Options{OnEvent: d.nameEvent, Refresh: cfg.DNSRefreshInterval})
 	d.health = health.New(healthConfig(cfg), d.fleet, health.Options{OnEvent: d.healthEvent, Dial: d.names.DialContext, DialTLS: d.dialTLS, Authorization: d.outward.Authorization})
@@ -204,7 +211,10 @@ func (d *Daemon) listen(cfg *config.Config) error {
 		if err == nil {
 			err = d.admin.StartOn(ln, addr)
 		}
-		if err != nil {
+		switch {
+		case errors.Is(err, admin.ErrExposed): // a host name, of which only the socket tells
+			return ConfigError{blame(cfg, "admin_listen", fmt.Errorf("%q: %w", cfg.AdminListen, err))}
+		case err != nil:
 			return addressError(handover.Admin, cfg, err)
 		}
 	}
