@@ -186,6 +186,25 @@ func TestRenewal(t *testing.T) {
 	}
 }
 
+// Files that are written again with what was in them are no change.
+func TestWrittenAgain(t *testing.T) {
+	ca := certstest.New(t, "ca")
+	p := ca.Write(t, t.TempDir(), "lbd.example")
+	l := listener(t, Files{Cert: p.Cert, Key: p.Key, CA: p.CA})
+	for _, path := range []string{p.Cert, p.Key, p.CA} {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		certstest.Put(t, path, b)
+		if changed, err := l.Refresh(); changed || err != nil {
+			t.Errorf("%s: changed %v, %v", path, changed, err)
+		}
+	}
+	certstest.Put(t, p.CA, certstest.New(t, "other").PEM)
+	refreshed(t, l.state)
+}
+
 // Kubernetes swaps a symbolic link to the directory.
 func TestRenewalBySymbolicLink(t *testing.T) {
 	ca, dir := certstest.New(t, "ca"), t.TempDir()

@@ -1,6 +1,7 @@
 package certs
 
 import (
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -21,9 +22,13 @@ func (f Files) Empty() bool { return f == Files{} }
 // loaded is what was in the files at one time. It is immutable.
 type loaded struct {
 	stamps [3]stamp
+	sums   [3]sum
 	cert   *tls.Certificate // nil without a certificate
 	pool   *x509.CertPool   // nil without a CA
 }
+
+// sum is of what was read of a file; the zero value is of none.
+type sum [sha256.Size]byte
 
 // stamp tells one content of a file from another without reading it.
 type stamp struct {
@@ -56,18 +61,16 @@ func (f Files) load() (*loaded, error) {
 		return nil, errors.New("a certificate without a key, or a key without a certificate; want both")
 	}
 	if f.Cert != "" {
-		c, err := readPair(f.Cert, f.Key)
-		if err != nil {
+		if err := l.readPair(f.Cert, f.Key); err != nil {
 			return nil, err
 		}
-		l.cert = c
 	}
 	if f.CA != "" {
 		pem, err := os.ReadFile(f.CA)
 		if err != nil {
 			return nil, err
 		}
-		l.pool = x509.NewCertPool()
+		l.sums[2], l.pool = sha256.Sum256(pem), x509.NewCertPool()
 		if !l.pool.AppendCertsFromPEM(pem) {
 			return nil, fmt.Errorf("%s holds no certificate; want one or more in PEM", f.CA)
 		}
@@ -77,20 +80,21 @@ func (f Files) load() (*loaded, error) {
 
 // readPair reads a certificate and its key. crypto/tls quotes neither in its
 // errors.
-func readPair(certFile, keyFile string) (*tls.Certificate, error) {
+func (l *loaded) readPair(certFile, keyFile string) error {
 	cert, err := os.ReadFile(certFile)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	key, err := os.ReadFile(keyFile)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	c, err := tls.X509KeyPair(cert, key)
 	if err != nil {
-		return nil, fmt.Errorf("%s with key %s: %w", certFile, keyFile, err)
+		return fmt.Errorf("%s with key %s: %w", certFile, keyFile, err)
 	}
-	return &c, nil
+	l.sums[0], l.sums[1], l.cert = sha256.Sum256(cert), sha256.Sum256(key), &c
+	return nil
 }
 
 // changed says whether the files differ from what was loaded, or cannot be read

@@ -40,6 +40,11 @@ func (i *Identity) Config(serverName string) *tls.Config {
 	return c
 }
 
+// Same says that both would have one and the same Config.
+func (i *Identity) Same(o *Identity) bool {
+	return i.insecure == o.insecure && i.loaded.Load().sums == o.loaded.Load().sums
+}
+
 // Refresh reads the files if they have changed. On an error the old ones stay, and
 // the same files are not tried again.
 func (i *Identity) Refresh() (changed bool, err error) { return i.refresh() }

@@ -25,7 +25,8 @@ func newState(f Files) (*state, error) {
 	return s, nil
 }
 
-// refresh reads the files if they have changed since they were last tried. The
+// refresh reads the files if they have changed since they were last tried, and reports
+// whether there was something else in them: files are also touched, and copied over. The
 // error is told once for each state of the files: a missing file is news, that it
 // is still missing is not.
 func (s *state) refresh() (changed bool, err error) {
@@ -44,9 +45,10 @@ func (s *state) refresh() (changed bool, err error) {
 		s.failed = &loaded{stamps: stamps}
 		return false, err
 	}
+	changed = l.sums != s.loaded.Load().sums
 	s.failed = nil
 	s.loaded.Store(l)
-	return true, nil
+	return changed, nil
 }
 
 // NotAfter returns when the certificate in use ends, false if there is none.

@@ -49,7 +49,7 @@ type picture struct {
 	keys       map[string]string
 	identities map[identityOf]*certs.Identity
 
-	tls sync.Map // dialled -> *tls.Config
+	tls sync.Map // dialled -> *made, written under Outward.mu
 }
 
 // identityOf is what two replicas with one identity have in common.
@@ -60,31 +60,72 @@ type identityOf struct {
 
 type dialled struct{ id, addr string }
 
+// made is a configuration of TLS and what it was made of.
+type made struct {
+	*tls.Config
+	identity *certs.Identity
+	name     string
+}
+
 // New reads all files.
 func New(c Config) (*Outward, error) {
 	o := &Outward{}
-	return o, o.Set(c)
+	_, err := o.Set(c)
+	return o, err
 }
 
-// Set replaces what replicas are shown from now on. On an error nothing changes.
-func (o *Outward) Set(c Config) error {
+// Set replaces what replicas are shown from now on, and reports whether some replica that
+// was spoken to in TLS is so by other rules now. On an error nothing changes.
+func (o *Outward) Set(c Config) (renewed bool, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	old := o.now.Load()
+	if old == nil {
+		old = &picture{}
+	}
 	p := &picture{
 		cfg: Config{c.Default, maps.Clone(c.ByID)}, defaultKey: bearer(c.Default.APIKey),
 		keys: map[string]string{}, identities: map[identityOf]*certs.Identity{},
 	}
-	if err := p.add(c.Default.TLS); err != nil {
-		return err
+	if err := p.add(c.Default.TLS, old); err != nil {
+		return false, err
 	}
 	for id, r := range c.ByID {
 		p.keys[id] = bearer(r.APIKey)
-		if err := p.add(r.TLS); err != nil {
-			return err
+		if err := p.add(r.TLS, old); err != nil {
+			return false, err
 		}
 	}
+	return o.replace(old, p, nil), nil
+}
+
+// replace puts p in the place of old, with what of old's configurations holds as it is:
+// connections go on where nothing has changed. Those of changed identities do not.
+func (o *Outward) replace(old, p *picture, changed map[*certs.Identity]bool) (renewed bool) {
+	old.tls.Range(func(k, v any) bool {
+		m := v.(*made)
+		if i, name := p.rules(k.(dialled)); i == m.identity && name == m.name && !changed[i] {
+			p.tls.Store(k, m)
+		} else {
+			renewed = true
+		}
+		return true
+	})
 	o.now.Store(p)
-	return nil
+	return renewed
+}
+
+// Retain forgets replicas that are gone.
+func (o *Outward) Retain(known func(id string) bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	p := o.now.Load()
+	p.tls.Range(func(k, _ any) bool {
+		if !known(k.(dialled).id) {
+			p.tls.Delete(k)
+		}
+		return true
+	})
 }
 
 func bearer(key string) string {
@@ -94,16 +135,21 @@ func bearer(key string) string {
 	return "Bearer " + key
 }
 
-func (p *picture) add(t TLS) error {
+// add reads an identity. Where old has it, with the same in its files, it is old's.
+func (p *picture) add(t TLS, old *picture) error {
 	k := identityOf{t.Files, t.Insecure}
 	if p.identities[k] != nil {
 		return nil
 	}
 	i, err := certs.NewIdentity(t.Files, t.Insecure)
-	if err == nil {
-		p.identities[k] = i
+	if err != nil {
+		return err
 	}
-	return err
+	if was := old.identities[k]; was != nil && was.Same(i) {
+		i = was
+	}
+	p.identities[k] = i
+	return nil
 }
 
 // Authorization is the value of the header field Authorization for a replica, empty
@@ -127,16 +173,24 @@ func (o *Outward) Replaces() bool {
 // TLS is what to dial a replica with; addr is host:port. Connections of one
 // replica share it until something changes, so that sessions are resumed.
 func (o *Outward) TLS(id, addr string) *tls.Config {
-	p := o.now.Load()
 	k := dialled{id, addr}
-	if c, ok := p.tls.Load(k); ok {
-		return c.(*tls.Config)
+	if m, ok := o.now.Load().tls.Load(k); ok {
+		return m.(*made).Config
 	}
-	c, _ := p.tls.LoadOrStore(k, p.config(k))
-	return c.(*tls.Config)
+	o.mu.Lock() // nobody replaces the picture meanwhile, without this one
+	defer o.mu.Unlock()
+	p := o.now.Load()
+	m, ok := p.tls.Load(k)
+	if !ok {
+		i, name := p.rules(k)
+		m = &made{i.Config(name), i, name}
+		p.tls.Store(k, m)
+	}
+	return m.(*made).Config
 }
 
-func (p *picture) config(k dialled) *tls.Config {
+// rules are the identity for a replica, and the name that its certificate must have.
+func (p *picture) rules(k dialled) (*certs.Identity, string) {
 	r, own := p.cfg.ByID[k.id]
 	if !own {
 		r = p.cfg.Default
@@ -145,7 +199,7 @@ func (p *picture) config(k dialled) *tls.Config {
 	if name == "" {
 		name, _, _ = net.SplitHostPort(k.addr)
 	}
-	return p.identities[identityOf{r.TLS.Files, r.TLS.Insecure}].Config(name)
+	return p.identities[identityOf{r.TLS.Files, r.TLS.Insecure}], name
 }
 
 // Dial connects to a replica in TLS.
@@ -161,17 +215,20 @@ func (o *Outward) Refresh() (changed bool, err error) {
 	defer o.mu.Unlock()
 	p := o.now.Load()
 	var faults []error
+	others := map[*certs.Identity]bool{}
 	for _, i := range p.identities {
 		c, err := i.Refresh()
-		changed = changed || c
+		if c {
+			others[i] = true
+		}
 		if err != nil {
 			faults = append(faults, err)
 		}
 	}
-	if changed { // an empty cache
-		o.now.Store(&picture{cfg: p.cfg, defaultKey: p.defaultKey, keys: p.keys, identities: p.identities})
+	if len(others) > 0 {
+		o.replace(p, &picture{cfg: p.cfg, defaultKey: p.defaultKey, keys: p.keys, identities: p.identities}, others)
 	}
-	return changed, errors.Join(faults...)
+	return len(others) > 0, errors.Join(faults...)
 }
 
 // Insecure returns the IDs of replicas whose certificates are not checked, "" for

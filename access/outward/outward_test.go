@@ -35,7 +35,7 @@ func TestAuthorization(t *testing.T) {
 	if !o.Replaces() {
 		t.Error("replaces nothing")
 	}
-	if err := o.Set(Config{ByID: map[string]Replica{"b:1": {}}}); err != nil {
+	if _, err := o.Set(Config{ByID: map[string]Replica{"b:1": {}}}); err != nil {
 		t.Fatal(err)
 	}
 	if got := o.Authorization("a:1"); got != "" || o.Replaces() {
@@ -139,6 +139,73 @@ func TestDial(t *testing.T) {
 	}
 }
 
+// Connections go on by the rules they were made by exactly as long as those hold.
+func TestRulesThatHold(t *testing.T) {
+	ca, other := certstest.New(t, "ca"), certstest.New(t, "other")
+	common, own := ca.Write(t, t.TempDir(), "lbd"), ca.Write(t, t.TempDir(), "lbd")
+	config := func() Config {
+		return Config{
+			Default: Replica{APIKey: "one", TLS: TLS{Files: certs.Files{CA: common.CA}}},
+			ByID:    map[string]Replica{"b": {TLS: TLS{Files: certs.Files{CA: own.CA, Cert: own.Cert, Key: own.Key}, ServerName: "vllm"}}},
+		}
+	}
+	o := outward(t, config())
+	var a, b *tls.Config
+	now := func() { a, b = o.TLS("a", "a:1"), o.TLS("b", "b:1") }
+	holds := func(what string, wantA, wantB bool) {
+		t.Helper()
+		wasA, wasB := a, b
+		if now(); (a == wasA) != wantA || (b == wasB) != wantB {
+			t.Errorf("%s: a's rules stay %t, b's %t; want %t, %t", what, a == wasA, b == wasB, wantA, wantB)
+		}
+	}
+	set := func(what string, c Config, want bool) {
+		t.Helper()
+		if renewed, err := o.Set(c); renewed != want || err != nil {
+			t.Errorf("%s: renewed %t, %v; want %t", what, renewed, err, want)
+		}
+	}
+	refresh := func(what string, want bool) {
+		t.Helper()
+		if changed, err := o.Refresh(); changed != want || err != nil {
+			t.Errorf("%s: changed %t, %v; want %t", what, changed, err, want)
+		}
+	}
+	now()
+	set("the same again", config(), false)
+	holds("the same again", true, true)
+	c := config()
+	c.Default.APIKey = "two"
+	set("another key", c, false)
+	holds("another key", true, true)
+	certstest.Put(t, common.CA, ca.PEM)
+	refresh("the same written again", false)
+	holds("the same written again", true, true)
+	set("and reloaded", c, false)
+	holds("and reloaded", true, true)
+	cert, key := ca.Issue(t, "lbd")
+	certstest.Put(t, own.Cert, cert)
+	certstest.Put(t, own.Key, key)
+	refresh("b's certificate", true)
+	holds("b's certificate", true, false)
+	certstest.Put(t, common.CA, other.PEM)
+	set("a's CA, with a reload", c, true)
+	holds("a's CA, with a reload", false, true)
+	c.ByID["b"] = Replica{TLS: TLS{Files: c.ByID["b"].TLS.Files, ServerName: "other"}}
+	set("b's name", c, true)
+	holds("b's name", true, false)
+	c.ByID["a"] = Replica{TLS: TLS{Files: c.Default.TLS.Files, ServerName: "a"}}
+	set("a's own, which is what it was", c, false)
+	holds("a's own, which is what it was", true, true)
+	c.Default.TLS.Insecure = true
+	set("no check of others", c, false)
+	delete(c.ByID, "a")
+	set("no check of a", c, true)
+	holds("no check of a", false, true)
+	o.Retain(func(id string) bool { return id == "a" })
+	holds("b left", true, false)
+}
+
 // A server in plain text is not spoken to in plain text instead.
 func TestNoFallBackToPlainText(t *testing.T) {
 	ln := certstest.Listen(t)
@@ -166,7 +233,7 @@ func TestNoFallBackToPlainText(t *testing.T) {
 
 func TestSetThatFails(t *testing.T) {
 	o := outward(t, Config{Default: Replica{APIKey: "old"}})
-	err := o.Set(Config{Default: Replica{APIKey: "new"}, ByID: map[string]Replica{"a": {TLS: TLS{Files: certs.Files{CA: "/nowhere"}}}}})
+	_, err := o.Set(Config{Default: Replica{APIKey: "new"}, ByID: map[string]Replica{"a": {TLS: TLS{Files: certs.Files{CA: "/nowhere"}}}}})
 	if err == nil || o.Authorization("x") != "Bearer old" {
 		t.Errorf("%v, %q", err, o.Authorization("x"))
 	}

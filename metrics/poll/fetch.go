@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 
 	"lbd/balancer"
 )
@@ -33,10 +34,21 @@ type Fetcher interface {
 	Fetch(ctx context.Context, r *balancer.Replica, path, bearer string, buf []byte) (status int, body []byte, err error)
 }
 
-type httpFetcher struct{ client *http.Client }
+type dialer = func(ctx context.Context, network, addr string) (net.Conn, error)
 
-func newHTTPFetcher(dial, dialTLS func(ctx context.Context, network, addr string) (net.Conn, error)) *httpFetcher {
-	return &httpFetcher{&http.Client{
+type httpFetcher struct {
+	dial, dialTLS dialer
+	client        atomic.Pointer[http.Client]
+}
+
+func newHTTPFetcher(dial, dialTLS dialer) *httpFetcher {
+	f := &httpFetcher{dial: dial, dialTLS: dialTLS}
+	f.client.Store(newClient(dial, dialTLS))
+	return f
+}
+
+func newClient(dial, dialTLS dialer) *http.Client {
+	return &http.Client{
 		Transport: &http.Transport{
 			DialContext:            dial,
 			DialTLSContext:         dialTLS,
@@ -46,7 +58,13 @@ func newHTTPFetcher(dial, dialTLS func(ctx context.Context, network, addr string
 			MaxResponseHeaderBytes: maxHead,
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}}
+	}
+}
+
+// renew gives up all connections. With them goes the transport: one that is in use would
+// come back to it.
+func (f *httpFetcher) renew() {
+	f.client.Swap(newClient(f.dial, f.dialTLS)).CloseIdleConnections()
 }
 
 // Fetch implements [Fetcher].
@@ -60,7 +78,7 @@ func (f *httpFetcher) Fetch(ctx context.Context, r *balancer.Replica, path, bear
 	if bearer != "" {
 		req.Header["Authorization"] = []string{"Bearer " + bearer}
 	}
-	resp, err := f.client.Do(req)
+	resp, err := f.client.Load().Do(req)
 	if err != nil {
 		return 0, buf, plain(err)
 	}
@@ -82,7 +100,7 @@ func plain(err error) error {
 	return err
 }
 
-func (f *httpFetcher) close() { f.client.CloseIdleConnections() }
+func (f *httpFetcher) close() { f.client.Load().CloseIdleConnections() }
 
 // readAll reads up to maxPage bytes into buf.
 func readAll(r io.Reader, buf []byte) ([]byte, error) {

@@ -83,19 +83,22 @@ func (p *Poller) Stop() {
 	}
 }
 
-// SetConfig applies a reload. A new key or a new replica is tried at once. Connections are
-// made anew: what is asked of a replica in TLS, which DialTLS knows, may have changed.
+// SetConfig applies a reload. A new key or a new replica is tried at once.
 func (p *Poller) SetConfig(cfg Config) {
 	cfg = cfg.filled()
-	if f, ok := p.opts.Fetcher.(*httpFetcher); ok {
-		f.close()
-	}
 	if old := p.config.Swap(&cfg); !old.sameKeys(cfg) {
 		for _, t := range *p.targets.Load() {
 			t.want()
 		}
 	}
 	p.poke()
+}
+
+// Renew has connections made anew: what DialTLS asks of a replica has changed.
+func (p *Poller) Renew() {
+	if f, ok := p.opts.Fetcher.(*httpFetcher); ok {
+		f.renew()
+	}
 }
 
 // Relearn asks for a new reading of the replica's models: it has just said that

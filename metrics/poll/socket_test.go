@@ -34,8 +34,10 @@ type vllmServer struct {
 	v0    bool // multiprocess: name[] gives an empty page
 	page  atomic.Pointer[string]
 	conns atomic.Int64
-	mu    sync.Mutex
-	paths []string
+	// during is called within each request; nil = nothing is
+	during atomic.Pointer[func()]
+	mu     sync.Mutex
+	paths  []string
 }
 
 func serve(t testing.TB, file string, v0 bool) *vllmServer {
@@ -57,6 +59,9 @@ func (s *vllmServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	s.paths = append(s.paths, r.URL.Path)
 	s.mu.Unlock()
+	if f := s.during.Load(); f != nil {
+		(*f)()
+	}
 	names := r.URL.Query()["name[]"]
 	switch {
 	case r.Header.Get("Accept-Encoding") != "identity" || strings.Contains(r.Header.Get("Accept"), "openmetrics"):
@@ -149,20 +154,32 @@ func TestBothGenerationsOverHTTP(t *testing.T) {
 	}
 }
 
-// A connection in TLS was made by the rules of the configuration before.
-func TestReloadMakesNewConnections(t *testing.T) {
+// A connection in TLS was made by certain rules. Others end it, also one that is in use
+// when they come; a reload alone does not.
+func TestRenew(t *testing.T) {
 	s := serve(t, "v0.19.txt", false)
 	p := stopped(t, newTestFleet(t, s.URL), Config{APIKey: "k", Timeout: time.Minute}, nil)
-	pollOnce(p)
-	p.SetConfig(Config{APIKey: "k", Timeout: time.Minute})
-	pollOnce(p)
-	if n := s.conns.Load(); n != 2 {
-		t.Errorf("%d connections for a poll, a reload and a poll; want 2", n)
+	conns := func(what string, want int64) {
+		t.Helper()
+		pollOnce(p)
+		if n := s.conns.Load(); n != want {
+			t.Errorf("%s: %d connections; want %d", what, n, want)
+		}
 	}
+	conns("a poll", 1)
+	p.SetConfig(Config{APIKey: "k", Timeout: time.Minute})
+	conns("a reload and a poll", 1)
+	p.Renew()
+	conns("other rules and a poll", 2)
+	during := func() { p.Renew() }
+	s.during.Store(&during)
+	conns("other rules during a poll", 2)
+	s.during.Store(nil)
+	conns("and one behind it", 3)
 }
 
 func TestConnectionsEndBeforeUvicornEndsThem(t *testing.T) {
-	tr := newHTTPFetcher(nil, nil).client.Transport.(*http.Transport)
+	tr := newHTTPFetcher(nil, nil).client.Load().Transport.(*http.Transport)
 	if tr.IdleConnTimeout <= 0 || tr.IdleConnTimeout >= 5*time.Second || !tr.DisableCompression || tr.Proxy != nil {
 		t.Errorf("transport %+v", tr)
 	}
@@ -361,7 +378,7 @@ func BenchmarkTick64(b *testing.B) {
 			}
 			f := newTestFleet(b, urls...)
 			p := stopped(b, f, Config{Timeout: time.Minute}, nil)
-			p.opts.Fetcher.(*httpFetcher).client.Transport.(*http.Transport).MaxIdleConnsPerHost = 128
+			p.opts.Fetcher.(*httpFetcher).client.Load().Transport.(*http.Transport).MaxIdleConnsPerHost = 128
 			pollOnce(p)
 			b.ReportAllocs()
 			for b.Loop() {

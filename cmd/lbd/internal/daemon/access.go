@@ -218,8 +218,12 @@ func (d *Daemon) applyAccess(a *access) error {
 			return err
 		}
 	}
-	if err := d.outward.Set(a.outward); err != nil {
+	renewed, err := d.outward.Set(a.outward)
+	if err != nil {
 		return err
+	}
+	if renewed { // which it is not when a daemon is made
+		d.poller.Renew()
 	}
 	if !a.keysOn {
 		d.keys.Off()
@@ -298,6 +302,9 @@ func (d *Daemon) refreshFiles() {
 			d.opt.Log.Error().Str("of", of).Err(err).Msg("certificates not read again, the old ones stay")
 		case changed:
 			d.opt.Log.Info().Str("of", of).Msg("certificates read again")
+			if of == "replicas" {
+				d.poller.Renew()
+			}
 		}
 	}
 }

@@ -92,5 +92,6 @@ func (d *Daemon) forget(s *balancer.Snapshot) {
 	}
 	d.metrics.Retain(models, replicas)
 	d.proxy.Forget(func(id string) bool { return replicas[id] })
+	d.outward.Retain(func(id string) bool { return replicas[id] })
 	d.forgetNames(s)
 }

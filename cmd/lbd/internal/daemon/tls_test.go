@@ -24,6 +24,12 @@ import (
 // returns its address.
 func front(t *testing.T, r *sim.Server, f certs.Files) (addr string) {
 	t.Helper()
+	return frontThatSees(t, r, f, func(net.Conn) {})
+}
+
+// frontThatSees is front that shows each connection to see.
+func frontThatSees(t *testing.T, r *sim.Server, f certs.Files, see func(net.Conn)) (addr string) {
+	t.Helper()
 	l, err := certs.NewListener(f)
 	if err != nil {
 		t.Fatal(err)
@@ -41,7 +47,7 @@ func front(t *testing.T, r *sim.Server, f certs.Files) (addr string) {
 				return
 			}
 			conns <- c
-			open.Go(func() { passOn(c, r.Addr()) })
+			open.Go(func() { see(c); passOn(c, r.Addr()) })
 		}
 	})
 	t.Cleanup(func() {
@@ -130,6 +136,34 @@ func TestReplicaInTLS(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A new certificate is shown to replicas without a reload, also by polls, whose
+// connection is never idle for long.
+func TestPollsShowTheNewCertificate(t *testing.T) {
+	ca := certstest.New(t, "ca")
+	server, mine := ca.Write(t, t.TempDir(), "127.0.0.1"), ca.Write(t, t.TempDir(), "lbd")
+	var shown sync.Map // serial numbers
+	r := replica(t, sim.Config{})
+	addr := frontThatSees(t, r, certs.Files{Cert: server.Cert, Key: server.Key, CA: server.CA}, func(c net.Conn) {
+		if c := c.(*tls.Conn); c.Handshake() == nil {
+			shown.Store(c.ConnectionState().PeerCertificates[0].SerialNumber.String(), true)
+		}
+	})
+	p := lbd(t, []string{"https://" + addr}, "upstream-tls-ca-file", mine.CA, "upstream-tls-cert-file", mine.Cert, "upstream-tls-key-file", mine.Key,
+		"health-interval", "1h", "models-poll-interval", "1h")
+	p.until("polled", func() bool { return p.Snapshot().Replica(addr).Polled() != nil })
+	cert, key := ca.Issue(t, "lbd")
+	pair, err := tls.X509KeyPair(cert, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	certstest.Put(t, mine.Cert, cert)
+	certstest.Put(t, mine.Key, key)
+	p.until("the new certificate shown", func() bool {
+		_, ok := shown.Load(pair.Leaf.SerialNumber.String())
+		return ok
+	})
 }
 
 // Replicas that are pinned may each have their own way.
