@@ -46,6 +46,7 @@ type line struct {
 type lane struct {
 	order []*waiter // by start, then as they came
 	flows map[string]*flow
+	hogs  [measures]hogs
 	now   float64 // virtual time
 	cost  float64 // of all
 }
@@ -56,8 +57,9 @@ type flow struct {
 	client  string
 	finish  float64 // where the next one starts
 	waiters []*waiter
-	cost    float64 // of those
-	bytes   int64   // likewise
+	cost    float64       // of those
+	bytes   int64         // likewise
+	at      [measures]int // in the lane's hogs, while something waits
 }
 
 func earlier(a, b *waiter) int {
@@ -107,6 +109,7 @@ func (l *line) join(w *waiter) {
 	f.waiters = append(f.waiters, w)
 	f.cost += w.cost
 	f.bytes += w.bytes
+	lane.rank(f, len(f.waiters)-1)
 	lane.cost += w.cost
 	l.n++
 	l.bytes += w.bytes
@@ -140,6 +143,7 @@ func (l *line) take(w *waiter) {
 	f.waiters = slices.Delete(f.waiters, i, i+1)
 	f.cost -= w.cost
 	f.bytes -= w.bytes
+	lane.rank(f, len(f.waiters)+1)
 	lane.cost -= w.cost
 	w.waits = false
 	l.n--
@@ -214,85 +218,4 @@ func choose(order []*waiter, room []*balancer.Replica) *waiter {
 		}
 	}
 	return head
-}
-
-// bounds are what the line may hold.
-type bounds struct {
-	n     int
-	bytes int64
-}
-
-// victims are those who have to go so that w fits in: the newest of the client with
-// most work waiting, or most bytes where only those are short, of the lowest class
-// first. ok is false when that is w's own client, or nobody but of a higher class is
-// there.
-func (l *line) victims(w *waiter, most bounds) (out []*waiter, ok bool) {
-	n, bytes := l.n+1, l.bytes+w.bytes
-	gone := map[*flow]int{}
-	for n > most.n || bytes > most.bytes {
-		v := l.greediest(w, gone, n <= most.n)
-		if v == nil {
-			return nil, false
-		}
-		out = append(out, v)
-		gone[v.flow]++
-		n, bytes = n-1, bytes-v.bytes
-	}
-	return out, true
-}
-
-// greediest is the next victim, with so many of each flow gone already. In its own
-// class a request finds none if its own client has most, itself included.
-func (l *line) greediest(w *waiter, gone map[*flow]int, inBytes bool) *waiter {
-	own := w.class.lane()
-	for i := classes - 1; i >= own; i-- {
-		lane := &l.lanes[i]
-		worst, most := lane.greediest(gone, inBytes)
-		if i == own && most <= lane.flows[w.client].holds(0, inBytes)+w.size(inBytes) {
-			return nil
-		}
-		if worst != nil {
-			return worst.waiters[len(worst.waiters)-gone[worst]-1]
-		}
-	}
-	return nil
-}
-
-// size is what w takes of the line, in bytes or in work.
-func (w *waiter) size(inBytes bool) float64 {
-	if inBytes {
-		return float64(w.bytes)
-	}
-	return w.cost
-}
-
-// holds is what the client's waiters take but for the newest few that are gone; a
-// client that is not there, nil, has none.
-func (f *flow) holds(gone int, inBytes bool) float64 {
-	if f == nil {
-		return 0
-	}
-	sum := f.cost
-	if inBytes {
-		sum = float64(f.bytes)
-	}
-	for _, w := range f.waiters[len(f.waiters)-gone:] {
-		sum -= w.size(inBytes)
-	}
-	return sum
-}
-
-// greediest is the client that holds most; of several the first by name, so that it
-// is always the same.
-func (l *lane) greediest(gone map[*flow]int, inBytes bool) (worst *flow, most float64) {
-	for _, f := range l.flows {
-		if len(f.waiters) == gone[f] {
-			continue
-		}
-		holds := f.holds(gone[f], inBytes)
-		if worst == nil || holds > most || holds == most && f.client < worst.client {
-			worst, most = f, holds
-		}
-	}
-	return worst, most
 }
