@@ -2,6 +2,7 @@ package balancer
 
 import (
 	"errors"
+	"net/netip"
 	"strings"
 	"testing"
 )
@@ -72,6 +73,8 @@ func TestParseEndpoint(t *testing.T) {
 		"http://a:8000/b%20c/d": {Addr: "a:8000", Host: "a:8000", BasePath: "/b%20c/d"},
 		"https://a/base":        {Addr: "a:443", Host: "a", BasePath: "/base", TLS: true},
 		"https://a:8000":        {Addr: "a:8000", Host: "a:8000", TLS: true},
+		"dns+http://a":          {Addr: "a:80", Host: "a", Each: true},
+		"DNS+https://a:8000/b/": {Addr: "a:8000", Host: "a:8000", BasePath: "/b", TLS: true, Each: true},
 	} {
 		if got, err := ParseEndpoint(raw); err != nil || got != want {
 			t.Errorf("%s: %+v, %v; want %+v", raw, got, err, want)
@@ -79,6 +82,7 @@ func TestParseEndpoint(t *testing.T) {
 	}
 	for _, raw := range []string{
 		"", "a:8000", "wss://a", "https://", "http://", "http://u:secret@a", "http://a?x", "http://a/#f", "ftp://a", "http://a b", "://",
+		"dns+ftp://a", "dns+dns+http://a", "dns://a", "dns+http://",
 	} {
 		_, err := ParseEndpoint(raw)
 		if err == nil {
@@ -90,9 +94,10 @@ func TestParseEndpoint(t *testing.T) {
 }
 
 func FuzzParseEndpoint(f *testing.F) {
-	for _, s := range []string{"http://a:8000", "http://[::1]/x", "https://a", "http://a:b"} {
+	for _, s := range []string{"http://a:8000", "http://[::1]/x", "https://a", "http://a:b", "dns+http://a:1/x", "dns+https://a"} {
 		f.Add(s)
 	}
+	ips := []netip.Addr{netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("fd00::1")}
 	f.Fuzz(func(t *testing.T, raw string) {
 		e, err := ParseEndpoint(raw)
 		if err != nil {
@@ -101,6 +106,22 @@ func FuzzParseEndpoint(f *testing.F) {
 		again, err := ParseEndpoint(e.String())
 		if err != nil || again != e {
 			t.Fatalf("%q became %q, which reads %+v, %v; want %+v", raw, e, again, err, e)
+		}
+		for _, ip := range ips {
+			if !e.Each {
+				break
+			}
+			m := e.Member(ip)
+			alone, err := ParseEndpoint(m.String())
+			if err != nil || alone.Addr != m.Addr || alone.BasePath != m.BasePath || alone.TLS != m.TLS {
+				t.Errorf("%v of %q is %q, which reads %+v, %v; want the address of %+v", ip, raw, m, alone, err, m)
+			}
+			if at, err := netip.ParseAddrPort(m.Addr); err == nil && at.Addr() != ip { // a port need not be a number here
+				t.Errorf("%v of %q is dialled at %v", ip, raw, at)
+			}
+			if m.Of() != e.String() || m.Host != e.Host || m.ServerAddr() != e.Addr || NewReplica(m, "", 1).Listed != NewReplica(e, "", 1).ID {
+				t.Errorf("%v of %q: %+v; want it to be spoken to as %+v", ip, raw, m, e)
+			}
 		}
 	})
 }

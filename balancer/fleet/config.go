@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 
 	"lbd/balancer"
@@ -13,12 +14,18 @@ type Config struct {
 	Models   []ModelConfig
 	// Strategy is used for every model that names none.
 	Strategy string
+	// Awaited are the names of which nobody knows yet what replicas they stand for.
+	// Until they do, lbd is not ready and the fleet not settled.
+	Awaited []string
 }
 
 // ReplicaConfig is one replica.
 type ReplicaConfig struct {
 	// URL is the endpoint, http://host:port with an optional path prefix.
 	URL string
+	// Of is the endpoint of which URL's host is one address, if it is; see
+	// balancer.Endpoint.Member. Empty otherwise.
+	Of string
 	// Device names the accelerator; replicas with the same one share it.
 	Device string
 	// Weight is the relative capacity; below 1 counts as 1.
@@ -46,6 +53,7 @@ type plan struct {
 	models   []ModelConfig
 	byName   map[string]*ModelConfig
 	strategy string
+	awaited  []string
 }
 
 type planned struct {
@@ -65,7 +73,7 @@ func (p *plan) strategyOf(model string) string {
 }
 
 func newPlan(c Config) (*plan, error) {
-	p := &plan{models: slices.Clone(c.Models), byName: make(map[string]*ModelConfig), strategy: c.Strategy}
+	p := &plan{models: slices.Clone(c.Models), byName: make(map[string]*ModelConfig), strategy: c.Strategy, awaited: slices.Clone(c.Awaited)}
 	for _, rc := range c.Replicas {
 		if err := p.addReplica(rc); err != nil {
 			return nil, err
@@ -82,7 +90,7 @@ func newPlan(c Config) (*plan, error) {
 // addReplica takes the same replica twice, as two models may both name it, but
 // not with two descriptions.
 func (p *plan) addReplica(rc ReplicaConfig) error {
-	e, err := balancer.ParseEndpoint(rc.URL)
+	e, err := rc.endpoint()
 	if err != nil {
 		return err
 	}
@@ -99,6 +107,25 @@ func (p *plan) addReplica(rc ReplicaConfig) error {
 	}
 	p.replicas = append(p.replicas, n)
 	return nil
+}
+
+func (rc *ReplicaConfig) endpoint() (balancer.Endpoint, error) {
+	e, err := balancer.ParseEndpoint(rc.URL)
+	if err == nil && e.Each {
+		err = fmt.Errorf("endpoint %q is many replicas; want the address of one", rc.URL)
+	}
+	if err != nil || rc.Of == "" {
+		return e, err
+	}
+	of, err := balancer.ParseEndpoint(rc.Of)
+	if err != nil {
+		return e, err
+	}
+	ip, err := netip.ParseAddrPort(e.Addr)
+	if err != nil || !of.Each || of.Member(ip.Addr()).String() != e.String() {
+		return e, fmt.Errorf("replica %q is no address of %q", rc.URL, rc.Of)
+	}
+	return of.Member(ip.Addr()), nil
 }
 
 func (p *plan) addModel(m *ModelConfig) error {

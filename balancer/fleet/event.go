@@ -42,6 +42,9 @@ type Event struct {
 	// Replica is the ID of the replica, Model the name of the model, where the
 	// kind is about one.
 	Replica, Model string
+	// Of is the endpoint of which a replica that is added or removed is an address,
+	// empty for one that the configuration lists itself.
+	Of string
 	// Old and New describe what changed.
 	Old, New string
 	Reason   string

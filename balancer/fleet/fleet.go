@@ -36,11 +36,24 @@ type Fleet struct {
 	plan    *plan
 	members []*member // in the order of the configuration
 	pickers map[string]picker
-	// retired are replicas that left the configuration with requests running. One
-	// that comes back before they end takes up its load where it was.
-	retired    map[string]*balancer.Replica
+	// retired are replicas that left the configuration. One that comes back, as the
+	// address of a name may, takes up its load where it was.
+	retired    map[string]retiree
 	generation uint64
 }
+
+// retiree is a replica that has left.
+type retiree struct {
+	replica  *balancer.Replica
+	draining bool
+	left     time.Time
+}
+
+// keepRetired is how long a replica without a request is kept after it has left. A pick
+// may hold an older snapshot for a moment and reserve there, and a name that gives an
+// address, does not and gives it again must not put a replica into service that an
+// operator has taken out, nor have it forgotten which process it was.
+const keepRetired = 10 * time.Minute
 
 // member is what the fleet knows of one replica.
 type member struct {
@@ -76,7 +89,7 @@ func New(opts Options) *Fleet {
 	}
 	return &Fleet{
 		opts: opts, wake: make(chan struct{}, 1), plan: &plan{},
-		pickers: make(map[string]picker), retired: make(map[string]*balancer.Replica),
+		pickers: make(map[string]picker), retired: make(map[string]retiree),
 	}
 }
 
@@ -137,14 +150,15 @@ func (f *Fleet) setMembers(p *plan) {
 		f.change(m, n)
 		next = append(next, m)
 	}
+	now := f.opts.Now()
 	for _, m := range f.members {
 		if !slices.Contains(next, m) {
-			f.retired[m.replica.ID] = m.replica
-			f.opts.OnEvent(Event{Kind: ReplicaRemoved, Replica: m.replica.ID})
+			f.retired[m.replica.ID] = retiree{m.replica, m.draining, now}
+			f.opts.OnEvent(Event{Kind: ReplicaRemoved, Replica: m.replica.ID, Of: m.replica.Endpoint.Of()})
 		}
 	}
 	for id, r := range f.retired {
-		if r.InFlight() == 0 {
+		if r.replica.InFlight() == 0 && now.Sub(r.left) >= keepRetired {
 			delete(f.retired, id)
 		}
 	}
@@ -152,18 +166,24 @@ func (f *Fleet) setMembers(p *plan) {
 }
 
 func (f *Fleet) join(n planned) *member {
-	r := f.retired[n.id]
-	if r == nil {
+	back, known := f.retired[n.id]
+	delete(f.retired, n.id)
+	r := back.replica
+	if !known {
 		r = balancer.NewReplica(n.endpoint, n.device, n.weight)
 		r.CacheTokens = n.cache
 	}
 	if r.Endpoint != n.endpoint {
 		r = r.At(n.endpoint)
 	}
-	delete(f.retired, n.id)
 	now := f.opts.Now()
-	f.opts.OnEvent(Event{Kind: ReplicaAdded, Replica: n.id})
-	return &member{replica: r, joined: now, health: balancer.Health{Since: now, Reason: "not probed yet"}}
+	f.opts.OnEvent(Event{Kind: ReplicaAdded, Replica: n.id, Of: n.endpoint.Of()})
+	m := &member{replica: r, joined: now, health: balancer.Health{Since: now, Reason: "not probed yet"}}
+	if back.draining {
+		m.draining = true
+		f.opts.OnEvent(Event{Kind: Drained, Replica: n.id, Reason: "drained when it left"})
+	}
+	return m
 }
 
 func (f *Fleet) change(m *member, n planned) {
@@ -185,10 +205,17 @@ func (f *Fleet) change(m *member, n planned) {
 	}
 	if r := m.replica; r.Endpoint != n.endpoint {
 		m.replica = r.At(n.endpoint)
-		f.opts.OnEvent(Event{Kind: ReplicaChanged, Replica: n.id, Old: r.Endpoint.String(), New: n.endpoint.String()})
+		f.opts.OnEvent(Event{Kind: ReplicaChanged, Replica: n.id, Old: described(r.Endpoint), New: described(n.endpoint)})
 	}
 	m.pinned = n.pinned
 	f.compare(m)
+}
+
+func described(e balancer.Endpoint) string {
+	if of := e.Of(); of != "" {
+		return e.String() + " of " + of
+	}
+	return e.String()
 }
 
 // SetModels is told what a replica lists in /v1/models. An unknown ID is

@@ -296,9 +296,94 @@ func TestReloadKeepsReplicasByPointer(t *testing.T) {
 	if n := f.Snapshot().Replica("b:1").InFlight(); n != 0 {
 		t.Errorf("%d in flight after done", n)
 	}
+	later := time.Now().Add(keepRetired)
+	f.opts.Now = func() time.Time { return later }
 	configure(t, f, Config{Replicas: replicas("http://b:1")})
 	if len(f.retired) != 0 {
 		t.Errorf("idle retired replicas are kept: %v", f.retired)
+	}
+}
+
+// An address that a name gives, does not give and gives again is the same replica: what a
+// pick has reserved there with the snapshot of before counts, and an operator's word holds.
+func TestReplicaThatComesBackSoonIsTheSame(t *testing.T) {
+	f, rec := newFleet(t, Config{Replicas: replicas("http://a:1", "http://b:1")})
+	f.SetHealth("a:1", healthy)
+	f.SetModels("a:1", infos("m"))
+	old := f.Snapshot().Replica("a:1").Replica
+	if err := f.Drain("a:1"); err != nil {
+		t.Fatal(err)
+	}
+	configure(t, f, Config{Replicas: replicas("http://b:1")})
+	configure(t, f, Config{Replicas: replicas("http://b:1")}) // another change of others
+	late := old.Reserve()
+	rec.take()
+	configure(t, f, Config{Replicas: replicas("http://a:1", "http://b:1")})
+	now := f.Snapshot().Replica("a:1")
+	if now.Replica != old || now.InFlight() != 1 {
+		t.Errorf("another replica, with %d in flight; want the same with 1", now.InFlight())
+	}
+	if !now.Draining || now.Health.State != balancer.Unknown || now.Models != nil {
+		t.Errorf("came back as %+v; want drained, not probed, without models", now)
+	}
+	if diff := cmp.Diff([]Event{{Kind: ReplicaAdded, Replica: "a:1"}, {Kind: Drained, Replica: "a:1", Reason: "drained when it left"}}, rec.take()); diff != "" {
+		t.Errorf("events (-want +got):\n%s", diff)
+	}
+	late.Done()
+	if n := f.Snapshot().Replica("a:1").InFlight(); n != 0 {
+		t.Errorf("%d in flight after done", n)
+	}
+}
+
+// Addresses of a name are dialled as addresses and spoken to by name.
+func TestAddressesOfAName(t *testing.T) {
+	const of = "dns+https://vllm.example.org/x"
+	f, rec := newFleet(t, Config{})
+	configure(t, f, Config{Replicas: []ReplicaConfig{
+		{URL: "https://10.0.0.1:443/x", Of: of}, {URL: "https://[fd00::1]:443/x", Of: of, Weight: 2},
+	}})
+	got := f.Snapshot().Replica("[fd00::1]:443/x")
+	if got == nil {
+		t.Fatal("no replica [fd00::1]:443/x")
+	}
+	want := balancer.Endpoint{Addr: "[fd00::1]:443", Host: "vllm.example.org", BasePath: "/x", TLS: true, Name: "vllm.example.org:443"}
+	if got.Endpoint != want || got.Listed != "vllm.example.org:443/x" || got.Weight != 2 {
+		t.Errorf("%+v, listed as %q; want %+v", got.Endpoint, got.Listed, want)
+	}
+	if es := rec.take(); len(es) != 2 || es[0].Of != of {
+		t.Errorf("events %+v; want two of %q", es, of)
+	}
+	// Listed by hand from now on.
+	configure(t, f, Config{Replicas: []ReplicaConfig{{URL: "https://10.0.0.1:443/x"}}})
+	if r := f.Snapshot().Replica("10.0.0.1:443/x"); r.Listed != r.ID || r.Endpoint.Host != "10.0.0.1:443" {
+		t.Errorf("%+v, listed as %q; want what stands there", r.Endpoint, r.Listed)
+	}
+	if es := rec.take(); len(es) != 2 || es[0].Old != "https://10.0.0.1:443/x of "+of || es[1].Of != of {
+		t.Errorf("events %+v; want a change and a removal", es)
+	}
+	for _, bad := range []ReplicaConfig{
+		{URL: of}, {URL: "https://10.0.0.1/x", Of: "https://vllm.example.org/x"}, {URL: "https://other/x", Of: of}, {URL: "https://10.0.0.1", Of: of},
+		{URL: "https://10.0.0.1/x", Of: ":"},
+	} {
+		if err := f.Configure(Config{Strategy: "cycle", Replicas: []ReplicaConfig{bad}}); err == nil {
+			t.Errorf("%+v: taken", bad)
+		}
+	}
+}
+
+// Until a name was looked up nobody knows what is not served.
+func TestAwaitedNames(t *testing.T) {
+	c := Config{Replicas: replicas("http://a:1"), Awaited: []string{"dns+http://n:1"}}
+	f, _ := newFleet(t, c)
+	f.SetHealth("a:1", healthy)
+	f.SetModels("a:1", infos("m"))
+	if ok, missing := f.Ready(); ok || len(missing) != 1 || missing[0] != "addresses of dns+http://n:1" || f.Settled() {
+		t.Errorf("ready %t, missing %q, settled %t; want that the name is waited for", ok, missing, f.Settled())
+	}
+	c.Awaited = nil
+	configure(t, f, c)
+	if ok, missing := f.Ready(); !ok || !f.Settled() {
+		t.Errorf("ready %t, missing %q, settled %t; want that all is known", ok, missing, f.Settled())
 	}
 }
 

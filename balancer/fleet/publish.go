@@ -135,18 +135,21 @@ func (f *Fleet) Ready() (ready bool, missing []string) {
 			missing = append(missing, "models of "+m.replica.ID)
 		}
 	}
+	for _, name := range f.plan.awaited {
+		missing = append(missing, "addresses of "+name)
+	}
 	if len(s.Models) == 0 && len(missing) == 0 {
 		missing = []string{"any model"}
 	}
 	return len(missing) == 0, missing
 }
 
-// Settled says whether every replica was probed and every one that is well has said
+// Settled says whether every name was looked up, every replica probed and every one that is well has said
 // what it serves: what is not served then is not about to be.
 func (f *Fleet) Settled() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return !slices.ContainsFunc(f.members, func(m *member) bool {
+	return len(f.plan.awaited) == 0 && !slices.ContainsFunc(f.members, func(m *member) bool {
 		return m.health.State == balancer.Unknown || len(m.pinned) == 0 && m.unlearned()
 	})
 }
