@@ -14,6 +14,11 @@
 //   - Connections to an address that the name does not have any more end when they
 //     are not in use: polls at once, relayed requests when they have their answer.
 //
+// A name of which every address is a server of its own ([Names.Follow]) is looked up as
+// often, and whenever one of the addresses is in doubt ([Names.Doubt]). There an answer
+// counts as it is, except that one without any address changes nothing, and that of two
+// families of addresses the one that could not be had stays as it was.
+//
 // Invariant: no dial waits for a look-up while addresses are known that take
 // connections.
 //

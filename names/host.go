@@ -5,21 +5,15 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"sync"
 	"time"
 )
 
-// host is one name. Its lock may be held when Names' is taken, not the reverse.
+// host is one name with one server behind it.
 type host struct {
-	name  string
-	names *Names
+	inquiry // its lock guards what follows
 
-	mu      sync.Mutex
 	ips     []netip.Addr // best first; replaced as a whole
-	asked   time.Time    // when the last look-up began
-	asking  chan struct{}
-	err     error // of the last look-up
-	missing int   // look-ups in a row that say that there is no such name
+	missing int          // look-ups in a row that say that there is no such name
 	conns   map[*conn]struct{}
 }
 
@@ -105,56 +99,18 @@ func (h *host) prefer(ip netip.Addr) {
 	h.ips = slices.Insert(slices.Delete(slices.Clone(h.ips), i, i+1), 0, ip)
 }
 
-// refresh asks, and does not wait for the answer.
-func (h *host) refresh() {
-	now, cancel := context.WithCancel(context.Background())
-	cancel()
-	h.lookup(now, time.Now())
-}
+func (h *host) refresh() { h.lookup(gone, time.Now()) }
 
-// lookup asks, or waits for an answer that somebody else has asked for. One that was
-// asked for after since is new enough, and one of a moment ago is not asked again.
 func (h *host) lookup(ctx context.Context, since time.Time) error {
-	h.mu.Lock()
-	if h.asking == nil {
-		if !h.asked.IsZero() && (h.asked.After(since) || time.Since(h.asked) < minGap) {
-			defer h.mu.Unlock()
-			return h.err
-		}
-		asking := make(chan struct{})
-		if !h.names.spawn(func() { h.ask(asking) }) {
-			defer h.mu.Unlock()
-			return net.ErrClosed
-		}
-		h.asking, h.asked = asking, time.Now()
-	}
-	asking := h.asking
-	h.mu.Unlock()
-	select {
-	case <-asking:
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.err
-}
-
-// ask is the look-up itself. It is nobody's in particular, so that who gives up does
-// not take the answer from those who wait on.
-func (h *host) ask(asking chan struct{}) {
-	defer close(asking)
-	ctx, cancel := context.WithTimeout(h.names.ctx, lookupTimeout)
-	defer cancel()
-	ips, err := h.names.opt.Lookup(ctx, h.name)
-	h.answer(ips, err)
+	return h.inquire(ctx, since, func(ctx context.Context) {
+		h.answer(h.names.opt.Lookup(ctx, "ip", h.name))
+	})
 }
 
 // answer takes over the result of a look-up.
 func (h *host) answer(ips []netip.Addr, err error) {
 	h.mu.Lock()
-	before := h.err
-	h.asking, h.err = nil, err
+	before := h.answered(err)
 	old := h.ips
 	switch {
 	case err == nil && len(ips) > 0:
@@ -170,19 +126,10 @@ func (h *host) answer(ips []netip.Addr, err error) {
 	for _, c := range left {
 		c.Close()
 	}
-	h.tell(old, now, before, err)
-}
-
-func (h *host) tell(old, now []netip.Addr, before, err error) {
 	if len(old) > 0 && !sameSet(old, now) {
 		h.names.opt.OnEvent(Event{Kind: Moved, Host: h.name, Old: old, New: now})
 	}
-	switch {
-	case err != nil && before == nil:
-		h.names.opt.OnEvent(Event{Kind: Failed, Host: h.name, Err: err})
-	case err == nil && before != nil:
-		h.names.opt.OnEvent(Event{Kind: Recovered, Host: h.name})
-	}
+	h.tell(before, err)
 }
 
 // inOrder keeps the order of those that were known, so that the address in use stays

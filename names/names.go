@@ -11,8 +11,9 @@ import (
 
 // Options are the seams of Names; the zero value is for production.
 type Options struct {
-	// Lookup returns the addresses of a host; nil = the system's resolver.
-	Lookup func(ctx context.Context, host string) ([]netip.Addr, error)
+	// Lookup is net.Resolver's LookupNetIP, of the networks ip, ip4 and ip6; nil = the
+	// system's resolver's.
+	Lookup func(ctx context.Context, network, host string) ([]netip.Addr, error)
 	// OnEvent is told what changes. It may be called by several goroutines at once,
 	// and by those that dial: it must not block.
 	OnEvent func(Event)
@@ -26,15 +27,17 @@ type Kind uint8
 
 // The kinds of events.
 const (
-	// Moved: the addresses of a name are others than before.
+	// Moved: the addresses of a name are others than before. Members: those of a name
+	// that is followed are.
 	Moved Kind = iota
+	Members
 	// Failed and Recovered: the first look-up that failed after a good one, and the
 	// reverse.
 	Failed
 	Recovered
 )
 
-var kindNames = [...]string{Moved: "name moved", Failed: "name look-up failed", Recovered: "name look-up recovered"}
+var kindNames = [...]string{Moved: "name moved", Members: "addresses changed", Failed: "name look-up failed", Recovered: "name look-up recovered"}
 
 // String returns the kind as a log message.
 func (k Kind) String() string { return kindNames[k] }
@@ -43,9 +46,12 @@ func (k Kind) String() string { return kindNames[k] }
 type Event struct {
 	Kind     Kind
 	Host     string
-	Old, New []netip.Addr // of Moved
+	Old, New []netip.Addr // of Moved and Members
 	Err      error        // of Failed
 }
+
+// errStopped is of a look-up after Stop.
+var errStopped = net.ErrClosed
 
 const (
 	defaultRefresh = 5 * time.Second
@@ -62,11 +68,13 @@ const (
 // Names holds what is known of each name. Its methods may be called by any number
 // of goroutines.
 type Names struct {
-	opt Options
+	opt   Options
+	moved chan struct{}
 
-	mu      sync.Mutex
-	hosts   map[string]*host
-	stopped bool
+	mu       sync.Mutex
+	hosts    map[string]*host
+	followed map[string]*followed
+	stopped  bool
 
 	start  sync.Once
 	ctx    context.Context
@@ -77,9 +85,7 @@ type Names struct {
 // New returns Names that are not refreshed before Start.
 func New(o Options) *Names {
 	if o.Lookup == nil {
-		o.Lookup = func(ctx context.Context, host string) ([]netip.Addr, error) {
-			return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
-		}
+		o.Lookup = net.DefaultResolver.LookupNetIP
 	}
 	if o.OnEvent == nil {
 		o.OnEvent = func(Event) {}
@@ -87,7 +93,7 @@ func New(o Options) *Names {
 	if o.Refresh <= 0 {
 		o.Refresh = defaultRefresh
 	}
-	n := &Names{opt: o, hosts: make(map[string]*host)}
+	n := &Names{opt: o, moved: make(chan struct{}, 1), hosts: make(map[string]*host), followed: make(map[string]*followed)}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	return n
 }
@@ -120,24 +126,27 @@ func (n *Names) run() {
 	t := time.NewTicker(n.opt.Refresh)
 	defer t.Stop()
 	for {
+		for _, h := range n.all() { // at first those that are followed
+			h.refresh()
+		}
 		select {
 		case <-n.ctx.Done():
 			return
 		case <-t.C:
-			for _, h := range n.all() {
-				h.refresh()
-			}
 		}
 	}
 }
 
-func (n *Names) all() (hs []*host) {
+func (n *Names) all() (all []interface{ refresh() }) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, h := range n.hosts {
-		hs = append(hs, h)
+		all = append(all, h)
 	}
-	return hs
+	for _, f := range n.followed {
+		all = append(all, f)
+	}
+	return all
 }
 
 func (n *Names) host(name string) *host {
@@ -145,7 +154,7 @@ func (n *Names) host(name string) *host {
 	defer n.mu.Unlock()
 	h := n.hosts[name]
 	if h == nil {
-		h = &host{name: name, names: n, conns: make(map[*conn]struct{})}
+		h = &host{inquiry: inquiry{name: name, names: n}, conns: make(map[*conn]struct{})}
 		n.hosts[name] = h
 	}
 	return h

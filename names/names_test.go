@@ -48,7 +48,7 @@ func (z *zone) count() int {
 	return z.asked
 }
 
-func (z *zone) lookup(ctx context.Context, host string) ([]netip.Addr, error) {
+func (z *zone) lookup(ctx context.Context, _, _ string) ([]netip.Addr, error) {
 	z.mu.Lock()
 	z.asked++
 	ips, err, slow := slices.Clone(z.ips), z.err, z.slow
@@ -323,7 +323,7 @@ func TestRetainWhileDialling(t *testing.T) {
 	}
 	defer ln.Close()
 	var n *Names
-	n = New(Options{Lookup: func(context.Context, string) ([]netip.Addr, error) {
+	n = New(Options{Lookup: func(context.Context, string, string) ([]netip.Addr, error) {
 		n.Retain(func(string) bool { return false })
 		return []netip.Addr{netip.MustParseAddr("127.0.0.1")}, nil
 	}})
@@ -359,7 +359,7 @@ func TestAddressIsNoName(t *testing.T) {
 func TestConnectionsToAnAddressLeftAreClosed(t *testing.T) {
 	var ip atomic.Value
 	ip.Store("127.0.0.1")
-	n := New(Options{Lookup: func(context.Context, string) ([]netip.Addr, error) {
+	n := New(Options{Lookup: func(context.Context, string, string) ([]netip.Addr, error) {
 		return []netip.Addr{netip.MustParseAddr(ip.Load().(string))}, nil
 	}})
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
