@@ -61,6 +61,7 @@ var arrows = []arrow{
 	{"cmd/lbd/internal/config", []string{"balancer", "access/...", "admission", "github.com/knadh/koanf", "github.com/spf13/pflag", "go.yaml.in/yaml"},
 		"only daemon turns the configuration into the parts of each package"},
 	{"internal/loopback", nil, "it hands tests their addresses, and no more"},
+	{"internal/zone", nil, "it answers tests as a DNS server, and no more"},
 	{"compose", nil, "the environments are files; only their tests are Go"},
 	{"deploy", nil, "what is installed is files; only their tests are Go"},
 	{"scripts", nil, "scripts are shell; only their tests are Go"},
@@ -144,7 +145,7 @@ func forbidden(p pkg, standard map[string]bool) (faults []string) {
 	for _, imported := range p.Imports {
 		name := strings.TrimPrefix(imported, module)
 		switch {
-		case fits("internal/loopback", name):
+		case fits("internal/loopback", name), fits("internal/zone", name):
 			faults = append(faults, fmt.Sprintf("%s -> %s is forbidden: only tests import it, or lbd would ship the testing package", path, name))
 		case standard[imported] || a.allows(imported):
 		case fits("bench/...", name) && !fits("bench/...", path):
@@ -211,6 +212,7 @@ func TestArrowsCatch(t *testing.T) {
 		{"proxy", "lbd/internal/loopback", "only tests import it"},
 		{"cmd/lbd/internal/daemon", "lbd/internal/loopback", "only tests import it"},
 		{"bench/load", "lbd/internal/loopback", "only tests import it"},
+		{"names", "lbd/internal/zone", "only tests import it"},
 		{"balancer", "net/http", ""},
 		{"balancer/strategy", "lbd/balancer/prefix", ""},
 		{"bench/replay/rivals", "lbd/balancer/strategy", ""},
