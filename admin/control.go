@@ -103,11 +103,7 @@ func (s *Server) control(w http.ResponseWriter, r *http.Request, path string, do
 
 // send makes the call at one replica. The caller closes the body.
 func (s *Server) send(ctx context.Context, rep *balancer.Replica, c *call) (*http.Response, error) {
-	scheme := "http://"
-	if rep.Endpoint.TLS {
-		scheme = "https://"
-	}
-	url := scheme + rep.Endpoint.Addr + rep.Endpoint.BasePath + "/" + c.path
+	url := rep.Endpoint.URL() + "/" + c.path
 	if c.query != "" {
 		url += "?" + c.query
 	}
@@ -118,15 +114,15 @@ func (s *Server) send(ctx context.Context, rep *balancer.Replica, c *call) (*htt
 	req.Host = rep.Endpoint.Host
 	setHeader(req.Header, "Content-Type", c.contentType)
 	setHeader(req.Header, "Accept", c.accept)
-	setHeader(req.Header, "Authorization", s.authorization(rep.ID))
+	setHeader(req.Header, "Authorization", s.authorization(rep.Listed))
 	req.Header.Set("User-Agent", "lbd/"+s.opt.Version)
 	return s.client.Do(req)
 }
 
 // authorization is what a replica is shown; the operator's own token never is.
-func (s *Server) authorization(id string) string {
+func (s *Server) authorization(listed string) string {
 	if s.opt.ReplicaKey != nil {
-		if v := s.opt.ReplicaKey(id); v != "" {
+		if v := s.opt.ReplicaKey(listed); v != "" {
 			return v
 		}
 	}

@@ -61,7 +61,7 @@ type Options struct {
 	TLS *tls.Config
 	// ReplicaKey returns the value of Authorization for one replica and beats
 	// ReplicaAPIKey, unless it is empty; nil = none.
-	ReplicaKey func(id string) string
+	ReplicaKey func(listed string) string
 	// Dial connects to replicas, so that control calls go where requests go although a
 	// name has several addresses, or is not to be looked up now; nil = as the system does.
 	// DialTLS is for those with an https URL; nil = with the system's authorities.

@@ -201,7 +201,7 @@ func (x *exchange) send() (b *sock.Buf, n int, err error) {
 func (x *exchange) compose() {
 	size := x.bodySize()
 	x.out = x.head.appendTo(x.out[:0], &x.replica.Endpoint, size, shown{
-		authorization: x.s.opt.Outward.Authorization(x.replica.ID), dropKeys: x.owner.key != nil,
+		authorization: x.s.opt.Outward.Authorization(x.replica.Listed), dropKeys: x.owner.key != nil,
 		peer: &x.owner.peer, said: &x.forwarded,
 	})
 	if size <= smallBody {

@@ -263,7 +263,7 @@ func (x *exchange) enter(res balancer.Reservation) {
 	x.pair.Picks.Inc()
 	x.pair.InFlight.Inc()
 	if e := &x.replica.Endpoint; e.TLS {
-		x.pool = x.s.pools.GetTLS(x.replica.ID, e.Addr)
+		x.pool = x.s.pools.GetTLS(x.replica.ID, e.Addr, upstream.Peer{Listed: x.replica.Listed, Addr: e.ServerAddr()})
 	} else {
 		x.pool = x.s.pools.Get(x.replica.ID, e.Addr)
 	}

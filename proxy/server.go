@@ -163,6 +163,14 @@ func (s *Server) SetConfig(c Config) {
 	s.pools.SetConfig(s.poolConfig(&c))
 }
 
+// SetMaxConnections changes Connections.Max alone. It is for who calls SetConfig.
+func (s *Server) SetMaxConnections(n int) {
+	c := *s.cfg.Load()
+	c.Connections.Max = n
+	s.cfg.Store(&c)
+	s.setConnections(&c)
+}
+
 // Forget closes the connections to replicas that have left the fleet.
 func (s *Server) Forget(known func(id string) bool) {
 	s.pools.Retain(known)

@@ -9,6 +9,6 @@
 // to in plain text instead.
 //
 //	o, err := outward.New(outward.Config{Default: outward.Replica{APIKey: key}})
-//	value := o.Authorization(replica.ID)             // "Bearer ...", "" for none
-//	c := o.TLS(replica.ID, replica.Endpoint.Addr)    // to dial with
+//	value := o.Authorization(replica.Listed)                       // "Bearer ...", "" for none
+//	c := o.TLS(replica.Listed, replica.Endpoint.ServerAddr())      // to dial with
 package outward

@@ -30,7 +30,8 @@ type TLS struct {
 	Insecure bool
 }
 
-// Config is what replicas are shown: Default, unless they are in ByID.
+// Config is what replicas are shown: Default, unless they are in ByID, which goes by what
+// the configuration lists (balancer.Replica.Listed).
 type Config struct {
 	Default Replica
 	ByID    map[string]Replica
@@ -170,8 +171,8 @@ func (o *Outward) Replaces() bool {
 	return p.defaultKey != "" || slices.ContainsFunc(slices.Collect(maps.Values(p.keys)), func(v string) bool { return v != "" })
 }
 
-// TLS is what to dial a replica with; addr is host:port. Connections of one
-// replica share it until something changes, so that sessions are resumed.
+// TLS is what to dial a replica with; addr is host:port as the configuration has it.
+// Connections of one replica, or of the addresses of one name, share it until something changes, so that sessions are resumed.
 func (o *Outward) TLS(id, addr string) *tls.Config {
 	k := dialled{id, addr}
 	if m, ok := o.now.Load().tls.Load(k); ok {

@@ -27,7 +27,7 @@ type Options struct {
 	// system does, with its authorities. Authorization returns what a replica is shown
 	// in that header field; nil = nothing. None is asked with a Prober.
 	Dial, DialTLS func(ctx context.Context, network, addr string) (net.Conn, error)
-	Authorization func(id string) string
+	Authorization func(listed string) string
 	Now           func() time.Time
 	// Rand returns a number in [0,1).
 	Rand func() float64
@@ -131,6 +131,9 @@ func (c *Checker) SetConfig(cfg Config) {
 	c.config.Store(&cfg)
 	c.poke()
 }
+
+// Look has replicas probed at once that the fleet has just got.
+func (c *Checker) Look() { c.poke() }
 
 func (c *Checker) poke() {
 	select {

@@ -24,7 +24,7 @@ type Prober interface {
 // closes them after 5 s).
 type httpProber struct {
 	client        *http.Client
-	authorization func(id string) string
+	authorization func(listed string) string
 }
 
 func newHTTPProber(o Options) *httpProber {
@@ -37,12 +37,13 @@ func newHTTPProber(o Options) *httpProber {
 // Probe implements [Prober]: only 2xx is well. A 404 is not: then the path is
 // wrong, or something else listens there.
 func (p *httpProber) Probe(ctx context.Context, r *balancer.Replica, path string) (balancer.Outcome, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.Endpoint.String()+"/"+strings.TrimPrefix(path, "/"), nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.Endpoint.URL()+"/"+strings.TrimPrefix(path, "/"), nil)
 	if err != nil {
 		return balancer.BadResponse, err
 	}
+	req.Host = r.Endpoint.Host
 	if p.authorization != nil {
-		if v := p.authorization(r.ID); v != "" {
+		if v := p.authorization(r.Listed); v != "" {
 			req.Header.Set("Authorization", v)
 		}
 	}

@@ -16,7 +16,7 @@ type Config struct {
 	// APIKey is what replicas were started with (--api-key); it is sent to
 	// /v1/models only, since vLLM does not ask for it on /metrics.
 	APIKey string
-	// APIKeys are those of single replicas, by ID; they beat APIKey, also where they
+	// APIKeys are those of single replicas, by Listed; they beat APIKey, also where they
 	// are empty.
 	APIKeys map[string]string
 	// KeyOnMetrics sends the key to /metrics as well: something other than vLLM may

@@ -69,10 +69,11 @@ func (f *httpFetcher) renew() {
 
 // Fetch implements [Fetcher].
 func (f *httpFetcher) Fetch(ctx context.Context, r *balancer.Replica, path, bearer string, buf []byte) (int, []byte, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.Endpoint.String()+path, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.Endpoint.URL()+path, nil)
 	if err != nil {
 		return 0, buf, err
 	}
+	req.Host = r.Endpoint.Host
 	req.Header["Accept-Encoding"] = []string{"identity"}
 	req.Header["User-Agent"] = []string{"lbd"}
 	if bearer != "" {

@@ -73,7 +73,7 @@ func (p *Poller) read(ctx context.Context, t *target, r *balancer.Replica, cheap
 func (p *Poller) fetchPage(ctx context.Context, t *target, r *balancer.Replica, path string) (status int, err error) {
 	key := ""
 	if cfg := p.config.Load(); cfg.KeyOnMetrics {
-		key = cfg.key(r.ID)
+		key = cfg.key(r.Listed)
 	}
 	status, t.buf, err = p.opts.Fetcher.Fetch(ctx, r, path, key, t.buf[:0])
 	return status, err

@@ -47,7 +47,7 @@ func (p *Poller) startLearn(t *target, cfg *Config, unlearned, atOnce bool) {
 	m.underWay, m.wanted, m.began = true, false, now
 	r := t.replica
 	p.wg.Go(func() {
-		p.slot(cfg.Timeout, func(ctx context.Context) { p.learn(ctx, t, r, cfg.key(r.ID)) })
+		p.slot(cfg.Timeout, func(ctx context.Context) { p.learn(ctx, t, r, cfg.key(r.Listed)) })
 		t.mu.Lock()
 		t.models.underWay = false
 		t.mu.Unlock()

@@ -85,6 +85,7 @@ const maxIdle = 1024
 type Pool struct {
 	addr  string
 	named bool               // addr has to be looked up
+	peer  Peer               // zero = plain text
 	tls   func() *tls.Config // nil = plain text
 	cfg   Config
 

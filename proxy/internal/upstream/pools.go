@@ -11,7 +11,7 @@ type Pools struct {
 	// TLS returns what a replica is spoken to with, the same pointer as long as nothing
 	// changes: a connection that was made with another one is not used again. It is to be
 	// set before GetTLS is used.
-	TLS func(id, addr string) *tls.Config
+	TLS func(listed, addr string) *tls.Config
 
 	pools sync.Map // ID -> *Pool
 
@@ -33,27 +33,33 @@ func NewPools(cfg Config) *Pools {
 
 // Get returns the pool of a replica. addr is used the first time only: an ID
 // stands for one address. After Close it returns a pool that keeps nothing.
-func (ps *Pools) Get(id, addr string) *Pool { return ps.get(id, addr, false) }
+func (ps *Pools) Get(id, addr string) *Pool { return ps.get(id, addr, Peer{}) }
 
-// GetTLS is Get for a replica that is spoken to in TLS. One that was spoken to in
-// plain text before, or the reverse, gets another pool.
-func (ps *Pools) GetTLS(id, addr string) *Pool { return ps.get(id, addr, true) }
+// Peer is who a replica is in TLS.
+type Peer struct {
+	Listed string // what stands for it in the configuration
+	Addr   string // host:port; its certificate must have the host
+}
 
-func (ps *Pools) get(id, addr string, secure bool) *Pool {
-	if p, ok := ps.pools.Load(id); ok && p.(*Pool).secure() == secure {
+// GetTLS is Get for a replica that is spoken to in TLS. One that was somebody else
+// before, or spoken to in plain text, or the reverse, gets another pool.
+func (ps *Pools) GetTLS(id, addr string, peer Peer) *Pool { return ps.get(id, addr, peer) }
+
+func (ps *Pools) get(id, addr string, peer Peer) *Pool {
+	if p, ok := ps.pools.Load(id); ok && p.(*Pool).peer == peer {
 		return p.(*Pool)
 	}
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
 	if p, ok := ps.pools.Load(id); ok {
-		if p.(*Pool).secure() == secure {
+		if p.(*Pool).peer == peer {
 			return p.(*Pool)
 		}
 		p.(*Pool).Close()
 	}
 	p := NewPool(addr, ps.cfg)
-	if secure {
-		p.tls = func() *tls.Config { return ps.TLS(id, addr) }
+	if p.peer = peer; peer != (Peer{}) {
+		p.tls = func() *tls.Config { return ps.TLS(peer.Listed, peer.Addr) }
 	}
 	if ps.closed {
 		p.Close()

@@ -270,15 +270,15 @@ func (d *Daemon) pollKeys(c *config.Config, o outward.Config) (all string, byID 
 func (d *Daemon) dialTLS(ctx context.Context, _, addr string) (net.Conn, error) {
 	s := d.fleet.Snapshot()
 	i := slices.IndexFunc(s.Replicas, func(r balancer.ReplicaState) bool { return r.Endpoint.Addr == addr })
-	id := ""
+	listed, serverAddr := "", addr
 	if i >= 0 {
-		id = s.Replicas[i].ID
+		listed, serverAddr = s.Replicas[i].Listed, s.Replicas[i].Endpoint.ServerAddr()
 	}
 	nc, err := d.names.DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return nil, err
 	}
-	c := tls.Client(nc, d.outward.TLS(id, addr))
+	c := tls.Client(nc, d.outward.TLS(listed, serverAddr))
 	if err := c.HandshakeContext(ctx); err != nil {
 		nc.Close()
 		return nil, err
