@@ -25,6 +25,7 @@
 //	generation           grows with every change of the fleet
 //	replicas[]           in the order of the configuration
 //	  id, url, device, weight
+//	  of                     the dns+ URL that it is an address of; null where it is listed itself
 //	  state, reason, since   healthy, unknown or ejected; why, or that a healthy one
 //	                         does not list what it is pinned to; since when
 //	  ejections              since lbd started

@@ -21,6 +21,7 @@ type fleetView struct {
 type replicaView struct {
 	ID        string     `json:"id"`
 	URL       string     `json:"url"`
+	Of        *string    `json:"of"`
 	Device    string     `json:"device"`
 	Weight    int64      `json:"weight"`
 	State     string     `json:"state"`
@@ -158,6 +159,9 @@ func viewReplica(r *balancer.ReplicaState, now time.Time) replicaView {
 	}
 	if v.Reason == "" && r.Health.State == balancer.Healthy && len(r.Models) == 0 {
 		v.Reason = noModels
+	}
+	if of := r.Endpoint.Of(); of != "" {
+		v.Of = &of
 	}
 	if !r.Health.Since.IsZero() {
 		v.Since = &r.Health.Since

@@ -21,6 +21,7 @@ const golden = `{
     {
       "id": "a:8000",
       "url": "http://a:8000",
+      "of": null,
       "device": "gpu0",
       "weight": 1,
       "state": "healthy",
@@ -48,6 +49,7 @@ const golden = `{
     {
       "id": "b:80/base",
       "url": "http://b/base",
+      "of": null,
       "device": "gpu0",
       "weight": 1,
       "state": "ejected",
@@ -231,4 +233,13 @@ func TestEmptyFleet(t *testing.T) {
 	wantContains(t, s.get("/fleet").body, `"replicas": []`, `"models": []`)
 	wantContains(t, s.get("/fleet?format=table").body, "REPLICA", "MODEL")
 	wantError(t, s.do("POST", "/fleet/sleep", ""), 503, "no_replica")
+}
+
+// A replica that is one address of a name says of which.
+func TestFleetOfAName(t *testing.T) {
+	const of = "dns+http://vllm.example.org:8000"
+	f := configured(t, fleet.Config{Strategy: "first", Replicas: []fleet.ReplicaConfig{{URL: "http://[fd00::1]:8000", Of: of}}})
+	s := start(t, Options{Fleet: f})
+	wantContains(t, s.get("/fleet").body, `"id": "[fd00::1]:8000"`, `"url": "http://[fd00::1]:8000"`, `"of": "`+of+`"`)
+	wantContains(t, s.get("/fleet?format=table").body, of)
 }

@@ -14,7 +14,7 @@ import (
 func (v *fleetView) writeTable(w io.Writer) {
 	fmt.Fprintf(w, "generation %d\n\n", v.Generation)
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	row(t, "REPLICA", "STATE", "SERVES", "IN-FLIGHT", "PENDING", "WAITING", "RUNNING", "FOREIGN", "KV", "POLLED", "DEVICE", "WEIGHT",
+	row(t, "REPLICA", "STATE", "SERVES", "IN-FLIGHT", "PENDING", "WAITING", "RUNNING", "FOREIGN", "KV", "POLLED", "DEVICE", "WEIGHT", "OF",
 		"EJECTIONS", "MODELS", "SINCE", "REASON")
 	for i := range v.Replicas {
 		v.Replicas[i].writeRow(t)
@@ -37,7 +37,14 @@ func (m *modelView) held() string {
 func (r *replicaView) writeRow(w io.Writer) {
 	row(w, r.ID, r.State, r.serves(), decimal(r.Own.InFlight), decimal(r.Own.Pending),
 		gauge(r.Polled.Waiting), gauge(r.Polled.Running), r.Polled.foreignText(), percent(r.Polled.KVCacheUsage), r.Polled.ageText(),
-		r.Device, decimal(r.Weight), strconv.Itoa(r.Ejections), strings.Join(r.Models, ","), since(r.Since), r.Reason)
+		r.Device, decimal(r.Weight), r.of(), strconv.Itoa(r.Ejections), strings.Join(r.Models, ","), since(r.Since), r.Reason)
+}
+
+func (r *replicaView) of() string {
+	if r.Of == nil {
+		return ""
+	}
+	return *r.Of
 }
 
 func (r *replicaView) serves() string {

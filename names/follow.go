@@ -7,12 +7,15 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
 // followed is one name of which every address is a server of its own.
 type followed struct {
 	inquiry // its lock guards what follows
+
+	doubted atomic.Bool // it is to be looked up again
 
 	known bool         // a look-up has ended
 	ips   []netip.Addr // of the last ones that gave any; sorted, replaced as a whole
@@ -65,10 +68,31 @@ func (n *Names) Addresses(host string) (ips []netip.Addr, known bool) {
 // Moves receives a value after Addresses has changed. It is for one reader.
 func (n *Names) Moves() <-chan struct{} { return n.moved }
 
-// Doubt looks a name that is followed up again, soon: one of its addresses does not
+// Doubt has a name that is followed looked up again, soon: one of its addresses does not
 // answer.
 func (n *Names) Doubt(host string) {
-	if f := n.follows(host); f != nil {
+	f := n.follows(host)
+	if f == nil {
+		return
+	}
+	f.doubted.Store(true)
+	select {
+	case n.doubts <- struct{}{}:
+	default: // others are to be looked up, and this one then as well
+	}
+}
+
+// askDoubted looks up what is in doubt.
+func (n *Names) askDoubted() {
+	n.mu.Lock()
+	var doubted []*followed
+	for _, f := range n.followed {
+		if f.doubted.Swap(false) {
+			doubted = append(doubted, f)
+		}
+	}
+	n.mu.Unlock()
+	for _, f := range doubted {
 		f.refresh()
 	}
 }

@@ -68,8 +68,8 @@ const (
 // Names holds what is known of each name. Its methods may be called by any number
 // of goroutines.
 type Names struct {
-	opt   Options
-	moved chan struct{}
+	opt           Options
+	moved, doubts chan struct{}
 
 	mu       sync.Mutex
 	hosts    map[string]*host
@@ -93,7 +93,7 @@ func New(o Options) *Names {
 	if o.Refresh <= 0 {
 		o.Refresh = defaultRefresh
 	}
-	n := &Names{opt: o, moved: make(chan struct{}, 1), hosts: make(map[string]*host), followed: make(map[string]*followed)}
+	n := &Names{opt: o, moved: make(chan struct{}, 1), doubts: make(chan struct{}, 1), hosts: make(map[string]*host), followed: make(map[string]*followed)}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	return n
 }
@@ -125,15 +125,31 @@ func (n *Names) spawn(f func()) bool {
 func (n *Names) run() {
 	t := time.NewTicker(n.opt.Refresh)
 	defer t.Stop()
+	gap := time.NewTimer(0) // between a doubt and the look-up, which is then not too soon after the last one
+	defer gap.Stop()
+	waits := true
+	n.refresh() // those that are followed
 	for {
-		for _, h := range n.all() { // at first those that are followed
-			h.refresh()
-		}
 		select {
 		case <-n.ctx.Done():
 			return
 		case <-t.C:
+			n.refresh()
+		case <-n.doubts:
+			if !waits {
+				gap.Reset(minGap)
+			}
+			waits = true
+		case <-gap.C:
+			n.askDoubted()
+			waits = false
 		}
+	}
+}
+
+func (n *Names) refresh() {
+	for _, h := range n.all() {
+		h.refresh()
 	}
 }
 

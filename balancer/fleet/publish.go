@@ -154,6 +154,13 @@ func (f *Fleet) Settled() bool {
 	})
 }
 
+// Awaits says whether there are names that were not looked up yet.
+func (f *Fleet) Awaits() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.plan.awaited) > 0
+}
+
 func (f *Fleet) undiscovered(m *member) bool {
 	if len(m.pinned) > 0 || m.learned != nil {
 		return false

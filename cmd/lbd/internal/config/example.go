@@ -47,6 +47,7 @@ var exampleValues = map[string]string{
       - url: http://vllm-llama-8b-2:8000
         device: gpu1
         weight: 1
+      - url: dns+http://vllm-llama-8b-spare:8000  # every address of the name; the keys hold for each of them
 `,
 }
 

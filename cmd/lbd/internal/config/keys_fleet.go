@@ -4,7 +4,7 @@ var fleetKeys = []*key{
 	{
 		name: "endpoints", group: groupFleet, reload: true, alias: "VLLM_ENDPOINTS",
 		help:  "base URLs of replicas; their models are learned from GET /v1/models",
-		more:  "A comma-separated list where there is no YAML. The port defaults to 80; a path becomes a prefix of every request.",
+		more:  "A comma-separated list where there is no YAML. The port defaults to 80; a path becomes a prefix of every request. A name with several addresses is one replica, unless dns+ stands in front (dns+http://vllm.default.svc:8000): then every address is one.",
 		field: func(c *Config) any { return &c.Endpoints },
 	},
 	{
@@ -134,7 +134,7 @@ var pollKeys = []*key{
 	{
 		name: "dns_refresh_interval", group: groupPoll, def: "5s",
 		help: "how often the host names of replicas are looked up",
-		more: "A look-up is also made when none of a name's addresses takes a connection; one that fails changes nothing.",
+		more: "A look-up is also made when none of a name's addresses takes a connection, and when an address of a dns+ name is taken out of service; one that fails changes nothing.",
 		min:  50 * ms, max: hour,
 		field: func(c *Config) any { return &c.DNSRefreshInterval },
 	},

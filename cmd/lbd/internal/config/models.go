@@ -151,6 +151,8 @@ func (l *loader) replicas(n *yaml.Node, path string, cacheTokens int, hardware m
 		case known && before.CacheTokens != r.CacheTokens:
 			l.fail(l.at(item), path, "%q has cache_tokens %d here, but %d in line %d; want the same",
 				r.Endpoint.String(), r.CacheTokens, before.CacheTokens, l.pinned[key])
+		case known && before.Endpoint.Each != r.Endpoint.Each:
+			l.fail(l.at(item), path, "%q is %q in line %d; want the same", r.Endpoint.String(), before.Endpoint.String(), l.pinned[key])
 		case known && (before.Access != r.Access || before.Endpoint.TLS != r.Endpoint.TLS):
 			l.fail(l.at(item), path, "%q has another key or TLS here than in line %d; want the same", r.Endpoint.String(), l.pinned[key])
 		default:

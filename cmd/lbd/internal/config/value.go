@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"net"
+	"net/netip"
 	"net/url"
 	"regexp"
 	"slices"
@@ -262,7 +263,13 @@ func parseEndpoint(text string) (balancer.Endpoint, error) {
 		return balancer.Endpoint{}, fmt.Errorf("%q carries user info; want http://host:port, and replica_api_key for replicas that ask for a key", "..."+text[at:])
 	}
 	u, err := url.Parse(text)
+	each := false
+	if err == nil {
+		u.Scheme, each = strings.CutPrefix(u.Scheme, "dns+")
+	}
 	switch {
+	case each && u.Scheme != "http" && u.Scheme != "https":
+		return balancer.Endpoint{}, fmt.Errorf("%q is not an endpoint; want dns+http://name:port[/prefix] or dns+https:// for every address of a name", text)
 	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "":
 		return balancer.Endpoint{}, fmt.Errorf("%q is not an endpoint; want http://host:port[/prefix] or https://", text)
 	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || strings.Contains(text, "#"):
@@ -270,6 +277,12 @@ func parseEndpoint(text string) (balancer.Endpoint, error) {
 	}
 	if n, err := strconv.ParseUint(u.Port(), 10, 16); strings.HasSuffix(u.Host, ":") || u.Port() != "" && (err != nil || n == 0) {
 		return balancer.Endpoint{}, fmt.Errorf("%q has no valid port; want a number between 1 and 65535", text)
+	}
+	if each {
+		if _, err := netip.ParseAddr(u.Hostname()); err == nil {
+			return balancer.Endpoint{}, fmt.Errorf("%q has an address where a name is to be looked up; want dns+http://name:port, or %s:// for one address", text, u.Scheme)
+		}
+		u.Scheme = "dns+" + u.Scheme
 	}
 	u.Host = strings.ToLower(u.Host)
 	e, err := balancer.ParseEndpoint(u.String())

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -42,6 +43,9 @@ type Options struct {
 	// Load reads the configuration again for a reload; nil = reloads fail.
 	Load    func() (*config.Config, error)
 	Version string
+	// Lookup finds the addresses of replicas that are known by name, as net.Resolver's
+	// LookupNetIP; nil = the system's.
+	Lookup func(ctx context.Context, network, host string) ([]netip.Addr, error)
 	// Inherited are the sockets this process was given; nil = none.
 	Inherited *handover.Inherited
 }
@@ -81,7 +85,8 @@ type Daemon struct {
 	sockets   []handover.Socket
 	succeeded atomic.Bool // by an lbd that serves on the same sockets
 
-	reload  sync.Mutex
+	reload  sync.Mutex // held by who changes what is in force
+	toDrain []string   // replicas that were drained in the lbd before and are not known yet
 	stopped atomic.Bool
 	done    chan struct{}
 	wg      sync.WaitGroup
@@ -100,10 +105,11 @@ func New(cfg *config.Config, o Options) (*Daemon, error) {
 	d.metrics = metrics.New(d.registry, o.Version)
 	d.affinity = affinity.New(affinity.Options{Config: affinityConfig(cfg), Snapshot: d.Snapshot})
 	d.fleet = fleet.New(fleet.Options{NewPicker: d.newPicker, OnEvent: d.fleetEvent})
-	if err := d.fleet.Configure(fleetConfig(cfg)); err != nil {
+	d.names = names.New(names.Options{Lookup: o.Lookup, OnEvent: d.nameEvent, Refresh: cfg.DNSRefreshInterval})
+	d.names.Follow(eachNames(cfg))
+	if err := d.fleet.Configure(rosterOf(cfg, d.names.Addresses)); err != nil {
 		return nil, ConfigError{err}
 	}
-	d.names = names.New(names.Options{OnEvent: d.nameEvent, Refresh: cfg.DNSRefreshInterval})
 	d.health = health.New(healthConfig(cfg), d.fleet, health.Options{OnEvent: d.healthEvent, Dial: d.names.DialContext, DialTLS: d.dialTLS, Authorization: d.outward.Authorization})
 	d.poller = poll.New(d.pollConfig(cfg, a), d.fleet, poll.Options{OnEvent: d.pollEvent, Dial: d.names.DialContext, DialTLS: d.dialTLS})
 	d.registry.MustRegister(metrics.NewFleetCollector(d.fleet.Snapshot, func(id string) uint64 {
@@ -120,6 +126,7 @@ func New(cfg *config.Config, o Options) (*Daemon, error) {
 	if cfg.AdminListen != "" {
 		d.admin = admin.New(d.adminOptions(cfg, a))
 	}
+	d.toDrain = d.opt.Inherited.Drained()
 	d.keepDrained()
 	return d, nil
 }
@@ -200,8 +207,8 @@ func (d *Daemon) observe() {
 	d.names.Start()
 	d.health.Start()
 	d.poller.Start()
-	d.wg.Add(1)
-	go d.housekeeping()
+	d.wg.Go(d.housekeeping)
+	d.wg.Go(d.followNames)
 }
 
 // listen takes clients last: when an address is taken, none was let in.

@@ -17,7 +17,7 @@ func (d *Daemon) fleetEvent(e fleet.Event) {
 	case fleet.ModelsMismatch, fleet.PickerFailed, fleet.ModelsVoid:
 		ev = d.opt.Log.Warn()
 	}
-	d.tell(ev, "fleet", e.Kind.String(), "replica", e.Replica, "model", e.Model, "old", e.Old, "new", e.New, "reason", e.Reason)
+	d.tell(ev, "fleet", e.Kind.String(), "replica", e.Replica, "of", e.Of, "model", e.Model, "old", e.Old, "new", e.New, "reason", e.Reason)
 }
 
 // tell writes one line with the fields that say something.
@@ -39,6 +39,9 @@ func (d *Daemon) healthEvent(e health.Event) {
 		ev = d.opt.Log.Warn().Dur("backoff_ms", e.Backoff).Int("ejections", e.Ejections)
 	case health.Down, health.Spared:
 		ev = d.opt.Log.Warn()
+	}
+	if e.New == balancer.Ejected {
+		d.doubt(e.Replica)
 	}
 	d.tell(ev, "health", e.Kind.String(), "replica", e.Replica, "reason", e.Reason, "detail", e.Detail, "state", e.New.String())
 }
@@ -66,7 +69,6 @@ func (d *Daemon) pollEvent(e poll.Event) {
 const housekeepingInterval = 2 * time.Second
 
 func (d *Daemon) housekeeping() {
-	defer d.wg.Done()
 	t := time.NewTicker(housekeepingInterval)
 	defer t.Stop()
 	for {

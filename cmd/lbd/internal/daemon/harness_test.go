@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"strings"
@@ -112,6 +113,12 @@ func lbdLater(t *testing.T, endpoints []string, settings ...string) *proxied {
 // reload.
 func lbdFrom(t *testing.T, load func() (*config.Config, error)) *proxied {
 	t.Helper()
+	return lbdAsking(t, nil, load)
+}
+
+// lbdAsking is lbdFrom with a resolver of its own.
+func lbdAsking(t *testing.T, r *net.Resolver, load func() (*config.Config, error)) *proxied {
+	t.Helper()
 	cfg, err := load()
 	if err != nil {
 		t.Fatal(err)
@@ -124,7 +131,7 @@ func lbdFrom(t *testing.T, load func() (*config.Config, error)) *proxied {
 		t.Fatal(err)
 	}
 	d, err := daemon.New(cfg, daemon.Options{
-		Log: zerolog.New(log.lines).Level(level).With().Timestamp().Logger(), Lines: log.lines, Version: "test", Load: load,
+		Log: zerolog.New(log.lines).Level(level).With().Timestamp().Logger(), Lines: log.lines, Version: "test", Load: load, Lookup: r.LookupNetIP,
 	})
 	if err != nil {
 		t.Fatal(err)

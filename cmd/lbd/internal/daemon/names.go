@@ -11,6 +11,10 @@ import (
 // nameEvent tells where a name has moved. What answers there now may serve other
 // models.
 func (d *Daemon) nameEvent(e names.Event) {
+	if e.Kind == names.Members {
+		d.tellMembers(e)
+		return
+	}
 	ev, reason := d.opt.Log.Info(), ""
 	if e.Kind == names.Failed {
 		ev, reason = d.opt.Log.Warn(), e.Err.Error()
@@ -24,7 +28,7 @@ func (d *Daemon) nameEvent(e names.Event) {
 		return
 	}
 	for _, r := range d.fleet.Snapshot().Replicas {
-		if hostOf(r.Replica) == e.Host {
+		if hostOf(r.Endpoint) == e.Host {
 			d.poller.Relearn(r.ID)
 		}
 	}
@@ -34,15 +38,15 @@ func (d *Daemon) nameEvent(e names.Event) {
 func (d *Daemon) forgetNames(s *balancer.Snapshot) {
 	hosts := make(map[string]bool, len(s.Replicas))
 	for i := range s.Replicas {
-		hosts[hostOf(s.Replicas[i].Replica)] = true
+		hosts[hostOf(s.Replicas[i].Endpoint)] = true
 	}
 	d.names.Retain(func(host string) bool { return hosts[host] })
 }
 
-func hostOf(r *balancer.Replica) string {
-	host, _, err := net.SplitHostPort(r.Endpoint.Addr)
+func hostOf(e balancer.Endpoint) string {
+	host, _, err := net.SplitHostPort(e.Addr)
 	if err != nil {
-		panic("BUG: replica " + r.ID + " has the address " + r.Endpoint.Addr)
+		panic("BUG: endpoint " + e.String() + " has the address " + e.Addr)
 	}
 	return host
 }

@@ -56,10 +56,12 @@ func (d *Daemon) tryReload() (done admin.Reloaded, err error) {
 	if err != nil {
 		return done, err
 	}
+	d.learnNames(next)
+	defer func() { d.names.Follow(eachNames(d.cfg.Load())) }()
 	if err := d.applyAccess(a); err != nil {
 		return done, err
 	}
-	if err := d.fleet.Configure(fleetConfig(next)); err != nil {
+	if err := d.fleet.Configure(rosterOf(next, d.names.Addresses)); err != nil {
 		return done, err
 	}
 	d.dropPrefixes()

@@ -5,7 +5,6 @@ import (
 
 	"lbd/admin"
 	"lbd/admission"
-	"lbd/balancer/fleet"
 	"lbd/balancer/health"
 	"lbd/cmd/lbd/internal/config"
 	"lbd/metrics/poll"
@@ -13,22 +12,6 @@ import (
 )
 
 // The functions below hand each package its part of the configuration.
-
-func fleetConfig(c *config.Config) fleet.Config {
-	f := fleet.Config{Strategy: c.Strategy}
-	for _, e := range c.Endpoints {
-		f.Replicas = append(f.Replicas, fleet.ReplicaConfig{URL: e.String()})
-	}
-	for _, m := range c.Models {
-		mc := fleet.ModelConfig{Name: m.Name, Aliases: m.Aliases, Strategy: m.Strategy}
-		for _, r := range m.Replicas {
-			mc.Replicas = append(mc.Replicas, r.Endpoint.String())
-			f.Replicas = append(f.Replicas, fleet.ReplicaConfig{URL: r.Endpoint.String(), Device: r.Device, Weight: r.Weight, CacheTokens: int64(r.CacheTokens)})
-		}
-		f.Models = append(f.Models, mc)
-	}
-	return f
-}
 
 func healthConfig(c *config.Config) health.Config {
 	return health.Config{

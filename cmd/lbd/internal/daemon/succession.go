@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"net"
+	"slices"
 	"time"
 
 	"lbd/balancer"
@@ -54,7 +55,7 @@ func (d *Daemon) settle() {
 }
 
 func (d *Daemon) settled(waited time.Duration) bool {
-	if known(d.fleet.Snapshot()) {
+	if known(d.fleet.Snapshot()) && d.fleet.Settled() {
 		return true
 	}
 	ready, missing := d.fleet.Ready()
@@ -75,13 +76,17 @@ func known(s *balancer.Snapshot) bool {
 	return true
 }
 
-// keepDrained takes replicas out that an operator had taken out of the lbd before.
+// keepDrained takes replicas out that an operator had taken out of the lbd before, also
+// those that are addresses of names, when they are known. None was probed by then.
 func (d *Daemon) keepDrained() {
-	for _, id := range d.opt.Inherited.Drained() {
-		if err := d.fleet.Drain(id); err != nil {
+	awaited := d.fleet.Awaits()
+	d.toDrain = slices.DeleteFunc(d.toDrain, func(id string) bool {
+		err := d.fleet.Drain(id)
+		if err != nil && !awaited {
 			d.opt.Log.Warn().Err(err).Str("replica", id).Msg("drained in the lbd before, and not known to this one")
 		}
-	}
+		return err == nil || !awaited
+	})
 }
 
 // drained are the replicas that an operator has taken out.

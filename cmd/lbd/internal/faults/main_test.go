@@ -17,6 +17,7 @@ import (
 	"lbd/balancer/strategy"
 	"lbd/cmd/lbd/internal/config"
 	"lbd/cmd/lbd/internal/daemon"
+	"lbd/internal/zone"
 )
 
 // The test binary is also the lbd under test: with flagsVar set it serves, so that
@@ -47,7 +48,7 @@ func TestMain(m *testing.M) {
 // serve is lbd as cmd/lbd runs it.
 func serve(flags, resolver string) error {
 	if resolver != "" {
-		net.DefaultResolver = asking(resolver)
+		net.DefaultResolver = zone.Asking(resolver)
 	}
 	var all []string
 	if err := json.Unmarshal([]byte(flags), &all); err != nil {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"lbd/bench/sim"
+	"lbd/internal/zone"
 )
 
 // lost is what a request is answered with that a replica took along.
@@ -286,7 +287,7 @@ var matrix = []row{
 					ip        string
 					old, next *raw
 				}{{twinB, a, b}, {twinA, b, a}} {
-					t.zone.set(to.ip)
+					t.zone.Set(replicaName, to.ip)
 					until(t.T, "no connection to the old address", func() bool { return to.old.connections() == 0 })
 					before := len(to.next.Requests())
 					until(t.T, "requests at the new address", func() bool { return len(to.next.Requests()) > before })
@@ -300,7 +301,7 @@ var matrix = []row{
 		servers: twins, endpoints: byName, strategy: "cycle", refresh: "1h",
 		disturb: func(t *trial) {
 			t.each(1, func() {
-				t.zone.set(twinB)
+				t.zone.Set(replicaName, twinB)
 				t.servers[0].(*raw).stop()
 				until(t.T, "requests at the new address", func() bool { return len(t.servers[1].Requests()) > 0 })
 				t.pause(200, 300)
@@ -314,9 +315,9 @@ var matrix = []row{
 		servers: twins, endpoints: byName, strategy: "cycle", settings: []string{"upstream-idle-timeout", "5ms"},
 		disturb: func(t *trial) {
 			t.each(2, func() {
-				t.zone.set("127.0.0.2", twinA, "127.0.0.3")
+				t.zone.Set(replicaName, "127.0.0.2", twinA, "127.0.0.3")
 				t.pause(300, 400)
-				t.zone.set(twinA)
+				t.zone.Set(replicaName, twinA)
 				t.pause(300, 400)
 			})
 		},
@@ -327,9 +328,30 @@ var matrix = []row{
 		servers: twins, endpoints: byName, strategy: "cycle", settings: []string{"upstream-idle-timeout", "5ms"},
 		disturb: func(t *trial) {
 			t.each(1, func() {
-				t.zone.fail(servFail)
+				t.zone.Fail(zone.ServFail)
 				t.pause(500, 600)
-				t.zone.set(twinA)
+				t.zone.Set(replicaName, twinA)
+			})
+		},
+	},
+	{
+		name:    "addresses that come and go",
+		promise: "each address of a dns+ name is a replica: one that joins gets requests once it was probed, one that leaves finishes what it has; failing and empty answers change nothing",
+		servers: both, endpoints: byEachAddress, each: true,
+		disturb: func(t *trial) {
+			t.each(2, func() {
+				for _, stays := range []int{0, 1} {
+					leaver := t.servers[1-stays].(*raw)
+					t.zone.Set(replicaName, []string{twinA, twinB}[stays])
+					until(t.T, "no connection to who left", func() bool { return leaver.connections() == 0 })
+					t.zone.Fail(zone.ServFail)
+					t.pause(200, 300)
+					t.zone.Fail(zone.NXDomain)
+					t.pause(200, 300)
+					before := len(leaver.Requests())
+					t.zone.Set(replicaName, twinB, twinA)
+					until(t.T, "requests at who came back", func() bool { return len(leaver.Requests()) > before })
+				}
 			})
 		},
 	},
@@ -429,6 +451,9 @@ func (t *trial) onlyIn(all []outcome, causes ...string) {
 	}
 }
 
+// replicaName is what the row's zone knows.
+const replicaName = "replica.fault.test"
+
 // Addresses of the servers behind byName. Every address of 127/8 is this machine's.
 const (
 	twinA = "127.0.0.11"
@@ -443,12 +468,24 @@ func twins(t *trial) []server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.zone = startZone(t.T, twinA)
+	t.zone = zone.Start(t.T)
+	t.zone.Set(replicaName, twinA)
 	return []server{a, startRaw(t.T, twinB+":"+port, well)}
 }
+
+// both are twins, both in the zone.
+func both(t *trial) []server {
+	t.Helper()
+	pair := twins(t)
+	t.zone.Set(replicaName, twinA, twinB)
+	return pair
+}
+
+// byEachAddress is a replica for each address of that name.
+func byEachAddress(t *trial) []string { return []string{"dns+" + byName(t)[0]} }
 
 // byName is one replica, known by a name that the row's zone has.
 func byName(t *trial) []string {
 	_, port, _ := net.SplitHostPort(t.servers[0].Addr())
-	return []string{"http://replica.fault.test:" + port}
+	return []string{"http://" + replicaName + ":" + port}
 }

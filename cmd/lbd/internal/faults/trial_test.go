@@ -15,6 +15,7 @@ import (
 
 	"lbd/bench/sim"
 	"lbd/internal/loopback"
+	"lbd/internal/zone"
 )
 
 // row is one fault of the matrix.
@@ -30,6 +31,7 @@ type row struct {
 	servers func(t *trial) []server
 	// endpoints, if not nil, stand for the replicas instead of their addresses.
 	endpoints func(t *trial) []string
+	each      bool // every server is a replica, whatever the endpoints
 	settings  []string
 	think     time.Duration // of clients; 0 = 10 ms
 	refresh   string        // of names; "" = 200 ms
@@ -84,7 +86,7 @@ type trial struct {
 	homes   map[server][]home // of sims, as they followed each other
 
 	picksBefore []float64
-	zone        *zone // of rows with names
+	zone        *zone.Zone // of rows with names
 }
 
 // home is the model of a replica until the next one.
@@ -176,7 +178,7 @@ func (t *trial) startLBD() {
 	flags := slices.Concat(quick, []string{"listen", loopback.Address(), "endpoints", strings.Join(urls, ","), "strategy", t.strategy}, t.row.settings)
 	var env []string
 	if t.zone != nil {
-		env = []string{resolverVar + "=" + t.zone.pc.LocalAddr().String()}
+		env = []string{resolverVar + "=" + t.zone.Addr()}
 		flags = append(flags, "dns-refresh-interval", cmp.Or(t.row.refresh, "200ms"))
 	}
 	t.lbd = started(t.T, env, flags...)
@@ -198,7 +200,7 @@ func (t *trial) models() []string {
 func (t *trial) available() {
 	t.Helper()
 	n := len(t.servers)
-	if t.row.endpoints != nil {
+	if t.row.endpoints != nil && !t.row.each {
 		n = len(t.row.endpoints(t))
 	}
 	t.lbd.available(n)
