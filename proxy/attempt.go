@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"lbd/balancer"
+	"lbd/proxy/internal/inbound"
 	"lbd/proxy/internal/relay"
 	"lbd/proxy/internal/sock"
 	"lbd/proxy/internal/upstream"
@@ -160,7 +161,7 @@ func (x *exchange) came(b *sock.Buf, n int, err error) (v verdict, stale bool) {
 		rest, err = x.readHead(b, n)
 	}
 	if err != nil {
-		if _, sendErr := x.uploaded(); sendErr != nil && !errors.Is(err, relay.ErrBadHead) {
+		if _, sendErr := x.uploaded(); sendErr != nil && !errors.Is(err, relay.ErrBadHead) && !errors.Is(err, relay.ErrClient) {
 			err = sendErr
 		}
 		return x.broken(err)
@@ -305,6 +306,9 @@ func (x *exchange) readHead(b *sock.Buf, n int) (rest []byte, err error) {
 			if interim++; interim > maxInterim {
 				return nil, errInterims
 			}
+			if err := x.passInterim(); err != nil {
+				return nil, errors.Join(relay.ErrClient, err)
+			}
 			n = copy(b.B[:], b.B[size:n])
 			if n > 0 {
 				continue
@@ -323,6 +327,27 @@ func (x *exchange) readHead(b *sock.Buf, n int) (rest []byte, err error) {
 	}
 }
 
+// passInterim passes an interim answer on, as RFC 9110 section 15.2 wants it of a proxy,
+// but for 100: whoever waited for that has had it, as the body was read before. It is not
+// yet the answer: until there is one the client may hear from another replica, or get an
+// error of lbd's own.
+func (x *exchange) passInterim() error {
+	if x.answer.Status == 100 || x.minor == 0 { // HTTP/1.0 knows none of them
+		return nil
+	}
+	o := inbound.GetOut()
+	defer inbound.PutOut(o)
+	o.B = x.appendStatus(o.B)
+	for _, f := range x.answer.Fields {
+		if !x.drops(f.Name, false) {
+			o.B = appendField(o.B, f.Name, f.Value)
+		}
+	}
+	o.B = append(o.B, "\r\n\r\n"...)
+	_, err := x.client.Write(o.B)
+	return err
+}
+
 // maxInterim bounds the 1xx answers to one request; nothing in front of vLLM sends
 // more than one or two.
 const maxInterim = 16
@@ -339,7 +364,7 @@ func (x *exchange) broken(err error) (v verdict, stale bool) {
 	var bad relay.HeadError
 	x.dropFirst()
 	switch {
-	case x.client.Gone():
+	case x.client.Gone(), errors.Is(err, relay.ErrClient):
 		return clientLeft, false
 	case errors.As(err, &bad):
 		x.failed(balancer.BadResponse)

@@ -138,20 +138,10 @@ func (x *exchange) sendReply() {
 // those only that it announces (RFC 9110 section 6.6.2). length is the body's, -1 if the head does not say; chunked and a
 // length exclude each other.
 func (x *exchange) appendHead(dst []byte, length int64, chunked bool) []byte {
-	dst = append(dst, "HTTP/1.1 "...)
-	dst = strconv.AppendInt(dst, int64(x.answer.Status), 10)
-	dst = append(dst, ' ')
-	if len(x.answer.Reason) > 0 {
-		dst = append(dst, x.answer.Reason...)
-	} else {
-		dst = append(dst, fasthttp.StatusMessage(x.answer.Status)...)
-	}
+	dst = x.appendStatus(dst)
 	hasID, hasDate := false, false
 	for _, f := range x.answer.Fields {
-		if isHopByHop(f.Name) && !(chunked && relay.EqualFold(f.Name, "trailer")) || (x.answer.Connection != nil && relay.HasName(x.answer.Connection, f.Name)) {
-			continue
-		}
-		if x.cfg.CORS.Owns(f.Name) {
+		if x.drops(f.Name, chunked) {
 			continue
 		}
 		hasID = hasID || relay.EqualFold(f.Name, "x-request-id")
@@ -185,6 +175,26 @@ func (x *exchange) appendHead(dst []byte, length int64, chunked bool) []byte {
 		dst = append(dst, "\r\nConnection: keep-alive"...)
 	}
 	return append(dst, "\r\n\r\n"...)
+}
+
+// appendStatus appends the status line without its end.
+func (x *exchange) appendStatus(dst []byte) []byte {
+	dst = append(dst, "HTTP/1.1 "...)
+	dst = strconv.AppendInt(dst, int64(x.answer.Status), 10)
+	dst = append(dst, ' ')
+	if len(x.answer.Reason) > 0 {
+		return append(dst, x.answer.Reason...)
+	}
+	return append(dst, fasthttp.StatusMessage(x.answer.Status)...)
+}
+
+// drops says of a field of the replica's that it is not passed on; trailers says that
+// trailer fields can be.
+func (x *exchange) drops(name []byte, trailers bool) bool {
+	if isHopByHop(name) && !(trailers && relay.EqualFold(name, "trailer")) || x.answer.Connection != nil && relay.HasName(x.answer.Connection, name) {
+		return true
+	}
+	return x.cfg.CORS.Owns(name)
 }
 
 func appendCORS(dst []byte, p *cors.Policy, origin []byte) []byte {

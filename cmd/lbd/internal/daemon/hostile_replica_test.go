@@ -62,8 +62,7 @@ func TestHostileAnswers(t *testing.T) {
 			p := lbd(t, []string{f.url()}, quiet...)
 			w := p.dial()
 			w.sendPost("/v1/bad", `{}`)
-			a := w.answer("POST")
-			h.check(t, a)
+			h.check(t, replyOf(w.final("POST")))
 			// A client has the end of a stream before its connection is given back.
 			p.until("the request over", func() bool { return p.Snapshot().Replicas[0].InFlight() == 0 })
 			w = p.dial()

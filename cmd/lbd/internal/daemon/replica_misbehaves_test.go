@@ -47,6 +47,8 @@ var misbehaviours = []misbehaviour{
 	{"bare line feeds", "HTTP/1.1 200 OK\ncontent-length: 0\n\n", false, false, 502, "replica_error", "", ""},
 	{"endless head", "HTTP/1.1 200 OK\r\n" + strings.Repeat("x-a: 1\r\n", 8<<10), true, false, 502, "replica_error", "bad_response", ""},
 	{"endless early hints", strings.Repeat("HTTP/1.1 103 Early Hints\r\n\r\n", 8<<10), true, false, 502, "replica_error", "bad_response", ""},
+	{"early hints and no answer", "HTTP/1.1 103 Early Hints\r\n\r\n", false, false, 502, "replica_error", "reset", ""},
+	{"early hints, hangs", "HTTP/1.1 103 Early Hints\r\n\r\n", true, false, 504, "timeout", "timeout", ""},
 	{"101 unasked", "HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\n\r\n", true, false, 502, "replica_error", "bad_response", ""},
 	{"length and chunked", "HTTP/1.1 200 OK\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n", true, false, 502, "replica_error", "bad_response", ""},
 	{"two lengths", "HTTP/1.1 200 OK\r\ncontent-length: 3\r\ncontent-length: 4\r\n\r\nabcd", true, false, 502, "replica_error", "bad_response", ""},
@@ -127,7 +129,7 @@ func TestReplicaMisbehaves(t *testing.T) {
 			<-steady
 			w := p.dial()
 			w.sendPost("/v1/x", `{"x":"bad"}`)
-			bad := w.head("POST")
+			bad := w.final("POST")
 			close(seen)
 			body, err := io.ReadAll(bad.Body)
 			a := reply{bad, string(body), err}
@@ -194,7 +196,7 @@ func TestMalformedHeadIsTold(t *testing.T) {
 			p := lbd(t, []string{f.url()}, append([]string{"access-log", "true"}, quiet...)...)
 			w := p.dial()
 			w.sendPost("/v1/x", `{}`)
-			a := w.answer("POST")
+			a := replyOf(w.final("POST"))
 			_, code, message := openAIError(t, a)
 			want := "replica " + f.ln.Addr().String() + " answered with a malformed head; want " + c.want
 			if a.StatusCode != 502 || code != "replica_error" || message != want {

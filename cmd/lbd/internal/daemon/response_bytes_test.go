@@ -138,10 +138,6 @@ var answerCases = []struct {
 		status: "200 OK", length: -1, body: "abcdef",
 	},
 	{name: "empty chunked", answer: "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n", status: "200 OK", length: -1},
-	{
-		name: "early hints", answer: "HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\nHTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",
-		status: "200 OK", length: 2, body: "ok", header: http.Header{"Link": nil},
-	},
 }
 
 func TestAnswerFraming(t *testing.T) {
@@ -169,6 +165,44 @@ func TestAnswerFraming(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Interim answers are passed on when they come, without what belongs to one connection;
+// not 100, which lbd says itself, and none to HTTP/1.0.
+func TestInterimAnswers(t *testing.T) {
+	seen := make(chan struct{}, 1)
+	f := fakeReplica(t, func(c *fakeConn) {
+		c.body()
+		c.send("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>\r\nConnection: x-named\r\nX-Named: 1\r\nKeep-Alive: timeout=5\r\n\r\nHTTP/1.1 102 \r\n\r\n")
+		<-seen
+		c.send("HTTP/1.1 103 Early Hints\r\nLink: </y>\r\n\r\nHTTP/1.1 200 OK\r\nx-end: 1\r\ncontent-length: 2\r\n\r\nok")
+		c.keep = true
+	})
+	p := lbd(t, []string{f.url()})
+	w := p.dial()
+	expect := func(want string) {
+		t.Helper()
+		w.patient()
+		got := make([]byte, len(want))
+		if n, err := io.ReadFull(w.br, got); err != nil || string(got) != want {
+			t.Fatalf("%q, %v; want %q", got[:n], err, want)
+		}
+	}
+	body := strings.Repeat(" ", 128<<10) + "{}"
+	for _, request := range []string{"GET /v1/x HTTP/1.1\r\nHost: lbd\r\n\r\n", postText("/v1/x", `{}`), postText("/v1/x", body)} {
+		w.send(request)
+		expect("HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n")
+		seen <- struct{}{}
+		expect("HTTP/1.1 103 Early Hints\r\nLink: </y>\r\n\r\n")
+		if a := w.answer("GET"); a.Status != "200 OK" || a.body != "ok" || a.err != nil || a.Header.Get("X-End") != "1" || a.Header.Get("Link") != "" {
+			t.Errorf("%s %v %q, %v", a.Status, a.Header, a.body, a.err)
+		}
+	}
+	seen <- struct{}{}
+	w.send("GET /v1/x HTTP/1.0\r\n\r\n")
+	if got := w.closed(); !strings.HasPrefix(got, "HTTP/1.1 200 OK\r\n") || !strings.HasSuffix(got, "\r\n\r\nok") {
+		t.Errorf("HTTP/1.0: %q; want the answer alone", got)
 	}
 }
 

@@ -73,7 +73,10 @@ type reply struct {
 // answer reads one response to a request of that method, whole.
 func (w *wire) answer(method string) reply {
 	w.t.Helper()
-	resp := w.head(method)
+	return replyOf(w.head(method))
+}
+
+func replyOf(resp *http.Response) reply {
 	b, err := io.ReadAll(resp.Body)
 	return reply{resp, string(b), err}
 }
@@ -87,6 +90,16 @@ func (w *wire) head(method string) *http.Response {
 		w.t.Fatalf("reading the response head: %v", err)
 	}
 	return resp
+}
+
+// final is head behind any interim answers.
+func (w *wire) final(method string) *http.Response {
+	w.t.Helper()
+	for {
+		if resp := w.head(method); resp.StatusCode/100 != 1 {
+			return resp
+		}
+	}
 }
 
 // closed waits for the end of the connection and returns what came before it.
