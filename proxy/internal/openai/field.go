@@ -1,6 +1,7 @@
 package openai
 
 import (
+	"bytes"
 	"encoding/binary"
 	"hash/maphash"
 )
@@ -62,7 +63,7 @@ func (p *Peek) Preamble(body, buf []byte) (preamble, kept []byte) {
 		if f == User {
 			break
 		}
-		if p.fields[f].end > 0 && !emptyValue(p.Raw(body, f)) {
+		if p.part(body, f) != nil {
 			only = f
 			n++
 		}
@@ -71,15 +72,54 @@ func (p *Peek) Preamble(body, buf []byte) (preamble, kept []byte) {
 	case 0:
 		return nil, buf
 	case 1:
-		return p.Raw(body, only), buf
+		return p.part(body, only), buf
 	}
 	buf = buf[:0]
 	for f := range User {
-		if v := p.Raw(body, f); v != nil && !emptyValue(v) {
+		if v := p.part(body, f); v != nil {
 			buf = appendPart(append(buf, byte(f)), v)
 		}
 	}
 	return buf, buf
+}
+
+// part is what a field brings into the preamble, nil for nothing.
+func (p *Peek) part(body []byte, f Field) []byte {
+	v := p.Raw(body, f)
+	if f == System {
+		v = systemBlocks(v)
+	}
+	if emptyValue(v) {
+		return nil
+	}
+	return v
+}
+
+// Claude Code puts a text block of this beginning in front of its system prompt, with a checksum that is another in each
+// request. vLLM leaves the block out since #36829, and with it every request would seem to share nothing with any other.
+const billingHeader = `"x-anthropic-billing-header`
+
+// billingWithin is how far into a system prompt its text begins, in bytes: behind a type and a key.
+const billingWithin = 128
+
+// systemBlocks is a system prompt from its first block on that counts; one that is no list of blocks is all of it.
+func systemBlocks(v []byte) []byte {
+	if len(v) == 0 || v[0] != '[' {
+		return v
+	}
+	s := scanner{b: v, i: 1}
+	s.space()
+	if i := bytes.Index(v[:min(len(v), billingWithin)], []byte(billingHeader)); i > 0 && v[i-1] != '\\' && s.at('{') && s.value() && s.i > i {
+		s.space()
+		if s.at(',') {
+			s.i++
+			s.space()
+		}
+	}
+	if s.at(']') {
+		return nil
+	}
+	return v[s.i:]
 }
 
 // largestPart is the largest field, in bytes, of which a preamble has a copy: what bodies may take together is bounded, and

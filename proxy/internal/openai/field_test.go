@@ -72,6 +72,16 @@ func TestPreamble(t *testing.T) {
 	same(`{"tools":[]}`, `{}`)
 	same(`{"tools":null,"system":"","chat_template_kwargs":{}}`, `{}`)
 	same(`{"user":"a","prompt_cache_key":"b"}`, `{}`)
+	same(`{"system":[]}`, `{"system":[ ]}`)
+	const prompt, billing = `{"type":"text","text":"You are"}`, `{"type":"text","text":"x-anthropic-billing-header: cc_version=2.1; cch=`
+	same(`{"system":[`+billing+`1a;"},`+prompt+`]}`, `{"system":[ `+billing+`2b;"} , `+prompt+`]}`)
+	same(`{"system":[`+billing+`1a;"},`+prompt+`]}`, `{"system":[`+prompt+`]}`)
+	same(`{"tools":`+tools+`,"system":[`+billing+`1a;"},`+prompt+`]}`, `{"tools":`+tools+`,"system":[`+billing+`2b;"},`+prompt+`]}`)
+	same(`{"system":[`+billing+`1a;"}]}`, `{}`)
+	differ(`{"system":[`+prompt+`,`+billing+`1a;"}]}`, `{"system":[`+prompt+`]}`) // never there
+	differ(`{"system":[{"type":"text","text":"\"x-anthropic-billing-header: a"}]}`, `{"system":[{"type":"text","text":"\"x-anthropic-billing-header: b"}]}`)
+	differ(`{"system":"x-anthropic-billing-header: a"}`, `{"system":"x-anthropic-billing-header: b"}`) // which vLLM takes as it is
+	differ(`{"system":[`+prompt+`]}`, `{"system":["You are"]}`)
 	differ(`{"tools":`+tools+`}`, `{}`)
 	differ(`{"tools":`+tools+`}`, `{"tools":`+strings.Replace(tools, `"f"`, `"g"`, 1)+`}`)
 	differ(`{"tools":`+tools+`,"system":"s"}`, `{"tools":`+tools+`,"instructions":"s"}`)
