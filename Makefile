@@ -12,7 +12,7 @@ RACE     ?= $(if $(filter 1,$(shell $(GO) env CGO_ENABLED)),-race)
 WIRE     ?=
 SOAK     ?=
 
-.PHONY: help build run demo test vet lint unit fuzz fuzz-hour faults bench gobench soak compare cover docker release clean
+.PHONY: help build run demo test vet lint unit fuzz fuzz-hour faults bench gobench soak compare cover manifests docker release clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ soak: ## streams, faults and reloads at once, for ten minutes and a lull (SOAK="
 
 compare: ## both environments on simulated replicas, three repeats, a report to open
 	bench/compare.sh
+
+manifests: ## the Kubernetes manifests against Kubernetes' own types, which a module of its own brings
+	cd deploy/kubernetes/check && $(GO) test -count=1 ./...
 
 release: ## vulnerabilities, licences, SBOM, reproducible build
 	scripts/release.sh

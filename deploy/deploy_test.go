@@ -5,6 +5,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -169,6 +170,49 @@ func TestSystemdSockets(t *testing.T) {
 			if !strings.Contains(text, "\n"+want+"\n") {
 				t.Errorf("%s lacks %s", file, want)
 			}
+		}
+	}
+}
+
+// Every part of the Kubernetes manifests builds, alone and together.
+func TestKustomize(t *testing.T) {
+	kubectl := tool(t, "kubectl")
+	dir, err := filepath.Abs("kubernetes")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ part, kinds string }{
+		{"resources: [base]", "Deployment Deployment Namespace PodDisruptionBudget Service Service ServiceAccount ConfigMap"},
+		{"resources: [base]\ncomponents: [base/servicemonitor, base/networkpolicy]",
+			"Deployment Deployment Namespace NetworkPolicy NetworkPolicy PodDisruptionBudget Service Service ServiceAccount ServiceMonitor ConfigMap"},
+		{"resources: [base/lbd]", "Deployment PodDisruptionBudget Service ServiceAccount ConfigMap"},
+		{"resources: [base/vllm]", "Deployment Service"},
+	} {
+		over := t.TempDir() // as somebody's overlay; kustomize follows no link out of it
+		if err := os.CopyFS(filepath.Join(over, "base"), os.DirFS(dir)); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(over, "kustomization.yaml"), []byte("namespace: llm\n"+c.part+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		out, err := output(t, over, kubectl, "kustomize", ".")
+		if err != nil {
+			t.Errorf("%s: %v\n%s", c.part, err, out)
+			continue
+		}
+		got := regexp.MustCompile(`(?m)^kind: (\w+)$`).FindAllStringSubmatch(out, -1)
+		var kinds []string
+		for _, m := range got {
+			kinds = append(kinds, m[1])
+		}
+		want := strings.Fields(c.kinds)
+		slices.Sort(kinds)
+		slices.Sort(want)
+		if !slices.Equal(kinds, want) {
+			t.Errorf("%s: %v; want %v", c.part, kinds, want)
+		}
+		if n := strings.Count(out, "namespace: llm"); n < len(want)-1 {
+			t.Errorf("%s: %d of %d objects are in the namespace", c.part, n, len(want))
 		}
 	}
 }
