@@ -137,6 +137,9 @@ func (r *Replica) Resident() int64 { return r.load.resident.Load() }
 // What one has cached the next one has not.
 func (r *Replica) Incarnation() uint64 { return r.load.incarnation.Load() }
 
+// BeginAt sets the incarnation that a replica begins with, before it is shown to anybody.
+func (r *Replica) BeginAt(incarnation uint64) { r.load.incarnation.Store(incarnation) }
+
 // Restarted notes that another process answers at the replica's endpoint now. Own
 // load stays: it ends with its requests.
 func (r *Replica) Restarted() {

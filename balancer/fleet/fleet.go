@@ -172,6 +172,9 @@ func (f *Fleet) join(n planned) *member {
 	if !known {
 		r = balancer.NewReplica(n.endpoint, n.device, n.weight)
 		r.CacheTokens = n.cache
+		// What a strategy remembers by ID of one that has left for good is another's, as
+		// when the address of a pod goes to the next one.
+		r.BeginAt(f.generation << 32)
 	}
 	if r.Endpoint != n.endpoint {
 		r = r.At(n.endpoint)

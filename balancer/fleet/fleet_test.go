@@ -335,6 +335,22 @@ func TestReplicaThatComesBackSoonIsTheSame(t *testing.T) {
 	}
 }
 
+// One that is back after long is another replica, also to who remembers it by its ID.
+func TestReplicaThatComesBackLateIsAnother(t *testing.T) {
+	f, _ := newFleet(t, Config{Replicas: replicas("http://a:1", "http://b:1")})
+	old := f.Snapshot().Replica("a:1").Replica
+	now := time.Now()
+	f.opts.Now = func() time.Time { return now }
+	configure(t, f, Config{Replicas: replicas("http://b:1")})
+	now = now.Add(keepRetired)
+	configure(t, f, Config{Replicas: replicas("http://b:1")})
+	configure(t, f, Config{Replicas: replicas("http://a:1", "http://b:1")})
+	again := f.Snapshot().Replica("a:1").Replica
+	if again == old || again.Incarnation() == old.Incarnation() {
+		t.Errorf("incarnation %d after %d; want another", again.Incarnation(), old.Incarnation())
+	}
+}
+
 // Addresses of a name are dialled as addresses and spoken to by name.
 func TestAddressesOfAName(t *testing.T) {
 	const of = "dns+https://vllm.example.org/x"
