@@ -9,7 +9,7 @@ import (
 // Reasons that begin at 0 for every model and replica: a series that appears
 // with its first event hides that event from rate() and increase().
 var (
-	retryReasons     = []string{"connect_refused", "connect_timeout", "reset", "loading", "stale_connection", "model_not_found", "response_not_found"}
+	retryReasons     = []string{"connect_refused", "connect_timeout", "reset", "loading", "replica_full", "stale_connection", "model_not_found", "response_not_found"}
 	rejectionReasons = []string{"queue_full", "too_old", "deadline", "predicted_ttft"}
 	failureReasons   = []balancer.Outcome{
 		balancer.ServerError, balancer.ConnectRefused, balancer.ConnectTimeout, balancer.Reset, balancer.BadResponse, balancer.Timeout,

@@ -414,6 +414,9 @@ func (x *exchange) notArrived() bool {
 // answered looks at a complete response head.
 func (x *exchange) answered(rest []byte) verdict {
 	x.status = x.answer.Status
+	if x.mayBeFull() {
+		return x.respond(rest)
+	}
 	if v, ok := x.loading(); ok {
 		return v
 	}

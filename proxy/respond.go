@@ -102,6 +102,11 @@ func (x *exchange) buffer(rest []byte) verdict {
 	if v := x.notThere(body); v.retry != "" {
 		return v
 	}
+	if x.mayBeFull() {
+		if v := x.unavailable(body); v.retry != "" {
+			return v
+		}
+	}
 	x.res.FirstByte()
 	if x.stream.Sniff != nil {
 		x.sniff.Feed(body, x.now)
@@ -263,6 +268,12 @@ func (x *exchange) begin(rest []byte, framing relay.Framing) verdict {
 	x.stream.Rest = rest
 	if err := x.stream.Check(); err != nil {
 		return x.unfinished(err)
+	}
+	if x.fullStream(rest) {
+		if v := x.elsewhere(); v.retry != "" {
+			x.stream.Rest = nil
+			return v
+		}
 	}
 	x.stream.First, x.first = x.first, nil
 	x.res.FirstByte()
