@@ -88,7 +88,7 @@ var ownCauses = []struct {
 }{
 	{502, regexp.MustCompile(`^cannot connect to replica (\S+):`), unreachable},
 	{502, regexp.MustCompile(`^replica (\S+) closed the connection without an answer$`), closed},
-	{502, regexp.MustCompile(`^replica (\S+) answered with something that is not HTTP`), notHTTP},
+	{502, regexp.MustCompile(`^replica (\S+) answered with a malformed head;`), notHTTP},
 	{502, regexp.MustCompile(`^replica (\S+) broke off its answer$`), brokenOff},
 	{502, regexp.MustCompile(`^replica (\S+) sent a malformed answer$`), malformed},
 	{502, regexp.MustCompile(`^replica (\S+) answers \d+$`), isLoading},

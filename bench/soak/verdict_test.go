@@ -6,6 +6,8 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"os"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -41,6 +43,7 @@ func TestVerdict(t *testing.T) {
 		{"replica's 404", false, 404, "a:1", "", nil, foreignModel},
 		{"replica's 400", false, 400, "a:1", "", nil, wrong},
 		{"closed", false, 502, "", own("replica a:1 closed the connection without an answer"), nil, closed},
+		{"no head", false, 502, "", own("replica a:1 answered with a malformed head; want a first line of HTTP/1.1"), nil, notHTTP},
 		{"unreachable", false, 502, "", own("cannot connect to replica a:1: connection refused"), nil, unreachable},
 		{"silent", false, 504, "", own("replica a:1 sent no byte for 5s"), nil, timedOut},
 		{"silent, wrong status", false, 502, "", own("replica a:1 sent no byte for 5s"), nil, wrong},
@@ -65,5 +68,32 @@ func TestVerdict(t *testing.T) {
 	}
 	if got, _ := (request{}).verdict(answer{err: errors.New("reset")}); got != noAnswer {
 		t.Errorf("no head: %q", got)
+	}
+}
+
+// The proxy's words are known here: a message that changes there is an error that nothing
+// explains here.
+func TestOwnCauses(t *testing.T) {
+	said := regexp.MustCompile(`(?:replica|timeout)Error\("([^"]+)"`)
+	n := 0
+	for _, file := range []string{"../../proxy/attempt.go", "../../proxy/respond.go"} {
+		source, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range said.FindAllSubmatch(source, -1) {
+			n++
+			message := strings.NewReplacer("%s", "a:1", "%d", "503").Replace(string(m[1]))
+			known := false
+			for _, o := range ownCauses {
+				known = known || o.text.MatchString(message)
+			}
+			if !known {
+				t.Errorf("%s: nothing knows %q", file, message)
+			}
+		}
+	}
+	if n < 7 {
+		t.Errorf("%d messages found; want the proxy's 7 at least", n)
 	}
 }
