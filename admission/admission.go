@@ -19,9 +19,9 @@ type Request interface {
 	// Prefers is the replica the request is best placed at, for what is cached there
 	// say; nil when one is as good as another.
 	Prefers(m *balancer.Model) *balancer.Replica
-	// FirstToken is when the strategy predicts the first token after the request was
-	// placed; ok is false when it does not predict.
-	FirstToken(m *balancer.Model) (d time.Duration, ok bool)
+	// Predict is what the strategy expects of the request once it is placed; ok is false
+	// when it does not predict.
+	Predict(m *balancer.Model) (p balancer.Prediction, ok bool)
 	// Gone says that the client has left.
 	Gone() bool
 	// Watch has left called when the client may have left, by any goroutine, perhaps
@@ -112,7 +112,7 @@ func (a *Admission) Pass(m *balancer.Model) bool {
 	if !cfg.On || len(m.Available) == 0 {
 		return true
 	}
-	if cfg.MaxTTFT > 0 || a.waiting.Load() > 0 && a.waitingFor(m.Name) > 0 {
+	if cfg.Limits.Any() || a.waiting.Load() > 0 && a.waitingFor(m.Name) > 0 {
 		return false
 	}
 	return cfg.anyRoom(m.Available, true)
@@ -129,15 +129,16 @@ func (a *Admission) waitingFor(model string) int64 {
 // error is a *Refusal, ErrLeft, ErrGone, ErrClosed or one of Place. What Place panics
 // with Enter does, whoever has called Place.
 func (a *Admission) Enter(m *balancer.Model, req Request, ask Ask) (balancer.Reservation, Ticket, error) {
-	first := time.Duration(0)
-	if a.cfg.Load().MaxTTFT > 0 {
-		first, _ = req.FirstToken(m)
+	var p balancer.Prediction
+	if a.cfg.Load().Limits.Any() {
+		p, _ = req.Predict(m)
+		p.TTFT = min(p.TTFT, longest)
 	}
 	q, err := a.lockQueue(m.Name)
 	if err != nil {
 		return balancer.Reservation{}, Ticket{}, err
 	}
-	w, res, err := q.join(m, req, &ask, min(first, longest))
+	w, res, err := q.join(m, req, &ask, p)
 	if w == nil {
 		return res, Ticket{}, err
 	}

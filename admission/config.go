@@ -24,10 +24,9 @@ type Config struct {
 	MaxBytes  int64
 	// MaxWait is the longest wait; 0 is none.
 	MaxWait time.Duration
-	// MaxTTFT refuses requests whose first token is predicted for later; 0 is none.
-	// TTFTPerToken is added to it for each token of the prompt: what nobody could
-	// serve in time is refused otherwise, however idle the fleet.
-	MaxTTFT, TTFTPerToken time.Duration
+	// Limits refuse requests that are predicted to miss them. What nobody could serve in
+	// time is refused as well, however idle the fleet, unless TTFTPerToken allows it more.
+	Limits balancer.Limits
 }
 
 // DefaultConfig returns what applies where nothing is configured.
@@ -47,22 +46,14 @@ func (c *Config) Validate() error {
 		least int64
 	}{
 		{"MaxWaiting", int64(c.MaxWaiting), 1}, {"MaxInFlight", int64(c.MaxInFlight), 0}, {"MaxLength", int64(c.MaxLength), 1},
-		{"MaxBytes", c.MaxBytes, 1}, {"MaxWait", int64(c.MaxWait), 0}, {"MaxTTFT", int64(c.MaxTTFT), 0},
-		{"TTFTPerToken", int64(c.TTFTPerToken), 0},
+		{"MaxBytes", c.MaxBytes, 1}, {"MaxWait", int64(c.MaxWait), 0}, {"Limits.TTFT", int64(c.Limits.TTFT), 0},
+		{"Limits.TTFTPerToken", int64(c.Limits.TTFTPerToken), 0}, {"Limits.TPOT", int64(c.Limits.TPOT), 0},
 	} {
 		if v.value < v.least {
 			return fmt.Errorf("%s is %d; want at least %d", v.name, v.value, v.least)
 		}
 	}
 	return nil
-}
-
-// ttft is how long the first token of a prompt of so many tokens may take; 0 is for ever.
-func (c *Config) ttft(prompt int64) time.Duration {
-	if c.MaxTTFT == 0 {
-		return 0
-	}
-	return c.MaxTTFT + time.Duration(min(prompt, maxUsage))*min(c.TTFTPerToken, time.Second)
 }
 
 // unbounded is the room of a replica of which no bound is known.

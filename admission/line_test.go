@@ -281,8 +281,8 @@ func TestValidate(t *testing.T) {
 	}
 	for _, spoil := range []func(*Config){
 		func(c *Config) { c.MaxWaiting = 0 }, func(c *Config) { c.MaxInFlight = -1 }, func(c *Config) { c.MaxLength = 0 },
-		func(c *Config) { c.MaxBytes = 0 }, func(c *Config) { c.MaxWait = -1 }, func(c *Config) { c.MaxTTFT = -1 },
-		func(c *Config) { c.TTFTPerToken = -1 },
+		func(c *Config) { c.MaxBytes = 0 }, func(c *Config) { c.MaxWait = -1 }, func(c *Config) { c.Limits.TTFT = -1 },
+		func(c *Config) { c.Limits.TTFTPerToken = -1 }, func(c *Config) { c.Limits.TPOT = -1 },
 	} {
 		c := DefaultConfig()
 		if spoil(&c); c.Validate() == nil {

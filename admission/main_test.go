@@ -94,6 +94,7 @@ type ask struct {
 
 	prefers *balancer.Replica
 	first   time.Duration
+	each    time.Duration // per output token
 	err     error
 	ill     bool // Place panics
 }
@@ -108,9 +109,11 @@ func (a *ask) Place(m *balancer.Model, full []*balancer.Replica) (balancer.Reser
 	return m.Pick(&balancer.Request{}, full)
 }
 
-func (a *ask) Prefers(*balancer.Model) *balancer.Replica             { return a.prefers }
-func (a *ask) FirstToken(*balancer.Model) (d time.Duration, ok bool) { return a.first, a.first > 0 }
-func (a *ask) Gone() bool                                            { return a.gone.Load() }
+func (a *ask) Prefers(*balancer.Model) *balancer.Replica { return a.prefers }
+func (a *ask) Predict(*balancer.Model) (p balancer.Prediction, ok bool) {
+	return balancer.Prediction{TTFT: a.first, TPOT: a.each}, a.first > 0
+}
+func (a *ask) Gone() bool { return a.gone.Load() }
 
 func (a *ask) Watch(left func()) {
 	a.mu.Lock()

@@ -57,9 +57,9 @@ func (q *queue) cost(ask *Ask) float64 {
 }
 
 // join is enter for who has locked the queue, which it unlocks.
-func (q *queue) join(m *balancer.Model, req Request, ask *Ask, first time.Duration) (*waiter, balancer.Reservation, error) {
+func (q *queue) join(m *balancer.Model, req Request, ask *Ask, p balancer.Prediction) (*waiter, balancer.Reservation, error) {
 	defer q.mu.Unlock() // also when a strategy panics
-	w, res, err := q.enter(m, req, ask, first)
+	w, res, err := q.enter(m, req, ask, p)
 	if w != nil {
 		q.dispatch() // what came up since the look at the replicas, nobody will announce
 	}
@@ -74,16 +74,16 @@ func (q *queue) freed() {
 }
 
 // enter puts a request into the line unless it is to be refused, or need not wait:
-// then it has the reservation. first is the predicted time to its first token from
-// the moment it is placed, 0 when nobody predicts.
-func (q *queue) enter(m *balancer.Model, req Request, ask *Ask, first time.Duration) (*waiter, balancer.Reservation, error) {
+// then it has the reservation. p is what is predicted of it from the moment it is
+// placed, zero when nobody predicts.
+func (q *queue) enter(m *balancer.Model, req Request, ask *Ask, p balancer.Prediction) (*waiter, balancer.Reservation, error) {
 	cfg, now := q.a.cfg.Load(), time.Now()
 	w := &waiter{
 		req: req, client: ask.Client, class: ask.Class, cost: q.cost(ask), bytes: ask.Bytes,
 		since: now, timeout: ask.Timeout, out: make(chan outcome, 1),
 	}
 	passes := q.line.n == 0 && cfg.anyRoom(m.Available, true)
-	if err := q.refusedAtOnce(cfg, w, passes, first, cfg.ttft(ask.Prompt)); err != nil {
+	if err := q.refusedAtOnce(cfg, w, passes, p, int(ask.Prompt)); err != nil {
 		return nil, balancer.Reservation{}, err
 	}
 	if passes {
@@ -107,14 +107,19 @@ func (q *queue) enter(m *balancer.Model, req Request, ask *Ask, first time.Durat
 }
 
 // refusedAtOnce refuses what would be too late by the time it had its turn, and what would
-// have its first token later than ttft allows (0 = no limit). It returns a plain error so that nil is nil.
-func (q *queue) refusedAtOnce(cfg *Config, w *waiter, passes bool, first, ttft time.Duration) error {
+// miss a limit, for a prompt of so many tokens. It returns a plain error so that nil is nil.
+func (q *queue) refusedAtOnce(cfg *Config, w *waiter, passes bool, p balancer.Prediction, prompt int) error {
 	wait := time.Duration(0)
 	if !passes {
 		wait = q.wait(q.line.ahead(w.client, w.class)+w.cost, w.since)
 	}
-	if ttft > 0 && wait+first > ttft {
-		return &Refusal{Reason: PredictedTTFT, RetryAfter: clampRetry(wait + first - ttft), Predicted: wait + first, Allowed: ttft}
+	p.TTFT += wait
+	switch l := cfg.Limits; {
+	case l.Late(p.TTFT, prompt):
+		allowed := l.FirstToken(prompt)
+		return &Refusal{Reason: PredictedTTFT, RetryAfter: clampRetry(p.TTFT - allowed), Predicted: p.TTFT, Allowed: allowed}
+	case l.Slow(p.TPOT):
+		return &Refusal{Reason: PredictedTPOT, RetryAfter: clampRetry(wait), Predicted: p.TPOT, Allowed: l.TPOT}
 	}
 	if limit, late := w.patience(cfg); limit > 0 && wait > limit {
 		return &Refusal{Reason: late, RetryAfter: clampRetry(wait - limit)}

@@ -464,7 +464,7 @@ func TestRetryAfterWithoutAQueue(t *testing.T) {
 func TestPredictedTTFT(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := inFlight(1)
-		c.MaxTTFT = 4 * time.Second
+		c.Limits.TTFT = 4 * time.Second
 		r := newRig(t, c, 1)
 		slow := r.begin(Ask{}, func(a *ask) { a.first = 5 * time.Second })
 		synctest.Wait()
@@ -495,7 +495,7 @@ func TestPredictedTTFT(t *testing.T) {
 func TestPredictedTTFTPerToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := inFlight(8)
-		c.MaxTTFT, c.TTFTPerToken = 2*time.Second, 100*time.Microsecond
+		c.Limits.TTFT, c.Limits.TTFTPerToken = 2*time.Second, 100*time.Microsecond
 		r := newRig(t, c, 1)
 		for _, h := range []struct {
 			prompt int64
@@ -517,6 +517,35 @@ func TestPredictedTTFTPerToken(t *testing.T) {
 				t.Errorf("%+v; want a refusal of %v where 2.1 s are allowed", f, h.first)
 			}
 		}
+	})
+}
+
+// A limit on the time per output token refuses by the prediction alone, however long the wait.
+func TestPredictedTPOT(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := inFlight(1)
+		c.Limits.TPOT = 50 * time.Millisecond
+		r := newRig(t, c, 1)
+		each := func(d time.Duration) *held {
+			h := r.begin(Ask{}, func(a *ask) { a.first, a.each = time.Hour, d })
+			synctest.Wait()
+			return h
+		}
+		slow := each(51 * time.Millisecond)
+		if f := slow.refused(); f.Reason != PredictedTPOT || f.Predicted != 51*time.Millisecond || f.Allowed != c.Limits.TPOT || f.RetryAfter != leastRetry {
+			t.Errorf("%+v; want a refusal of 51 ms where 50 are allowed, again after %v", f, leastRetry)
+		}
+		runs, waits := each(50*time.Millisecond), each(0)
+		if !runs.runs() || waits.over() {
+			t.Error("refused with 50 ms, or without a prediction")
+		}
+		late := each(time.Second)
+		if f := late.refused(); f.Reason != PredictedTPOT {
+			t.Errorf("%+v; want one that would wait refused as well", f)
+		}
+		runs.finish()
+		synctest.Wait()
+		waits.finish()
 	})
 }
 
@@ -732,7 +761,7 @@ func TestUsageThatLies(t *testing.T) {
 func TestPredictionOverflows(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := inFlight(1)
-		c.MaxTTFT = 4 * time.Second
+		c.Limits.TTFT = 4 * time.Second
 		r := newRig(t, c, 1)
 		run := r.steady(40, time.Second)
 		waits := r.begin(Ask{Prompt: 600}, func(a *ask) { a.first = 1 })

@@ -19,10 +19,13 @@ const (
 	Deadline Reason = "deadline"
 	// PredictedTTFT: the first token is predicted for later than is configured.
 	PredictedTTFT Reason = "predicted_ttft"
+	// PredictedTPOT: the tokens after it are predicted to take longer, each, than is
+	// configured.
+	PredictedTPOT Reason = "predicted_tpot"
 )
 
 // Reasons lists them.
-func Reasons() []Reason { return []Reason{QueueFull, TooOld, Deadline, PredictedTTFT} }
+func Reasons() []Reason { return []Reason{QueueFull, TooOld, Deadline, PredictedTTFT, PredictedTPOT} }
 
 // Refusal is the answer to a request that is not let in.
 type Refusal struct {
@@ -30,12 +33,14 @@ type Refusal struct {
 	// RetryAfter is when the request would have had its turn, or would have it within
 	// its limit, from the work before it and the pace at which that is done. While no
 	// pace is known it is as long as the queue has not been empty, 1 s at least. For
-	// PredictedTTFT it is by how much the first token would have been too late.
+	// PredictedTTFT it is by how much the first token would have been too late. For
+	// PredictedTPOT it is the wait before it, 1 s at least: when streams end nobody
+	// knows, and what others send fades within seconds.
 	RetryAfter time.Duration
 	// Waited is how long it was in the queue.
 	Waited time.Duration
-	// Predicted is the time to the first token that was too long, Allowed what would not
-	// have been; both for PredictedTTFT only.
+	// Predicted is the time that was too long, Allowed what would not have been: to the
+	// first token for PredictedTTFT, per output token for PredictedTPOT, else 0.
 	Predicted, Allowed time.Duration
 }
 

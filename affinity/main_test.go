@@ -130,9 +130,9 @@ func (last) Explain(_ *balancer.Request, candidates []*balancer.Replica) [][]bal
 	return terms
 }
 
-// FirstToken says where it is by the time it takes: a millisecond for each candidate.
-func (last) FirstToken(_ *balancer.Request, candidates []*balancer.Replica) (time.Duration, bool) {
-	return time.Duration(len(candidates)) * time.Millisecond, len(candidates) > 0
+// Predict says where it is by the time it takes: a millisecond for each candidate.
+func (last) Predict(_ *balancer.Request, candidates []*balancer.Replica) (balancer.Prediction, bool) {
+	return balancer.Prediction{TTFT: time.Duration(len(candidates)) * time.Millisecond}, len(candidates) > 0
 }
 
 type tracked struct{ balancer.Placement }

@@ -3,7 +3,6 @@ package affinity
 import (
 	"slices"
 	"sync/atomic"
-	"time"
 
 	"lbd/balancer"
 )
@@ -176,18 +175,18 @@ func (p *picker) Explain(q *balancer.Request, candidates []*balancer.Replica) []
 	return terms
 }
 
-// FirstToken implements balancer.Predictor, where the strategy does: a request that goes home is predicted there.
-func (p *picker) FirstToken(q *balancer.Request, candidates []*balancer.Replica) (d time.Duration, ok bool) {
+// Predict implements balancer.Predictor, where the strategy does: a request that goes home is predicted there.
+func (p *picker) Predict(q *balancer.Request, candidates []*balancer.Replica) (got balancer.Prediction, ok bool) {
 	inner, ok := p.inner.(balancer.Predictor)
 	if !ok {
-		return 0, false
+		return got, false
 	}
 	if q.Session != 0 && len(candidates) > 0 {
 		if i, _ := p.homes.look(q, p.look(q, candidates), false); i >= 0 {
 			candidates = candidates[i : i+1]
 		}
 	}
-	return inner.FirstToken(q, candidates)
+	return inner.Predict(q, candidates)
 }
 
 // home is where a session is at home among the candidates, whether or not it yields; -1 if it is not.

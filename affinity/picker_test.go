@@ -291,15 +291,15 @@ func TestExplain(t *testing.T) {
 	}
 }
 
-// A request that goes home gets its first token there; any other where the strategy says.
-func TestFirstTokenAtHome(t *testing.T) {
+// A request that goes home is predicted there; any other where the strategy says.
+func TestPredictedAtHome(t *testing.T) {
 	s := newSite(t, Config{}, 3)
 	var seen []int
 	p := s.Wrap(last{&seen}).(balancer.Predictor)
 	q := &balancer.Request{}
 	want := func(what string, rs []*balancer.Replica, d time.Duration, known bool) {
 		t.Helper()
-		if got, ok := p.FirstToken(q, rs); got != d || ok != known {
+		if got, ok := p.Predict(q, rs); got.TTFT != d || ok != known {
 			t.Errorf("%s: %v, %v; want %v, %v", what, got, ok, d, known)
 		}
 	}
@@ -311,7 +311,7 @@ func TestFirstTokenAtHome(t *testing.T) {
 	want("at home", s.replicas, time.Millisecond, true)
 	s.busy(1, 20)
 	want("the home is saturated", s.replicas, 3*time.Millisecond, true)
-	if _, ok := s.Wrap(first{}).(balancer.Predictor).FirstToken(q, s.replicas); ok {
+	if _, ok := s.Wrap(first{}).(balancer.Predictor).Predict(q, s.replicas); ok {
 		t.Error("a strategy that does not predict does")
 	}
 }

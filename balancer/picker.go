@@ -72,19 +72,19 @@ type Explainer interface {
 	Explain(q *Request, candidates []*Replica) [][]Term
 }
 
-// Predictor is a Picker that can say when an answer would begin.
+// Predictor is a Picker that can say how long an answer would take.
 type Predictor interface {
-	// FirstToken is how long after it is placed the request gets its first token, at the
-	// replica that Pick would choose now: a dry run. ok is false when nobody can tell.
-	FirstToken(q *Request, candidates []*Replica) (d time.Duration, ok bool)
+	// Predict is a dry run of Pick: it says what the request would get at the replica chosen.
+	// ok is false when nobody can tell.
+	Predict(q *Request, candidates []*Replica) (p Prediction, ok bool)
 }
 
-// FirstToken is what the model's strategy predicts, where it does.
-func (m *Model) FirstToken(q *Request) (d time.Duration, ok bool) {
-	if p, predicts := m.Picker.(Predictor); predicts {
-		return p.FirstToken(q, m.Available)
+// Predict is what the model's strategy predicts, where it does.
+func (m *Model) Predict(q *Request) (p Prediction, ok bool) {
+	if strategy, predicts := m.Picker.(Predictor); predicts {
+		return strategy.Predict(q, m.Available)
 	}
-	return 0, false
+	return Prediction{}, false
 }
 
 // Decision is what a dry run found.

@@ -10,7 +10,7 @@ import (
 // with its first event hides that event from rate() and increase().
 var (
 	retryReasons     = []string{"connect_refused", "connect_timeout", "reset", "loading", "replica_full", "stale_connection", "model_not_found", "response_not_found"}
-	rejectionReasons = []string{"queue_full", "too_old", "deadline", "predicted_ttft"}
+	rejectionReasons = []string{"queue_full", "too_old", "deadline", "predicted_ttft", "predicted_tpot"}
 	failureReasons   = []balancer.Outcome{
 		balancer.ServerError, balancer.ConnectRefused, balancer.ConnectTimeout, balancer.Reset, balancer.BadResponse, balancer.Timeout,
 	}

@@ -96,7 +96,9 @@ func overloaded(r *admission.Refusal, model string) *apiError {
 	case admission.Deadline:
 		why = "the wait for it is longer than the client's own timeout"
 	case admission.PredictedTTFT:
-		return firstTokenLate(e, r, model)
+		return tooLate(e, r, fmt.Sprintf("the first token of this request to %q is expected after", model))
+	case admission.PredictedTPOT:
+		return tooLate(e, r, fmt.Sprintf("each token after the first of this request to %q is expected to take", model))
 	default:
 		panic("BUG: refused for " + string(r.Reason))
 	}
@@ -107,10 +109,10 @@ func overloaded(r *admission.Refusal, model string) *apiError {
 	return e
 }
 
-// firstTokenLate says by how much: a prompt that is long in itself is late at an idle replica.
-func firstTokenLate(e *apiError, r *admission.Refusal, model string) *apiError {
-	e.message = fmt.Sprintf("the first token of this request to %q is expected after %s, which is later than the %s allowed here; try again in %d s",
-		model, (r.Predicted + time.Millisecond - 1).Truncate(time.Millisecond), r.Allowed.Round(time.Millisecond), e.retryAfter)
+// tooLate says by how much: a prompt that is long in itself is late at an idle replica.
+func tooLate(e *apiError, r *admission.Refusal, expected string) *apiError {
+	e.message = fmt.Sprintf("%s %s, which is longer than the %s allowed here; try again in %d s",
+		expected, (r.Predicted + time.Millisecond - 1).Truncate(time.Millisecond), r.Allowed.Round(time.Millisecond), e.retryAfter)
 	return e
 }
 
@@ -212,9 +214,9 @@ func (a asking) Prefers(m *balancer.Model) *balancer.Replica {
 	return nil
 }
 
-// FirstToken implements admission.Request.
-func (a asking) FirstToken(m *balancer.Model) (d time.Duration, ok bool) {
-	return m.FirstToken(&a.x.req)
+// Predict implements admission.Request.
+func (a asking) Predict(m *balancer.Model) (p balancer.Prediction, ok bool) {
+	return m.Predict(&a.x.req)
 }
 
 // Gone implements admission.Request.

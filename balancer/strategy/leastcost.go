@@ -133,6 +133,7 @@ func (p *leastCost) Place(q *balancer.Request, candidates []*balancer.Replica) b
 		i = p.best(w)
 		v = p.reserve(w, i, q, candidates[i])
 	}
+	w.sights[i].st.arrivals.add(w.sights[i].trust*w.terms.prefill, w.asked.now)
 	p.workspaces.Put(w)
 	return v
 }

@@ -22,18 +22,32 @@ func (p *leastCost) Explain(q *balancer.Request, candidates []*balancer.Replica)
 	return all
 }
 
-// FirstToken implements balancer.Predictor: the term first_token of the replica that a
-// pick chooses. Another one may be faster for this request alone; the strategy has it
-// wait for the sake of all, and it is what the client would see.
-func (p *leastCost) FirstToken(q *balancer.Request, candidates []*balancer.Replica) (d time.Duration, ok bool) {
+// Predict implements balancer.Predictor for the replica that a pick chooses: TTFT is the
+// term first_token, TPOT is per_token, for streams only. Another replica may be faster for
+// this request alone; the strategy has it wait for the sake of all, and that is what the
+// client would see.
+//
+// A replica at which this lbd has nothing is not said to be slow: if streams were refused for
+// that everywhere, none would be left to show that it is over.
+func (p *leastCost) Predict(q *balancer.Request, candidates []*balancer.Replica) (got balancer.Prediction, ok bool) {
 	if len(candidates) == 0 {
-		return 0, false
+		return got, false
 	}
 	w := p.workspaces.Get().(*workspace)
 	defer p.workspaces.Put(w)
 	p.look(w, q, candidates)
-	first := p.cost(w, p.best(w)).first
-	return time.Duration(min(first, longestMs) * float64(time.Millisecond)), first >= 0
+	i := p.best(w)
+	first := p.cost(w, i).first
+	got.TTFT = duration(first)
+	if q.Stream && q.MaxTokens != 1 && w.sights[i].own > 0 {
+		got.TPOT = duration(w.perToken(i))
+	}
+	return got, first >= 0
+}
+
+// duration is so many ms, as far as a duration reaches.
+func duration(ms float64) time.Duration {
+	return time.Duration(min(ms, longestMs) * float64(time.Millisecond))
 }
 
 // longestMs bounds a prediction to what a duration holds.
@@ -60,6 +74,8 @@ func (p *leastCost) terms(w *workspace, i int) []balancer.Term {
 		known("kv_wait", c.wait),
 		known("overdue", c.overdue),
 		known("decode", c.own),
+		known("per_token", w.perToken(i)),
+		known("prefill_share", s.st.arrivals.share(a.now)),
 		known("slowed", c.slowed),
 		known("stalls", c.stalls),
 		known("jam", c.jam),

@@ -47,6 +47,8 @@ type costState struct {
 	freed   number
 	freedAt atomic.Int64
 
+	arrivals arrivals
+
 	off number // mean error of a predicted first token, relative to it
 	// When it last showed how fast it is: in Unix nanoseconds, and as leastCost.shown
 	// counts.
@@ -60,7 +62,7 @@ type costState struct {
 	memory    memory
 	hits      hitCheck
 	regressed regressions
-	_         [40]byte // a multiple of cache lines
+	_         [24]byte // a multiple of cache lines
 }
 
 // costView is the candidates of a snapshot beside what is kept of them.

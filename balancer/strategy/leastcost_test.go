@@ -101,35 +101,40 @@ func TestCostTerms(t *testing.T) {
 }
 
 // The first token is predicted at the replica that a pick chooses, and nothing is reserved by that.
-func TestFirstTokenIsThatOfThePick(t *testing.T) {
+func TestPredictionIsThatOfThePick(t *testing.T) {
 	p, rs := costs(false), replicas(t, 1, 1)
 	full(rs[0], 40, 90_000)
 	full(rs[1], 2, 0)
+	for _, r := range rs {
+		held := r.Reserve()
+		defer held.Done()
+	}
 	q := &balancer.Request{PromptTokens: 1000, OutputTokens: 100, Stream: true, Now: msec(0)}
 	if r := p.Pick(q, rs); r != rs[1] {
 		t.Fatal("the busy replica is picked; the test does not show what it is for")
 	}
 	first := func(rs []*balancer.Replica) float64 {
-		d, ok := p.FirstToken(q, rs)
+		d, ok := p.Predict(q, rs)
 		if !ok {
 			t.Error("no prediction")
 		}
-		return float64(d) / float64(time.Millisecond)
+		near(t, "per token", float64(d.TPOT)/float64(time.Millisecond), term(t, p, q, rs, len(rs)-1, "per_token"), 1e-6)
+		return float64(d.TTFT) / float64(time.Millisecond)
 	}
 	near(t, "first token", first(rs), term(t, p, q, rs, 1, "first_token"), 1e-6)
 	near(t, "first token at the busy one", first(rs[:1]), term(t, p, q, rs[:1], 0, "first_token"), 1e-6)
-	if n := rs[0].InFlight() + rs[1].InFlight(); n != 0 {
-		t.Errorf("%d requests reserved", n)
+	if n := rs[0].InFlight() + rs[1].InFlight(); n != 2 {
+		t.Errorf("%d requests reserved; want the two from before", n)
 	}
-	if _, ok := p.FirstToken(q, nil); ok {
+	if _, ok := p.Predict(q, nil); ok {
 		t.Error("a prediction for no replica")
 	}
 	endless := &balancer.Request{PromptTokens: math.MaxInt64, OutputTokens: 1, Now: msec(0)}
-	if d, ok := p.FirstToken(endless, rs); ok && d <= 0 {
+	if d, ok := p.Predict(endless, rs); ok && d.TTFT <= 0 {
 		t.Errorf("a prompt without end is predicted after %v", d)
 	}
 	if !testing.Short() && !raceEnabled {
-		if n := testing.AllocsPerRun(100, func() { p.FirstToken(q, rs) }); n != 0 {
+		if n := testing.AllocsPerRun(100, func() { p.Predict(q, rs) }); n != 0 {
 			t.Errorf("%v allocations; want none", n)
 		}
 	}

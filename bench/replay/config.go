@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"lbd/balancer"
 	"lbd/bench/sim/engine"
 )
 
@@ -36,12 +37,14 @@ type Config struct {
 	// BlockSize of the engines in tokens; 0 means vLLM's 16. Larger ones are faster to simulate; with a trace whose own
 	// blocks are a multiple of it, they hit the same except in a prompt's last block.
 	BlockSize int
-	// Admission refuses requests.
-	Admission Admission
+	// Admission is what lbd refuses beforehand, with admission_max_ttft, admission_ttft_per_token and
+	// admission_max_tpot of its configuration. The queue in front of saturated models is not simulated: with a limit it
+	// seldom comes to that.
+	Admission balancer.Limits
 	// MaxTries is how often a request may be sent; 0 means 3, as in lbd.
 	MaxTries int
 	Faults   []Fault
-	Limits   Limits
+	Limits   balancer.Limits
 	// Warmup is the share of the requests, the first to arrive, that are left out of the figures. They are served all
 	// the same.
 	Warmup float64
@@ -58,32 +61,11 @@ type Config struct {
 	sharedCache bool // all replicas reuse what any has computed, see BoundsOf
 }
 
-// Admission is what lbd refuses beforehand, with admission_max_ttft and admission_ttft_per_token of its configuration. The
-// queue in front of saturated models is not simulated: with a limit it seldom comes to that.
-type Admission struct {
-	// MaxTTFT + TTFTPerToken for each prompt token is how late a first token may be predicted; MaxTTFT 0 = without limit.
-	MaxTTFT, TTFTPerToken time.Duration
-}
-
-// Refuses says whether a first token after so long is too late for a prompt of so many tokens.
-func (a Admission) Refuses(first time.Duration, promptTokens int) bool {
-	return a.MaxTTFT > 0 && first > a.MaxTTFT+min(a.TTFTPerToken, time.Second)*time.Duration(promptTokens)
-}
-
-// Limits are what makes a request good.
-type Limits struct {
-	// TTFT + TTFTPerToken for each prompt token: a limit that does not grow with the prompt lets long ones decide.
-	TTFT, TTFTPerToken time.Duration
-	// TPOT is the mean time per output token after the first.
-	TPOT time.Duration
-}
+// Limits are lbd's own: what makes a request good is what it refuses by.
+type Limits = balancer.Limits
 
 // DefaultLimits are those of a chat on an 8B model.
-var DefaultLimits = Limits{TTFT: 2 * time.Second, TPOT: 50 * time.Millisecond}
-
-func (l Limits) ttft(promptTokens int) time.Duration {
-	return l.TTFT + l.TTFTPerToken*time.Duration(promptTokens)
-}
+var DefaultLimits = balancer.Limits{TTFT: 2 * time.Second, TPOT: 50 * time.Millisecond}
 
 // Fault is something that happens to a replica.
 type Fault struct {
@@ -114,7 +96,7 @@ func (c *Config) fill() error {
 	if c.KVFactor == 0 {
 		c.KVFactor = 1
 	}
-	if c.Limits == (Limits{}) {
+	if c.Limits == (balancer.Limits{}) {
 		c.Limits = DefaultLimits
 	}
 	return c.check()
@@ -143,9 +125,13 @@ func (c *Config) check() error {
 		return fmt.Errorf("%d requests to skip; want 0 or more", c.Skip)
 	case !(c.Warmup >= 0 && c.Warmup < 1):
 		return fmt.Errorf("warm-up %v; want 0 to below 1", c.Warmup)
-	case c.Admission.MaxTTFT < 0 || c.Admission.TTFTPerToken < 0:
-		return fmt.Errorf("first tokens limited to %v and %v per token; want 0 or more", c.Admission.MaxTTFT, c.Admission.TTFTPerToken)
-	case c.Admission.MaxTTFT == 0 && c.Admission.TTFTPerToken > 0:
+	case c.Limits.TTFT <= 0 || c.Limits.TPOT <= 0 || c.Limits.TTFTPerToken < 0:
+		return fmt.Errorf("a request is good with a first token within %v and %v per token, output tokens within %v each; want more than 0",
+			c.Limits.TTFT, c.Limits.TTFTPerToken, c.Limits.TPOT)
+	case c.Admission.TTFT < 0 || c.Admission.TTFTPerToken < 0 || c.Admission.TPOT < 0:
+		return fmt.Errorf("first tokens limited to %v and %v per token, output tokens to %v; want 0 or more",
+			c.Admission.TTFT, c.Admission.TTFTPerToken, c.Admission.TPOT)
+	case c.Admission.TTFT == 0 && c.Admission.TTFTPerToken > 0:
 		return fmt.Errorf("first tokens limited by %v per token alone; want a limit that it adds to", c.Admission.TTFTPerToken)
 	case c.BlockSize < 1 || c.MaxTries < 1:
 		return fmt.Errorf("block size %d and %d tries; want at least 1", c.BlockSize, c.MaxTries)

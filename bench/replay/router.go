@@ -73,8 +73,8 @@ type Setup struct {
 	LBD, LBDs int
 	// Poll is the period of polls.
 	Poll time.Duration
-	// Admission is for routers that predict first tokens.
-	Admission Admission
+	// Admission is for routers that predict what a request will get.
+	Admission balancer.Limits
 	// BlockTokens is Workload.BlockTokens.
 	BlockTokens int
 	// Uint64 is a seeded source of randomness of this router alone.

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"lbd/balancer"
 	"lbd/bench/sim/engine"
 )
 
@@ -171,7 +172,7 @@ func (r *run) arrive(q Request) {
 	}
 	if r.cfg.MaxBad > 0 {
 		r.overdue(q.At)
-		r.late.add(query, r.cfg.Limits.ttft(q.PromptTokens))
+		r.late.add(query, r.cfg.Limits.FirstToken(q.PromptTokens))
 	}
 	r.pick(q.At, query)
 }
@@ -409,7 +410,7 @@ func (r *run) complete(now time.Duration, q *Query) {
 		tpot = (now - q.first) / time.Duration(q.OutputTokens-1)
 		s.TPOT = float32(millis(tpot))
 	}
-	q.good = ttft <= r.cfg.Limits.ttft(q.PromptTokens) && tpot <= r.cfg.Limits.TPOT
+	q.good = !r.cfg.Limits.Misses(balancer.Prediction{TTFT: ttft, TPOT: tpot}, q.PromptTokens)
 	s.Good = q.good
 	r.promptTokens += int64(q.PromptTokens)
 	r.cachedTokens += int64(q.CachedTokens)

@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 
+	"lbd/balancer"
 	"lbd/balancer/strategy"
 	"lbd/bench/sim/engine"
 	"lbd/bench/trace"
@@ -125,9 +126,9 @@ func asJSON(t *testing.T, r *Result) []byte {
 
 // What is predicted late is refused, once and before it is anybody's load; who does not predict refuses nothing.
 func TestRefused(t *testing.T) {
-	c := Config{Fleet: Fleet{{Count: 2}}, NonStreaming: .3, LBDs: 2, Seed: 2, Limits: Limits{TTFT: 300 * time.Millisecond, TPOT: time.Second}}
+	c := Config{Fleet: Fleet{{Count: 2}}, NonStreaming: .3, LBDs: 2, Seed: 2, Limits: balancer.Limits{TTFT: 300 * time.Millisecond, TPOT: time.Second}}
 	run := func(name string, limit time.Duration) *Result {
-		c.Policy, c.Admission.MaxTTFT = shippedNamed(t, name), limit
+		c.Policy, c.Admission.TTFT = shippedNamed(t, name), limit
 		return mustRun(t, c, poisson(t, 120, 1500))
 	}
 	all, some := run("least-cost", 0), run("least-cost", 300*time.Millisecond)
@@ -149,6 +150,25 @@ func TestRefused(t *testing.T) {
 	}
 }
 
+// Streams whose tokens are predicted slow are refused, others are not; what is served is faster for it.
+func TestRefusedForSlowTokens(t *testing.T) {
+	c := Config{Fleet: Fleet{{Count: 2}}, Seed: 2, Limits: balancer.Limits{TTFT: time.Minute, TPOT: 20 * time.Millisecond}, Policy: shippedNamed(t, "least-cost")}
+	run := func(limit time.Duration, unstreamed float64) *Result {
+		c.Admission.TPOT, c.NonStreaming = limit, unstreamed
+		return mustRun(t, c, poisson(t, 120, 1500))
+	}
+	all, some := run(0, 0), run(20*time.Millisecond, 0)
+	if some.Late == 0 || some.Late != some.Failed || some.Completed+some.Late != 1500 {
+		t.Errorf("%d refused, %d failed, %d completed; want all 1500 served or refused, some of them that", some.Late, some.Failed, some.Completed)
+	}
+	if some.Good <= all.Good || some.TPOT.P99 >= all.TPOT.P99 {
+		t.Errorf("with a limit %.3f good and a p99 of %.1f ms, without %.3f and %.1f: refusing gave nothing", some.Good, some.TPOT.P99, all.Good, all.TPOT.P99)
+	}
+	if r := run(20*time.Millisecond, 1); r.Late != 0 {
+		t.Errorf("%d refused that do not stream", r.Late)
+	}
+}
+
 // Own load is zero when everything has ended.
 func TestOwnLoadEndsAtZero(t *testing.T) {
 	for _, e := range strategy.Table {
@@ -161,7 +181,7 @@ func TestOwnLoadEndsAtZero(t *testing.T) {
 		}
 		mustRun(t, Config{
 			Fleet: Fleet{{Count: 3}}, Policy: p, LBDs: 2, NonStreaming: .3, Faults: []Fault{{Replica: 1, At: 4 * time.Second, For: time.Second}},
-			Admission: Admission{MaxTTFT: 100 * time.Millisecond},
+			Admission: balancer.Limits{TTFT: 100 * time.Millisecond},
 		}, poisson(t, 40, 800))
 		for _, r := range made {
 			for _, rep := range r.replicas {
@@ -210,7 +230,7 @@ func TestConfigRefused(t *testing.T) {
 		"lbds":        func(c *Config) { c.LBDs = -1 },
 		"block size":  func(c *Config) { c.BlockSize = -1 },
 		"too many":    func(c *Config) { c.Fleet = Fleet{{Count: maxReplicas + 1}} },
-		"TTFT limit":  func(c *Config) { c.Admission.MaxTTFT = -1 },
+		"TTFT limit":  func(c *Config) { c.Admission.TTFT = -1 },
 		"per token":   func(c *Config) { c.Admission.TTFTPerToken = 1 },
 		"fault times": func(c *Config) { c.Faults = []Fault{{At: -1}} },
 	} {

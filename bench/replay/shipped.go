@@ -22,7 +22,7 @@ const modelName = "model"
 type shipped struct {
 	replicas    []*balancer.Replica
 	number      map[*balancer.Replica]int
-	admission   Admission
+	admission   balancer.Limits
 	picker      balancer.Picker
 	name        string
 	blockTokens int
@@ -64,8 +64,8 @@ func (r *shipped) Pick(now time.Duration, q *Query, candidates []int) int {
 		req.Blocks, req.BlockTokens = q.Blocks[:min(len(q.Blocks), q.PromptTokens/r.blockTokens)], r.blockTokens
 	}
 	m := r.holder.Load().Model([]byte(modelName))
-	if r.admission.MaxTTFT > 0 && q.Tries == 0 {
-		if first, ok := m.FirstToken(&req); ok && r.admission.Refuses(first, q.Estimate) {
+	if r.admission.Any() && q.Tries == 0 {
+		if p, ok := m.Predict(&req); ok && r.admission.Misses(p, q.Estimate) {
 			return Refuse
 		}
 	}

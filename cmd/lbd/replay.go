@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"lbd/balancer"
 	"lbd/balancer/strategy"
 	"lbd/bench/replay"
 	"lbd/bench/replay/rivals"
@@ -47,7 +48,7 @@ type replayOptions struct {
 	warmup       float64
 
 	ttft, ttftPerToken, tpot time.Duration
-	admission                replay.Admission
+	admission                balancer.Limits
 
 	file, html string
 	quiet      bool
@@ -108,8 +109,9 @@ func (o *replayOptions) addFlags(cmd *cobra.Command) {
 	f.IntVar(&o.lbds, "lbds", 1, "number of lbds that share the traffic and know nothing of each other")
 	f.DurationVar(&o.poll, "metrics-poll-interval", time.Second, "period in which each lbd polls")
 	f.Float64Var(&o.nonStreaming, "non-streaming", 0, "share of the requests that are not streamed, 0 to 1")
-	f.DurationVar(&o.admission.MaxTTFT, "admission-max-ttft", 0, "refuse requests whose first token is predicted for later, as lbd does with this setting; only least-cost predicts; 0 = none")
+	f.DurationVar(&o.admission.TTFT, "admission-max-ttft", 0, "refuse requests whose first token is predicted for later, as lbd does with this setting; only least-cost predicts; 0 = none")
 	f.DurationVar(&o.admission.TTFTPerToken, "admission-ttft-per-token", 0, "... plus this for each token of its prompt")
+	f.DurationVar(&o.admission.TPOT, "admission-max-tpot", 0, "refuse requests whose further tokens are predicted to take longer than this, each; likewise")
 	f.IntVar(&o.seeds, "seeds", 1, "repeat with so many seeds; the table shows the mean")
 	f.Float64Var(&o.warmup, "warmup", .1, "share of the requests, the first ones, to leave out of the figures")
 
@@ -210,7 +212,7 @@ func (o *replayOptions) plan() (replay.Plan, error) {
 		Config: replay.Config{
 			LBDs: o.lbds, Poll: o.poll, NonStreaming: o.nonStreaming, KVFactor: o.kvFactor, BlockSize: o.blockSize, Warmup: o.warmup,
 			Admission: o.admission,
-			Limits:    replay.Limits{TTFT: o.ttft, TTFTPerToken: o.ttftPerToken, TPOT: o.tpot},
+			Limits:    balancer.Limits{TTFT: o.ttft, TTFTPerToken: o.ttftPerToken, TPOT: o.tpot},
 		},
 		Seeds: o.seeds, Workload: o.workload,
 	}
@@ -219,9 +221,10 @@ func (o *replayOptions) plan() (replay.Plan, error) {
 			o.traceSpeed, o.traceOffset, o.traceDuration)
 	}
 	switch a := o.admission; {
-	case a.MaxTTFT < 0 || a.TTFTPerToken < 0:
-		return p, fmt.Errorf("--admission-max-ttft %v, --admission-ttft-per-token %v: want no negative time", a.MaxTTFT, a.TTFTPerToken)
-	case a.MaxTTFT == 0 && a.TTFTPerToken > 0:
+	case a.TTFT < 0 || a.TTFTPerToken < 0 || a.TPOT < 0:
+		return p, fmt.Errorf("--admission-max-ttft %v, --admission-ttft-per-token %v, --admission-max-tpot %v: want no negative time",
+			a.TTFT, a.TTFTPerToken, a.TPOT)
+	case a.TTFT == 0 && a.TTFTPerToken > 0:
 		return p, fmt.Errorf("--admission-ttft-per-token %v adds to no limit; want --admission-max-ttft as well", a.TTFTPerToken)
 	}
 	var err error

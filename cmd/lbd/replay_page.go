@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"lbd/balancer"
 	"lbd/bench/replay"
 	"lbd/bench/report/page"
 )
@@ -121,13 +122,24 @@ func (o *replayOptions) notes() []string {
 		"TTFT counts from the arrival at lbd to the first token, E2E to the last one, TPOT is the mean time per token after the first. ITL is every gap of every replica, warm-up included.",
 		"Every strategy met the same arrivals. hit is cached prompt tokens per prompt token, busy the share of time replicas compute, its CoV how unevenly.",
 	}
-	if l := o.admission; l.MaxTTFT > 0 {
-		notes = append(notes, fmt.Sprintf("Strategies that predict first tokens refuse those later than %v and %v per prompt token (--admission-max-ttft). Refused requests are not good; times are of the others.", l.MaxTTFT, l.TTFTPerToken))
+	if l := o.admission; l.Any() {
+		notes = append(notes, "Strategies that predict it refuse "+strings.Join(refused(l), " and ")+". Refused requests are not good; times are of the others.")
 	}
 	if o.dropped > 0 {
 		notes = append(notes, fmt.Sprintf("%d requests of more than %d tokens are left out.", o.dropped, o.maxLength))
 	}
 	return notes
+}
+
+// refused says in words what is.
+func refused(l balancer.Limits) (what []string) {
+	if l.TTFT > 0 {
+		what = append(what, fmt.Sprintf("first tokens later than %v and %v per prompt token (--admission-max-ttft)", l.TTFT, l.TTFTPerToken))
+	}
+	if l.TPOT > 0 {
+		what = append(what, fmt.Sprintf("further tokens of more than %v each (--admission-max-tpot)", l.TPOT))
+	}
+	return what
 }
 
 func figureTable(all []runs) page.Table {

@@ -62,6 +62,8 @@ func TestReplayRefuses(t *testing.T) {
 		{[]string{"--sessions", "0"}, "--sessions"},
 		{[]string{"--kv-factor", "0"}, "--kv-factor 0; want more than 0"},
 		{[]string{"--admission-max-ttft", "-1s"}, "--admission-max-ttft -1s"},
+		{[]string{"--admission-max-tpot", "-1s"}, "--admission-max-tpot -1s"},
+		{[]string{"--tpot", "0"}, "output tokens within 0s each; want more than 0"},
 		{[]string{"--admission-ttft-per-token", "1ms"}, "--admission-ttft-per-token 1ms adds to no limit; want --admission-max-ttft as well"},
 		{[]string{"--seeds", "0"}, "--seeds 0; want more than 0"},
 		{[]string{"--trace-format", "agents", "--bounds"}, "--bounds with --trace-format agents"},
@@ -101,6 +103,9 @@ func TestReplayRefusing(t *testing.T) {
 	}
 	if n := last(lbd(t, append(args, "--admission-max-ttft", "200ms")...)); n == "0.0" {
 		t.Error("nobody refused at ten times what two replicas carry")
+	}
+	if n := last(lbd(t, append(args, "--admission-max-tpot", "20ms")...)); n == "0.0" {
+		t.Error("nobody refused for slow tokens")
 	}
 	if n := last(lbd(t, append(args, "--admission-max-ttft", "200ms", "--admission-ttft-per-token", "1s")...)); n != "0.0" {
 		t.Errorf("%s %% refused of those that have a second for each token", n)

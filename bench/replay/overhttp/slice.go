@@ -74,7 +74,7 @@ func (s *slice) replay(names []string, replicas int, seed uint64) (all []served,
 		}
 		res, err := replay.Run(replay.Config{
 			Fleet: replay.Fleet{{Count: replicas}}, Policy: replay.Shipped(e), Seed: seed, Limits: limits,
-			Admission: replay.Admission{MaxTTFT: s.maxTTFT},
+			Admission: replay.Limits{TTFT: s.maxTTFT},
 		}, w)
 		if err != nil {
 			return nil, err

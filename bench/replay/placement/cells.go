@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"lbd/balancer"
 	"lbd/bench/replay"
 )
 
@@ -31,9 +32,9 @@ type cell struct {
 
 // Limits of the kinds of traffic.
 var (
-	chat   = replay.Limits{TTFT: 2 * time.Second, TPOT: 50 * time.Millisecond}
-	quick  = replay.Limits{TTFT: time.Second, TPOT: 50 * time.Millisecond}
-	agents = replay.Limits{TTFT: 5 * time.Second, TTFTPerToken: 100 * time.Microsecond, TPOT: 100 * time.Millisecond}
+	chat   = balancer.Limits{TTFT: 2 * time.Second, TPOT: 50 * time.Millisecond}
+	quick  = balancer.Limits{TTFT: time.Second, TPOT: 50 * time.Millisecond}
+	agents = balancer.Limits{TTFT: 5 * time.Second, TTFTPerToken: 100 * time.Microsecond, TPOT: 100 * time.Millisecond}
 )
 
 const requests = 3000

@@ -112,8 +112,8 @@ type policy struct {
 	own bool
 	// key names its outcomes: for a tuned rule the setting that was taken, so that another choice leaves no stale ones.
 	key string
-	// refuses has it refuse what is predicted later than the cell's limit of first tokens.
-	refuses bool
+	// refuses has it refuse what is predicted to miss limits of the cell; nil refuses nothing.
+	refuses *refusal
 	// limit is nil for what can be run: how a yardstick finds its capacity.
 	limit func(*worker, task) (float64, int, error)
 }

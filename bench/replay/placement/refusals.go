@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"lbd/balancer"
 	"lbd/balancer/strategy"
 	"lbd/bench/replay"
 	"lbd/bench/replay/rivals"
@@ -12,30 +13,42 @@ import (
 // limited are the rivals that are also tried behind refusals: those that are the best of some cell most often.
 var limited = []string{"lmetric", "smetric", "dynamo-events"}
 
-const oursLimited = ours + "-max-ttft"
+// refusal is by which of a cell's limits is refused.
+type refusal struct {
+	suffix string // of the names of policies
+	by     func(balancer.Limits) balancer.Limits
+	about  string // its section begins so, with ours twice and the reference
+}
 
-// refusing are least-cost with lbd's own limit on first tokens, set to that of the cell, and rivals behind the same. They
-// are a comparison of their own: a refusal is a feature, and no choice of a replica.
+var refusals = []*refusal{
+	{"-max-ttft", func(l balancer.Limits) balancer.Limits { l.TPOT = 0; return l }, lateAbout},
+	{"-max-tpot", func(l balancer.Limits) balancer.Limits { return l }, slowAbout},
+}
+
+// refusing are least-cost with lbd's own limits, set to those of the cell, and rivals behind the same. They are a
+// comparison of their own: a refusal is a feature, and no choice of a replica.
 func refusing() (all []policy) {
 	e, ok := strategy.Lookup(ours)
 	if !ok {
 		panic("BUG: no strategy " + ours)
 	}
-	p := replay.Shipped(e)
-	p.Name = oursLimited
-	all = append(all, policy{Policy: p, own: true, key: oursLimited, refuses: true})
-	for _, name := range limited {
-		rival, ok := rivals.Lookup(name)
-		if !ok {
-			panic("BUG: no rule " + name)
+	for _, how := range refusals {
+		p := replay.Shipped(e)
+		p.Name += how.suffix
+		all = append(all, policy{Policy: p, own: true, key: p.Name, refuses: how})
+		for _, name := range limited {
+			rival, ok := rivals.Lookup(name)
+			if !ok {
+				panic("BUG: no rule " + name)
+			}
+			p := rivals.Limited(rival, how.suffix)
+			all = append(all, policy{Policy: p, key: p.Name, refuses: how})
 		}
-		p := rivals.Limited(rival)
-		all = append(all, policy{Policy: p, key: p.Name, refuses: true})
 	}
 	return all
 }
 
-const refusalsPreface = `## With requests refused that would be late
+const lateAbout = `## With requests refused that would be late
 
 %[1]s is %[2]s with admission_max_ttft, which refuses a request with 429 when its first token is predicted later than
 a limit, set to that of the cell (admission_ttft_per_token too, in agents). A refused request is not good, so a capacity at
@@ -49,24 +62,32 @@ mooncake-4-lbds were looked at beside the first half.
 
 `
 
-// refusals is what admission_max_ttft does.
-func (g grid) refusals(b *strings.Builder, s *store) {
+const slowAbout = `## With requests refused that would be late or slow
+
+%[1]s is %[2]s with admission_max_tpot as well, set to the cell's limit of the time per output token: what is predicted to
+exceed it is refused too. Rivals are behind the same two limits. When it was chosen how to predict it (README.md of
+balancer/strategy), agents, azure-mixed and shared-prefix were looked at beside the cells marked *.
+
+`
+
+// refused is what refusals of one kind do.
+func (g grid) refused(b *strings.Builder, s *store, how *refusal) {
 	refused := samples(s, 1, func(o *outcome) float64 { return o.Figures.Refused })
-	rows := &strings.Builder{}
+	name, rows := ours+how.suffix, &strings.Builder{}
 	heavy, above, within, n := 0, 0, 0, 0
 	for i := range cells {
 		c := &cells[i]
-		with, ok := g.capacity[c.name][oursLimited]
+		with, ok := g.capacity[c.name][name]
 		if !ok {
 			continue
 		}
 		rival, _ := g.best(c.name, false, false)
 		with, theirs := common(with, g.capacity[c.name][rival])
 		r := compare(with, theirs)
-		equal, e := g.bestLimited(c.name, with)
+		equal, e := g.bestLimited(c.name, how, with)
 		fmt.Fprintf(rows, "| %s | %s | %d | %.4g %s | %s | %s | %s | %s | %s | %s |\n", c.title(), mark(c.heavy), r.n, with.mean(), c.unit,
-			compare(with, g.capacity[c.name][ours]), rival+" "+r.String(), equal, e, percent(refused.capacity[c.name][oursLimited]),
-			millis(g.p99[1].capacity[c.name][oursLimited]))
+			compare(with, g.capacity[c.name][ours]), rival+" "+r.String(), equal, e, percent(refused.capacity[c.name][name]),
+			millis(g.p99[1].capacity[c.name][name]))
 		if c.tuned || r.n == 0 {
 			continue
 		}
@@ -82,16 +103,16 @@ func (g grid) refusals(b *strings.Builder, s *store) {
 	if rows.Len() == 0 {
 		return
 	}
-	fmt.Fprintf(b, refusalsPreface, oursLimited, ours, reference)
+	fmt.Fprintf(b, how.about, name, ours, reference)
 	fmt.Fprintf(b, "Of %d cells without mark it is at most 3 %% below the best rival, which refuses nothing, in %d; of the %d heavy ones at least 10 %%\nabove in %d.\n\n", n, within, heavy, above)
-	fmt.Fprintf(b, "| cell | heavy | seeds | %s | against %s | against the best rival | best rival that refuses | against it | refused | p99 TTFT ms |\n|---|---|---|---|---|---|---|---|---|---|\n%s\n", oursLimited, ours, rows)
+	fmt.Fprintf(b, "| cell | heavy | seeds | %s | against %s | against the best rival | best rival that refuses | against it | refused | p99 TTFT ms |\n|---|---|---|---|---|---|---|---|---|---|\n%s\n", name, ours, rows)
 }
 
-// bestLimited is the best of the rivals that refuse, and ours beside it.
-func (g grid) bestLimited(cell string, with sample) (name string, r ratio) {
+// bestLimited is the best of the rivals that refuse likewise, and ours beside it.
+func (g grid) bestLimited(cell string, how *refusal, with sample) (name string, r ratio) {
 	name = "-"
 	for _, rival := range limited {
-		theirs := rival + "-max-ttft"
+		theirs := rival + how.suffix
 		if to := compare(with, g.capacity[cell][theirs]); to.n > 0 && (r.n == 0 || to.mean < r.mean) {
 			name, r = rival, to
 		}

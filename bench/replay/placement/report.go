@@ -75,7 +75,9 @@ func report(s *store) string {
 	b.WriteString(preface)
 	g.contest(b)
 	g.losses(b)
-	g.refusals(b, s)
+	for _, how := range refusals {
+		g.refused(b, s, how)
+	}
 	g.latency(b)
 	g.survival(b)
 	g.table(b, "main cells", func(c *cell) bool { return c.main })

@@ -39,7 +39,7 @@ type figures struct {
 	E2E99   float64 `json:"e2e_p99"`
 	HitRate float64 `json:"hit_rate"`
 	CoV     float64 `json:"busy_cov"`
-	Refused float64 `json:"refused,omitempty"` // share of all requests, with a limit on first tokens
+	Refused float64 `json:"refused,omitempty"` // share of all requests, with limits
 }
 
 // job is what an outcome answers.

@@ -204,8 +204,8 @@ func (w *worker) search(t task, o *outcome) (string, error) {
 func (t task) config() replay.Config {
 	cfg := t.c.config
 	cfg.Policy, cfg.Seed = t.p.Policy, t.seed
-	if l := cfg.Limits; t.p.refuses {
-		cfg.Admission = replay.Admission{MaxTTFT: l.TTFT, TTFTPerToken: l.TTFTPerToken}
+	if t.p.refuses != nil {
+		cfg.Admission = t.p.refuses.by(cfg.Limits)
 	}
 	return cfg
 }

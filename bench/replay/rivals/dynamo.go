@@ -53,7 +53,7 @@ func (r *dynamo) Pick(now time.Duration, q *replay.Query, candidates []int) int 
 		}
 		return r.scale*max(r.prefill[i]+uncached, 0) + r.tokens[i] + uncached
 	})
-	if r.refuses(q, w) {
+	if r.refuses(now, q, w) {
 		return replay.Refuse
 	}
 	uncached := float64(q.PromptTokens - m[w])

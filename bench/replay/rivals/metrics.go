@@ -48,7 +48,7 @@ func (r *lmetric) Pick(now time.Duration, q *replay.Query, candidates []int) int
 		}
 		return a - b
 	})
-	if r.refuses(q, w) {
+	if r.refuses(now, q, w) {
 		return replay.Refuse
 	}
 	r.tree.insert(now, q, w)
@@ -135,7 +135,7 @@ func (r *smetric) Pick(now time.Duration, q *replay.Query, candidates []int) int
 		(meets(prev) || !slices.ContainsFunc(candidates, meets)) {
 		w = prev
 	}
-	if r.refuses(q, w) {
+	if r.refuses(now, q, w) {
 		return replay.Refuse
 	}
 	work := r.cost(chars, float64(charsPerToken*m[w]))

@@ -92,6 +92,7 @@ type Config struct {
 	AdmissionMaxWait        time.Duration // 0 = no limit
 	AdmissionMaxTTFT        time.Duration // 0 = no limit
 	AdmissionTTFTPerToken   time.Duration // 0 = the limit does not grow with the prompt
+	AdmissionMaxTPOT        time.Duration // 0 = no limit
 	AdmissionClientHeader   string
 	AdmissionPriorityHeader string
 	AdmissionPriorities     []string // NAME=CLASS

@@ -100,6 +100,13 @@ var waitingKeys = []*key{
 		field: func(c *Config) any { return &c.AdmissionTTFTPerToken },
 	},
 	{
+		name: "admission_max_tpot", group: groupWaiting, def: "0", reload: true, zero: true,
+		help: "answer 429 at once when the output tokens of a stream are predicted to take longer than this, each, after the first; 0 = no limit",
+		more: "Only least-cost predicts it: a decode step at the replica the request would go to, stretched by the prompts that are sent there. It is an average over the answer to come, and worth least where a few very long prompts make the difference. Requests that do not stream are not refused for it. For yours: lbd replay --admission-max-tpot.",
+		min:  ms, max: 60_000 * ms,
+		field: func(c *Config) any { return &c.AdmissionMaxTPOT },
+	},
+	{
 		name: "admission_client_header", group: groupWaiting, reload: true,
 		help:  "header that names the client, between whom the wait is fair; without it, or without the header, the address does",
 		more:  "The name of an API key beats it. Set it only where something in front of lbd sets the header: who may choose a name for each request gets as many shares. Behind trusted_proxies the address is the last one in X-Forwarded-For.",

@@ -301,6 +301,40 @@ func TestAdmissionTTFTPerToken(t *testing.T) {
 	}
 }
 
+// With a limit on tokens, a stream that would have slow ones is refused where others run, and a request that does not
+// stream is not. Where nothing runs one goes through, which shows whether they still are slow.
+func TestAdmissionPredictedTPOT(t *testing.T) {
+	g := newGate(t)
+	p := lbd(t, []string{g.url()}, "strategy", "least-cost", "admission-max-tpot", "1ms")
+	send := func(stream bool, n int) *wire {
+		w := p.dial()
+		w.sendPost("/v1/chat/completions", chat(llama, stream, 100))
+		p.until("it runs", func() bool { return g.count() == n })
+		return w
+	}
+	passed := []*wire{send(true, 1), send(false, 2)}
+	w := p.dial()
+	w.sendPost("/v1/chat/completions", chat(llama, true, 100))
+	a := w.answer("POST")
+	overloadedAnswer(t, a)
+	for _, says := range []string{"each token after the first", "than the 1ms allowed here"} {
+		if !strings.Contains(string(a.body), says) {
+			t.Errorf("%s; want %q", a.body, says)
+		}
+	}
+	if got := p.rejected("predicted_tpot"); got != "1" {
+		t.Errorf("%s refused for it; want 1", got)
+	}
+	for _, w := range passed {
+		g.answer()
+		w.answer("POST")
+	}
+	p.counted(`lbd_inflight_requests{model="`+llama+`",replica="`+strings.TrimPrefix(g.url(), "http://")+`"}`, "0")
+	last := send(true, 3)
+	g.answer()
+	last.answer("POST")
+}
+
 // A client that leaves while it waits is out at once; its place in line goes on.
 func TestAdmissionClientLeaves(t *testing.T) {
 	for _, l := range leavings {

@@ -5,6 +5,7 @@ import (
 
 	"lbd/admin"
 	"lbd/admission"
+	"lbd/balancer"
 	"lbd/balancer/health"
 	"lbd/cmd/lbd/internal/config"
 	"lbd/metrics/poll"
@@ -38,8 +39,8 @@ func admissionConfig(c *config.Config) proxy.Admission {
 	a := proxy.Admission{
 		Config: admission.Config{
 			On: c.Admission, MaxWaiting: c.AdmissionMaxWaiting, MaxInFlight: c.AdmissionMaxInFlight,
-			MaxLength: c.AdmissionQueueLength, MaxBytes: int64(c.AdmissionQueueSize), MaxWait: c.AdmissionMaxWait, MaxTTFT: c.AdmissionMaxTTFT,
-			TTFTPerToken: c.AdmissionTTFTPerToken,
+			MaxLength: c.AdmissionQueueLength, MaxBytes: int64(c.AdmissionQueueSize), MaxWait: c.AdmissionMaxWait,
+			Limits: balancer.Limits{TTFT: c.AdmissionMaxTTFT, TTFTPerToken: c.AdmissionTTFTPerToken, TPOT: c.AdmissionMaxTPOT},
 		},
 		ClientHeader: strings.ToLower(c.AdmissionClientHeader), PriorityHeader: strings.ToLower(c.AdmissionPriorityHeader),
 		Priorities: map[string]admission.Class{},
