@@ -167,8 +167,8 @@ func (r *results) markdown() string {
 	inReplay := r.medium(func(rd *round) []served { return rd.Replay })
 	overHTTP := r.medium(func(rd *round) []served { return rd.HTTP })
 	fmt.Fprintf(b, preface, r.Setup.Requests, length.Seconds(), r.Setup.Replicas, r.Setup.Speed, len(r.Rounds), 100*warm, longest)
-	if r.Setup.MaxTTFT > 0 {
-		fmt.Fprintf(b, refusing, strings.Join(r.Setup.Strategies, ","), r.Setup.Speed, len(r.Rounds), r.Setup.MaxTTFT, r.Setup.MaxTTFT, limits.TTFT, limits.TPOT)
+	if r.refuses() {
+		r.refusals(b)
 		r.figures(b, inReplay, overHTTP)
 		return b.String()
 	}
@@ -200,7 +200,24 @@ picture of a GPU (bench/sim/README.md).
 
 `
 
-const refusing = "With `-out bench/results/overhttp-refusing -strategies %s -speed %g -rounds %d -admission-max-ttft %v`.\n" + `Both refuse what is predicted to have its first token later than %v (admission_max_ttft), which only least-cost
+func (r *results) refuses() bool { return r.Setup.MaxTTFT > 0 || r.Setup.MaxTPOT > 0 }
+
+// refusals says what is refused, and with which command.
+func (r *results) refusals(b *strings.Builder) {
+	var flags, what []string
+	if d := r.Setup.MaxTTFT; d > 0 {
+		flags = append(flags, fmt.Sprintf(" -admission-max-ttft %v", d))
+		what = append(what, fmt.Sprintf("have its first token later than %v (admission_max_ttft)", d))
+	}
+	if d := r.Setup.MaxTPOT; d > 0 {
+		flags = append(flags, fmt.Sprintf(" -admission-max-tpot %v", d))
+		what = append(what, fmt.Sprintf("take more than %v for each further one (admission_max_tpot)", d))
+	}
+	fmt.Fprintf(b, refusing, strings.Join(r.Setup.Strategies, ","), r.Setup.Speed, len(r.Rounds), strings.Join(flags, ""),
+		strings.Join(what, "\nor to "), limits.TTFT, limits.TPOT)
+}
+
+const refusing = "With `-out FILE -strategies %s -speed %g -rounds %d%s`.\n" + `Both refuse what is predicted to %s, which only least-cost
 predicts. A request is good with a first token within %v and %v per further one; refused ones are not, and times are of those
 that were served. There is no ranking here.
 
@@ -228,7 +245,7 @@ func (r *results) figures(b *strings.Builder, inReplay, overHTTP medium) {
 				continue
 			}
 			ttft, tpot := s.TTFT, s.TPOT
-			if r.Setup.MaxTTFT > 0 {
+			if r.refuses() {
 				ttft, tpot = s.answered()
 			}
 			fmt.Fprintf(b, "| %s | %s | %.0f | %.0f | %.0f | %.0f | %.1f | %.1f | %.1f | %d | %d | %.0f ms |\n", name, side.word, mean(ttft), quantile(ttft, .5),

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"lbd/bench/load"
+	"lbd/bench/replay"
 	"lbd/bench/sim"
 )
 
@@ -70,7 +71,7 @@ func (s *slice) through(ctx context.Context, binary, name string, replicas int, 
 		defer r.Kill()
 		urls = append(urls, r.URL())
 	}
-	p, err := startLBD(ctx, binary, name, s.maxTTFT, urls)
+	p, err := startLBD(ctx, binary, name, s.refused, urls)
 	if err != nil {
 		return one, err
 	}
@@ -135,7 +136,7 @@ type process struct {
 	url string
 }
 
-func startLBD(ctx context.Context, binary, name string, maxTTFT time.Duration, urls []string) (*process, error) {
+func startLBD(ctx context.Context, binary, name string, refused replay.Limits, urls []string) (*process, error) {
 	addr, err := freeAddress()
 	if err != nil {
 		return nil, err
@@ -143,7 +144,7 @@ func startLBD(ctx context.Context, binary, name string, maxTTFT time.Duration, u
 	p := &process{url: "http://" + addr}
 	p.cmd = exec.CommandContext(ctx, binary, "--listen", addr, "--admin-listen", "off", "--strategy", name,
 		"--endpoints", strings.Join(urls, ","), "--log-level", "error", "--drain-timeout", "1s",
-		"--admission-max-ttft", maxTTFT.String())
+		"--admission-max-ttft", refused.TTFT.String(), "--admission-max-tpot", refused.TPOT.String())
 	p.cmd.Stdout, p.cmd.Stderr = os.Stderr, os.Stderr
 	p.cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool {
 		return strings.HasPrefix(v, "LBD_") || strings.HasPrefix(v, "VLLM_") || strings.HasPrefix(v, "METRICS_")

@@ -7,7 +7,8 @@ import (
 	"os"
 	"os/signal"
 	"strings"
-	"time"
+
+	"lbd/bench/replay"
 )
 
 type options struct {
@@ -15,7 +16,7 @@ type options struct {
 	replicas, rounds          int
 	speed                     float64
 	write                     bool
-	maxTTFT                   time.Duration
+	refused                   replay.Limits
 }
 
 func main() {
@@ -27,7 +28,8 @@ func main() {
 	flag.IntVar(&o.replicas, "replicas", 4, "replicas of each strategy")
 	flag.Float64Var(&o.speed, "speed", 3.2, "speed of the trace: near what the replicas can carry")
 	flag.IntVar(&o.rounds, "rounds", 1, "rounds there should be")
-	flag.DurationVar(&o.maxTTFT, "admission-max-ttft", 0, "let lbd and replay refuse what is predicted later, where the strategy predicts; take another -out for it")
+	flag.DurationVar(&o.refused.TTFT, "admission-max-ttft", 0, "let lbd and replay refuse what is predicted later, where the strategy predicts; take another -out for it")
+	flag.DurationVar(&o.refused.TPOT, "admission-max-tpot", 0, "... and streams whose tokens are predicted to take longer, each")
 	flag.BoolVar(&o.write, "write", false, "measure nothing, only write the table")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -57,9 +59,9 @@ func (o *options) measure(ctx context.Context, r *results) error {
 	if err != nil {
 		return err
 	}
-	s.maxTTFT = o.maxTTFT
+	s.refused = o.refused
 	names := strings.Split(o.strategies, ",")
-	if err := r.belongsTo(setup{Requests: len(s.arrivals), Replicas: o.replicas, Speed: o.speed, Strategies: names, MaxTTFT: o.maxTTFT}); err != nil {
+	if err := r.belongsTo(setup{Requests: len(s.arrivals), Replicas: o.replicas, Speed: o.speed, Strategies: names, MaxTTFT: o.refused.TTFT, MaxTPOT: o.refused.TPOT}); err != nil {
 		return err
 	}
 	binary, remove, err := o.binary(ctx)

@@ -155,7 +155,7 @@ func TestReplayOfASlice(t *testing.T) {
 	if err != nil || len(all) != 2 || len(all[0].TTFT) != 80 || all[0].Failed != 0 {
 		t.Fatalf("%+v %v", all, err)
 	}
-	s.maxTTFT = time.Millisecond
+	s.refused.TTFT = time.Millisecond
 	if all, err := s.replay([]string{"cycle", "least-cost"}, 2, 1); err != nil || all[0].Refused != 0 || all[1].Refused != 80 || all[1].Failed != 0 {
 		t.Errorf("%+v %v; want all refused that somebody predicts", all, err)
 	}

@@ -18,6 +18,7 @@ type setup struct {
 	Strategies []string `json:"strategies"`
 
 	MaxTTFT time.Duration `json:"admission_max_ttft,omitempty"` // in ns
+	MaxTPOT time.Duration `json:"admission_max_tpot,omitempty"`
 }
 
 // round is both media, with one seed.

@@ -14,7 +14,7 @@ import (
 // because over HTTP it takes its time.
 type slice struct {
 	arrivals []trace.Arrival
-	maxTTFT  time.Duration // beyond which requests are refused, 0 = none
+	refused  replay.Limits // beyond which requests are refused
 }
 
 const (
@@ -74,7 +74,7 @@ func (s *slice) replay(names []string, replicas int, seed uint64) (all []served,
 		}
 		res, err := replay.Run(replay.Config{
 			Fleet: replay.Fleet{{Count: replicas}}, Policy: replay.Shipped(e), Seed: seed, Limits: limits,
-			Admission: replay.Limits{TTFT: s.maxTTFT},
+			Admission: s.refused,
 		}, w)
 		if err != nil {
 			return nil, err
