@@ -15,14 +15,14 @@ func fullReplica(body []byte) bool {
 		bytes.Contains(body, []byte("The engine has reached its prefill token backlog limit."))
 }
 
-// mayBeFull says that only the body of the 503 tells a replica without room from one that
-// is broken.
+// mayBeFull says that only the body tells a replica without room from one that is broken.
+// On /v1/messages vLLM makes a 500 of its refusal.
 func (x *exchange) mayBeFull() bool {
-	return x.status == 503 && x.answer.JSON && x.answer.Framing(x.isHead) == relay.Length && x.answer.Length <= bufferedBody
+	return (x.status == 503 || x.status == 500) && x.answer.JSON && x.answer.Framing(x.isHead) == relay.Length && x.answer.Length <= bufferedBody
 }
 
-// unavailable decides what a 503 means whose body was read.
-func (x *exchange) unavailable(body []byte) verdict {
+// refused decides what an answer of that kind means whose body was read.
+func (x *exchange) refused(body []byte) verdict {
 	if fullReplica(body) {
 		x.s.opt.Health.Report(x.replica, balancer.Answered)
 		return x.elsewhere()

@@ -103,7 +103,7 @@ func (x *exchange) buffer(rest []byte) verdict {
 		return v
 	}
 	if x.mayBeFull() {
-		if v := x.unavailable(body); v.retry != "" {
+		if v := x.refused(body); v.retry != "" {
 			return v
 		}
 	}

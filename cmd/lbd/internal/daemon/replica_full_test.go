@@ -13,13 +13,16 @@ import (
 const (
 	fullQueue  = `{"error":{"message":"The engine is currently busy and cannot accept new requests. Please try again later or on a different instance.","type":"Service Unavailable","param":null,"code":503}}`
 	fullTokens = `{"error":{"message":"The engine has reached its prefill token backlog limit. Please try again later or on a different instance.","type":"Service Unavailable","param":null,"code":503}}`
-	fullEvents = "data: " + fullQueue + "\n\ndata: [DONE]\n\n"
+	// The router of /v1/messages takes it for a failure of its own.
+	fullMessages = `{"type":"error","error":{"type":"internal_error","message":"The engine is currently busy and cannot accept new requests. Please try again later or on a different instance."}}`
+	fullEvents   = "data: " + fullQueue + "\n\ndata: [DONE]\n\n"
 )
 
 // full is how a replica without room answers, in each way that vLLM does.
 var full = map[string]func(*fakeConn){
-	"queue":  func(c *fakeConn) { c.answer(503, fullQueue) },
-	"tokens": func(c *fakeConn) { c.answer(503, fullTokens) },
+	"queue":    func(c *fakeConn) { c.answer(503, fullQueue) },
+	"tokens":   func(c *fakeConn) { c.answer(503, fullTokens) },
+	"messages": func(c *fakeConn) { c.answer(500, fullMessages) },
 	"body behind its head": func(c *fakeConn) {
 		c.send(fmt.Sprintf("HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n", len(fullQueue)))
 		time.Sleep(time.Millisecond) // uvicorn writes them apart
@@ -90,10 +93,17 @@ func TestAllReplicasFull(t *testing.T) {
 			p := lbd(t, []string{a.url(), b.url()}, quiet...)
 			for range 10 {
 				got := p.post("/v1/x", `{"stream":true}`)
-				if status := map[bool]int{true: 200, false: 503}[strings.HasPrefix(name, "stream")]; got.status != status {
+				status := 503
+				switch {
+				case name == "messages":
+					status = 500
+				case strings.HasPrefix(name, "stream"):
+					status = 200
+				}
+				if got.status != status {
 					t.Errorf("%d; want the replica's %d", got.status, status)
 				}
-				if got.body != fullQueue && got.body != fullTokens && got.body != fullEvents {
+				if got.body != fullQueue && got.body != fullTokens && got.body != fullEvents && got.body != fullMessages {
 					t.Errorf("%s; want the replica's own answer", got.body)
 				}
 			}
