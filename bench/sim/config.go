@@ -68,6 +68,10 @@ type Config struct {
 	// tokens a slow reader is behind with, as V1's output collector does; v0.6.4
 	// never does.
 	Unmerged bool
+	// MaxNumQueuedReqs and MaxNumQueuedTokens are the flags of these names: beyond so many
+	// requests, waiting or running, or prompt tokens of those without a first token, the
+	// replica refuses. 0 = no limit. vLLM has them from v0.29 on; ProfileV019 stands for it.
+	MaxNumQueuedReqs, MaxNumQueuedTokens int
 	// RequestIDHeaders is v0.19's --enable-request-id-headers.
 	RequestIDHeaders bool
 	// PromptTokensDetails is --enable-prompt-tokens-details: usage tells the
@@ -98,6 +102,12 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Speed < 0 {
 		return c, fmt.Errorf("speed %v: want more than 0", c.Speed)
+	}
+	if c.MaxNumQueuedReqs < 0 || c.MaxNumQueuedTokens < 0 {
+		return c, fmt.Errorf("limits of %d queued requests and %d queued tokens: want 0 (none) or more", c.MaxNumQueuedReqs, c.MaxNumQueuedTokens)
+	}
+	if c.Profile == ProfileV064 && (c.MaxNumQueuedReqs > 0 || c.MaxNumQueuedTokens > 0) {
+		return c, fmt.Errorf("profile %q takes all requests; want %q for a limit of those queued", c.Profile, ProfileV019)
 	}
 	if c.Speed == 0 {
 		c.Speed = 1

@@ -84,6 +84,8 @@ type driver struct {
 	faults *faultSet
 	device *share
 
+	admission *admission // the API server's book
+
 	mu     sync.Mutex
 	submit []*submission
 	abort  []uint64
@@ -106,7 +108,7 @@ type submission struct {
 func newDriver(cfg Config, eng *engine.Engine, m *meters, f *faultSet) *driver {
 	return &driver{
 		eng: eng, meters: m, speed: cfg.Speed, v0: cfg.Profile == ProfileV064, poll: cfg.StatsPoll,
-		faults: f, stats: eng.Stats(),
+		faults: f, admission: newAdmission(cfg), stats: eng.Stats(),
 		wake: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}),
 		live: make(map[uint64]*generation),
 	}
@@ -143,6 +145,7 @@ func (d *driver) generate(req engine.Request, g *generation) error {
 }
 
 func (d *driver) cancel(id uint64) {
+	d.admission.ended(id)
 	d.mu.Lock()
 	d.abort = append(d.abort, id)
 	d.mu.Unlock()
@@ -284,8 +287,12 @@ func (d *driver) deliver(evs []engine.Event) {
 		if g == nil {
 			continue
 		}
+		if ev.First {
+			d.admission.computed(ev.ID)
+		}
 		if ev.Finished {
 			delete(d.live, ev.ID)
+			d.admission.ended(ev.ID)
 		}
 		if ev.Tokens > 0 || ev.Finished {
 			g.job.put(delivery{

@@ -110,17 +110,26 @@ func (r *run) failStatus(x *exchange, code int) {
 	r.reject(x, &apiError{message: http.StatusText(code), kind: "InternalServerError", code: code})
 }
 
-// errorEvent ends a stream as vLLM does when generation fails after the head
-// is out: an error event, [DONE], and a proper end. The JSON is json.dumps',
-// with its spaces.
-func (x *exchange) errorEvent() error {
-	body := `{"error": {"message": "Internal server error", "type": "InternalServerError", "param": null, "code": 500}}`
-	if x.c.run.cfg.Profile == ProfileV064 {
-		body = `{"error": {"object": "error", "message": "Internal server error", "type": "BadRequestError", "param": null, "code": 400}}`
+// generationFailed is what a stream ends with when the engine fails. V0 takes it for the
+// client's fault.
+func (r *run) generationFailed() *apiError {
+	e := &apiError{message: "Internal server error", kind: "InternalServerError", code: http.StatusInternalServerError}
+	if r.cfg.Profile == ProfileV064 {
+		e.kind, e.code = "BadRequestError", http.StatusBadRequest
 	}
-	events := []string{"data: " + body, "data: [DONE]"}
+	return e
+}
+
+// errorEvent ends a stream as vLLM does when something fails after the head is out: an
+// error event, [DONE], and a proper end. The JSON is json.dumps', with its spaces.
+func (x *exchange) errorEvent(e *apiError) error {
+	body := fmt.Sprintf(`"message": %q, "type": %q, "param": null, "code": %d}`, e.message, e.kind, e.code)
+	if x.c.run.cfg.Profile == ProfileV064 {
+		body = `"object": "error", ` + body
+	}
+	events := []string{`data: {"error": {` + body + "}", "data: [DONE]"}
 	if x.anthropic { // message_stream_converter
-		events[0] = "event: error\ndata: " + string(encodeJSON(newMessagesError("internal_error", "Internal server error")))
+		events[0] = "event: error\ndata: " + string(encodeJSON(newMessagesError("internal_error", e.message)))
 	}
 	for _, event := range events {
 		if err := x.send([]byte(event + "\n\n")); err != nil {

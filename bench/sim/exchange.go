@@ -41,6 +41,7 @@ type exchange struct {
 	keep      bool
 	hit       *faultHit // what this request suffers
 	events    int       // SSE events written
+	record    *RecordedRequest
 }
 
 func newExchange(ctx context.Context, c *conn, req *http.Request, body []byte) *exchange {

@@ -237,7 +237,7 @@ func (h *faultHit) beforeEvent(x *exchange) error {
 	}
 	switch h.name {
 	case "stream_error":
-		return x.errorEvent()
+		return x.errorEvent(x.c.run.generationFailed())
 	case "hang_stream":
 		<-x.ctx.Done()
 	case "reset_stream":

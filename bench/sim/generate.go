@@ -92,7 +92,7 @@ type sink interface {
 
 // generation runs one request through the engine into a sink.
 func (r *run) generate(x *exchange, g *genRequest, out sink) {
-	if !r.pause(x.ctx, r.cfg.apiTime(promptBytes(g.prompts), r.s.ids.uniform())) {
+	if !r.room(x, g.n) || !r.pause(x.ctx, r.cfg.apiTime(promptBytes(g.prompts), r.s.ids.uniform())) {
 		return
 	}
 	job := newJob(r.cfg.Profile == ProfileV019 && !r.cfg.Unmerged)
@@ -105,7 +105,7 @@ func (r *run) generate(x *exchange, g *genRequest, out sink) {
 		}
 	}
 	began := time.Now()
-	if !r.submit(x, g, job, choices) {
+	if !r.submit(x, g, job, choices, out) {
 		return
 	}
 	r.s.ledger.started.Add(1)
@@ -138,9 +138,12 @@ func promptBytes(ps []prompt) int {
 }
 
 // submit hands every choice to the engine, or answers why one was refused.
-func (r *run) submit(x *exchange, g *genRequest, job *job, choices []*choice) bool {
+func (r *run) submit(x *exchange, g *genRequest, job *job, choices []*choice, out sink) bool {
+	if e := r.book(choices, g.n); e != nil {
+		r.refuseLate(x, g, e, out)
+		return false
+	}
 	for i, c := range choices {
-		c.id = r.s.nextID.Add(1)
 		limit := c.want
 		if g.limit != nil {
 			limit = *g.limit
@@ -157,7 +160,7 @@ func (r *run) submit(x *exchange, g *genRequest, job *job, choices []*choice) bo
 		if err == nil {
 			continue
 		}
-		r.drop(choices[:i])
+		r.drop(choices)
 		if !errors.Is(err, errBroken) {
 			r.reject(x, r.badRequest(err.Error(), "", nil))
 		}

@@ -115,7 +115,7 @@ func (r *run) messages(x *exchange) {
 
 func (r *run) countTokens(x *exchange) {
 	g, o, ok := r.parseMessages(x, func(*validator, *genRequest) {})
-	if !ok || !r.check(x, o, g) {
+	if !ok || !r.check(x, o, g) || !r.room(x, 1) {
 		return
 	}
 	n := g.prompts[0].tokens()

@@ -24,6 +24,7 @@ type Stats struct {
 	Aborted  int64 `json:"aborted"`  // of these, ended because the client left
 	Lost     int64 `json:"lost"`     // of these, cut off by a fault, Stop or Kill
 	Rejected int64 `json:"rejected"` // API calls answered 4xx
+	Refused  int64 `json:"refused"`  // API calls there was no room for
 	Faulted  int64 `json:"faulted"`  // requests a fault struck
 
 	InFlight    int64 `json:"in_flight"`   // started and not ended
@@ -43,6 +44,7 @@ type RecordedRequest struct {
 	Body      []byte // at most Config.RecordBodyBytes
 	BodyBytes int
 	Remote    string // the client's address
+	Refused   bool   // there was no room for it
 }
 
 // recorded bounds the log of requests; /health, /metrics and /sim do not
@@ -51,12 +53,12 @@ const recorded = 1024
 
 // ledger counts and records for a Server.
 type ledger struct {
-	received, started, finished, aborted, lost, rejected, faulted, accepted atomic.Int64
+	received, started, finished, aborted, lost, rejected, refused, faulted, accepted atomic.Int64
 
 	bodyLimit int
 	mu        sync.Mutex
 	byPath    map[string]int64
-	log       []RecordedRequest // ring
+	log       []*RecordedRequest // ring
 	next      int
 }
 
@@ -81,11 +83,12 @@ func (l *ledger) record(x *exchange, keep bool) {
 	if len(body) > l.bodyLimit {
 		body = slices.Clone(body[:l.bodyLimit]) // lets the rest of a large body go
 	}
-	rec := RecordedRequest{
+	rec := &RecordedRequest{
 		Time: time.Now(), Method: x.req.Method, Path: x.req.RequestURI, Header: x.req.Header,
 		RequestID: x.req.Header.Get("X-Request-Id"), Body: body, BodyBytes: len(x.body),
 		Remote: x.c.nc.RemoteAddr().String(),
 	}
+	x.record = rec
 	if len(l.log) < recorded {
 		l.log = append(l.log, rec)
 		return
@@ -94,12 +97,24 @@ func (l *ledger) record(x *exchange, keep bool) {
 	l.next = (l.next + 1) % recorded
 }
 
+// refuse notes that there was no room for a request that was recorded.
+func (l *ledger) refuse(x *exchange) {
+	l.refused.Add(1)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	x.record.Refused = true
+}
+
 // Requests returns the last requests, oldest first.
 func (s *Server) Requests() []RecordedRequest {
 	l := &s.ledger
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return append(append([]RecordedRequest(nil), l.log[l.next:]...), l.log[:l.next]...)
+	all := make([]RecordedRequest, 0, len(l.log))
+	for i := range l.log {
+		all = append(all, *l.log[(l.next+i)%len(l.log)])
+	}
+	return all
 }
 
 // Stats returns the counters now.
@@ -116,7 +131,7 @@ func (s *Server) statsDuring(r *run) Stats {
 	l := &s.ledger
 	st := Stats{
 		Received: l.received.Load(), Finished: l.finished.Load(), Aborted: l.aborted.Load(), Lost: l.lost.Load(),
-		Rejected: l.rejected.Load(), Faulted: l.faulted.Load(), Accepted: l.accepted.Load(),
+		Rejected: l.rejected.Load(), Refused: l.refused.Load(), Faulted: l.faulted.Load(), Accepted: l.accepted.Load(),
 	}
 	st.Started = l.started.Load() // after those that follow it, so InFlight is never negative
 	l.mu.Lock()

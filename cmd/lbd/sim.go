@@ -46,6 +46,7 @@ type simOptions struct {
 
 	loadTime, keepAlive                time.Duration
 	maxModelLen, maxNumSeqs, numBlocks int
+	maxQueuedReqs, maxQueuedTokens     int
 }
 
 func newSimCommand() *cobra.Command {
@@ -88,6 +89,8 @@ func (o *simOptions) addFlags(cmd *cobra.Command) {
 	f.BoolVar(&o.cached, "enable-prompt-tokens-details", false, "tell the cached prompt tokens in usage")
 	f.IntVar(&o.maxModelLen, "max-model-len", 0, "longest prompt and output together, in tokens (default: the model's)")
 	f.IntVar(&o.maxNumSeqs, "max-num-seqs", 0, "most requests in a batch (default: the release's)")
+	f.IntVar(&o.maxQueuedReqs, "max-num-queued-reqs", 0, "refuse with 503 beyond so many requests, waiting or running, as vLLM 0.29 and newer (default: no limit)")
+	f.IntVar(&o.maxQueuedTokens, "max-num-queued-tokens", 0, "refuse with 503 beyond so many prompt tokens without a first token, as vLLM 0.29 and newer (default: no limit)")
 	f.IntVar(&o.numBlocks, "num-blocks", 0, "KV cache size in 16-token blocks (default: what an 80 GB card holds)")
 }
 
@@ -142,6 +145,7 @@ func (o *simOptions) check() error {
 	}
 	for flag, n := range map[string]int{
 		"max-model-len": o.maxModelLen, "max-num-seqs": o.maxNumSeqs, "num-blocks": o.numBlocks,
+		"max-num-queued-reqs": o.maxQueuedReqs, "max-num-queued-tokens": o.maxQueuedTokens,
 	} {
 		if n < 0 {
 			return usagef("--%s %d; want 0 (the default) or more", flag, n)
@@ -193,6 +197,7 @@ func (o *simOptions) config(model string, i int) sim.Config {
 	return sim.Config{
 		Model: model, Profile: sim.Profile(o.profile), Speed: o.speed, Seed: o.seed + uint64(i),
 		APIKey: o.apiKey, KeepAlive: o.keepAlive, LoadTime: o.loadTime, PromptTokensDetails: o.cached,
+		MaxNumQueuedReqs: o.maxQueuedReqs, MaxNumQueuedTokens: o.maxQueuedTokens,
 		Engine: engine.Config{MaxModelLen: o.maxModelLen, MaxNumSeqs: o.maxNumSeqs, NumBlocks: o.numBlocks},
 	}
 }
