@@ -30,7 +30,8 @@ type outcome struct {
 	message    string
 }
 
-// Causes of an outcome that is not well, beside "status NNN code".
+// Causes of an outcome that is not well, beside "status NNN code", and "event CODE" of a
+// stream that is an error.
 const (
 	noConnection = "no connection" // to lbd
 	noAnswer     = "no answer"     // lbd ended the connection before a head
@@ -79,6 +80,13 @@ func (l *load) answers() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.well
+}
+
+// failures counts those that were not.
+func (l *load) failures() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.all) - l.well
 }
 
 func (l *load) outcomes() []outcome {
@@ -169,6 +177,10 @@ func (o *outcome) judge(body string, err error) {
 	case o.status != 200:
 		json.Unmarshal([]byte(body), &e) // a replica's own need not be one
 		o.cause, o.message = fmt.Sprintf("status %d %v", o.status, e.Error.Code), fmt.Sprint(e.Error.Message)
+	case o.stream && strings.HasPrefix(body, `data: {"error"`):
+		first, _, _ := strings.Cut(strings.TrimPrefix(body, "data: "), "\n")
+		json.Unmarshal([]byte(first), &e)
+		o.cause, o.message = fmt.Sprintf("event %v", e.Error.Code), fmt.Sprint(e.Error.Message)
 	case !whole || !strings.Contains(body, `"model":"`+o.model+`"`):
 		o.cause, o.message = wrong, body[max(0, len(body)-300):]
 	}

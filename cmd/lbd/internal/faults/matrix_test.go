@@ -3,6 +3,7 @@ package faults
 import (
 	"net"
 	"slices"
+	"strings"
 	"time"
 
 	"lbd/bench/sim"
@@ -192,13 +193,58 @@ var matrix = []row{
 			})
 		},
 		strategy: "least-waiting",
-		failed:   many, causes: []string{"status 503 503", "status 503 <nil>"},
+		failed:   many, bound: "a quarter", causes: []string{"status 503 503", "status 503 <nil>"},
 		check: func(t *trial, all []outcome) {
 			t.share(0, 0, 0.5)
 			failed := len(all) - t.load.answers()
 			if failed > len(all)/4 {
 				t.Errorf("%d of %d failed; want a quarter at most", failed, len(all))
 			}
+		},
+	},
+	{
+		name:    "full",
+		promise: "what a replica refuses for want of room (vLLM's --max-num-queued-reqs) did not run and goes to one with room; who is full stays in service",
+		config:  limit(1, 2, 0),
+		think:   time.Millisecond,
+		disturb: func(t *trial) {
+			t.each(2, func() {
+				before := t.refusals()
+				t.pause(400, 500)
+				until(t.T, "refusals", func() bool { return t.refusals() > before })
+			})
+		},
+		check: func(t *trial, _ []outcome) { t.refused(t.refusals()) },
+	},
+	{
+		name:    "all full",
+		promise: "the client gets the refusal of the last replica asked, in vLLM's words; who is full stays in service",
+		config:  limit(1, 1, 1),
+		think:   time.Millisecond,
+		disturb: func(t *trial) {
+			t.each(2, func() {
+				before := t.load.failures()
+				t.pause(400, 500)
+				until(t.T, "refused clients", func() bool { return t.load.failures() > before })
+			})
+		},
+		ill:    true,
+		failed: many, bound: "all that no replica has room for", causes: []string{"status 503 503", "event 503"},
+		check: func(t *trial, all []outcome) {
+			told := 0
+			for _, o := range all {
+				if o.cause == "" {
+					continue
+				}
+				told++
+				if n := len(t.journal.reads[o.id]); n != len(t.sims) || t.executed(o.id) != 0 {
+					t.Errorf("read %d times; want each replica asked once: %s", n, t.tell(o))
+				}
+				if !strings.Contains(o.message, "try again later or on a different instance") {
+					t.Errorf("not what the replica said: %s", t.tell(o))
+				}
+			}
+			t.refused(t.refusals() - told) // the last refusal is passed on
 		},
 	},
 	{
@@ -379,6 +425,48 @@ var matrix = []row{
 		disturb: func(t *trial) { t.each(12, func() { t.anything() }) },
 		failed:  clients, unread: clients / 2, causes: slices.Concat(lost, late, []string{"status 500 500", "status 500 <nil>"}),
 	},
+}
+
+// limit has replicas refuse beyond so many requests at once, 0 = never, some of them only
+// when a stream has begun.
+func limit(reqs ...int) func(int, *sim.Config) {
+	return func(i int, c *sim.Config) {
+		c.Profile, c.MaxNumQueuedReqs = sim.ProfileV019, reqs[i]
+		c.APITime = time.Duration(c.Speed) * 5 * time.Millisecond // between the two looks
+	}
+}
+
+// refusals counts those of all replicas.
+func (t *trial) refusals() (n int) {
+	for _, s := range t.sims {
+		n += int(s.Stats().Refused)
+	}
+	return n
+}
+
+// refused holds that so many refusals were taken elsewhere and were held against nobody.
+func (t *trial) refused(again int) {
+	t.Helper()
+	t.Logf("%d refusals, %d of them taken elsewhere", t.refusals(), again)
+	retried := 0
+	for labels, v := range t.lbd.series("lbd_retries_total") {
+		if strings.Contains(labels, `reason="replica_full"`) {
+			retried += int(v)
+		}
+	}
+	if again == 0 || retried != again {
+		t.Errorf("%d requests were taken elsewhere; want %d, and more than none", retried, again)
+	}
+	for _, r := range t.lbd.fleet().Replicas {
+		if r.Ejections != 0 || !r.Available {
+			t.Errorf("%s is %s (%s) after %d ejections; want it in service", r.ID, r.State, r.Reason, r.Ejections)
+		}
+	}
+	for labels, v := range t.lbd.series("lbd_upstream_errors_total") {
+		if v != 0 {
+			t.Errorf("lbd_upstream_errors_total%s is %v; a refusal is no failure", labels, v)
+		}
+	}
 }
 
 // lie has the first replica show something wrong for a while.

@@ -17,7 +17,7 @@ func TestReadme(t *testing.T) {
 		failed := "none"
 		switch {
 		case r.failed == many:
-			failed = "a quarter"
+			failed = r.bound
 		case r.failed > 0:
 			failed = fmt.Sprint(r.failed)
 		}

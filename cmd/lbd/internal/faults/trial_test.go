@@ -48,6 +48,7 @@ type row struct {
 	// know: it saw a reset. causes are what they may fail with.
 	failed, unread int
 	causes         []string
+	bound          string // what README.md says in place of many
 	// slow: replicas are back only after the ejection of the row, so the end does not
 	// wait for them.
 	slow bool
@@ -277,13 +278,13 @@ func (t *trial) becomes(s *sim.Server, model string) {
 	t.revive(s)
 }
 
-// executed counts the times that replicas have read a request and served its model. One
-// that does not serve it says so with a 404, which is no execution, and lbd may go on to
-// another: that is the one thing that excuses a repeat, so it is looked up here and not
-// counted. Of replicas that the row has not restarted the model never changes.
+// executed counts the times that replicas have read a request, had room for it and served
+// its model. One that does not serve it says so with a 404, one that is full with a 503,
+// which is no execution, and lbd may go on to another: these are the things that excuse a
+// repeat, so they are looked up here and not counted. Of replicas that the row has not restarted the model never changes.
 func (t *trial) executed(id string) (n int) {
 	for _, r := range t.journal.reads[id] {
-		if r.model == t.modelOf(r) {
+		if r.model == t.modelOf(r) && !t.journal.refused[refusal{r.by, r.time}] {
 			n++
 		}
 	}
@@ -372,6 +373,12 @@ type read struct {
 	time  time.Time
 }
 
+// refusal is a request that a replica has read and had no room for.
+type refusal struct {
+	by   server
+	time time.Time
+}
+
 // journal notes, per request id, which replicas have read it.
 type journal struct {
 	t       *testing.T
@@ -380,11 +387,12 @@ type journal struct {
 	done    sync.WaitGroup
 	seen    map[server]time.Time // the newest that was counted
 	reads   map[string][]read
+	refused map[refusal]bool // known a moment after the read
 }
 
 func (j *journal) begin(t *testing.T, servers []server) {
 	j.t, j.servers, j.stop = t, servers, make(chan struct{})
-	j.seen, j.reads = map[server]time.Time{}, map[string][]read{}
+	j.seen, j.reads, j.refused = map[server]time.Time{}, map[string][]read{}, map[refusal]bool{}
 	t.Cleanup(j.end)
 	j.done.Go(func() {
 		for {
@@ -401,6 +409,9 @@ func (j *journal) begin(t *testing.T, servers []server) {
 func (j *journal) collect() {
 	for _, s := range j.servers {
 		for _, q := range s.Requests() {
+			if q.Refused {
+				j.refused[refusal{s, q.Time}] = true
+			}
 			if q.Time.After(j.seen[s]) && q.RequestID != "" && q.Method == "POST" {
 				j.seen[s] = q.Time
 				var body struct{ Model string }
