@@ -43,6 +43,7 @@
 //	  held.oldest_seconds                  how long the one that waits longest has waited
 //	  held.tokens, .tokens_per_second      their work, prompt tokens and twice the output
 //	                                       tokens, and the pace at which it is taken up
+//	unresolved[]         dns+ URLs under which no address is known
 //
 // # POST /pick
 //

@@ -16,6 +16,7 @@ type fleetView struct {
 	Generation uint64        `json:"generation"`
 	Replicas   []replicaView `json:"replicas"`
 	Models     []modelView   `json:"models"`
+	Unresolved []string      `json:"unresolved"`
 }
 
 type replicaView struct {
@@ -121,7 +122,9 @@ func prefersText(accept string) bool {
 }
 
 func viewFleet(snap *balancer.Snapshot, now time.Time) fleetView {
-	v := fleetView{Generation: snap.Generation, Replicas: []replicaView{}, Models: []modelView{}}
+	v := fleetView{
+		Generation: snap.Generation, Replicas: []replicaView{}, Models: []modelView{}, Unresolved: append([]string{}, snap.Unresolved...),
+	}
 	for i := range snap.Replicas {
 		v.Replicas = append(v.Replicas, viewReplica(&snap.Replicas[i], now))
 	}

@@ -86,7 +86,8 @@ const golden = `{
       "available": [],
       "held": null
     }
-  ]
+  ],
+  "unresolved": []
 }`
 
 // twoReplicas returns a fleet with one busy replica, drained, and one down.
@@ -233,6 +234,16 @@ func TestEmptyFleet(t *testing.T) {
 	wantContains(t, s.get("/fleet").body, `"replicas": []`, `"models": []`)
 	wantContains(t, s.get("/fleet?format=table").body, "REPLICA", "MODEL")
 	wantError(t, s.do("POST", "/fleet/sleep", ""), 503, "no_replica")
+}
+
+// A name without an address has no replica to be seen by.
+func TestFleetOfANameWithoutAddress(t *testing.T) {
+	const of = "dns+http://vllm.example.org:8000"
+	s := start(t, Options{Fleet: configured(t, fleet.Config{Strategy: "first", Unresolved: []string{of}})})
+	if v := decode[fleetView](t, s.get("/fleet").body); len(v.Unresolved) != 1 || v.Unresolved[0] != of {
+		t.Errorf("%+v; want the name", v)
+	}
+	wantContains(t, s.get("/fleet?format=table").body, of, "no address is known")
 }
 
 // A replica that is one address of a name says of which.

@@ -24,6 +24,13 @@ func (v *fleetView) writeTable(w io.Writer) {
 	for _, m := range v.Models {
 		row(t, m.Name, m.Strategy, fmt.Sprintf("%d/%d", len(m.Available), len(m.Replicas)), m.held(), strings.Join(m.Aliases, ","))
 	}
+	if len(v.Unresolved) > 0 {
+		row(t)
+		row(t, "NAME", "REASON")
+		for _, name := range v.Unresolved {
+			row(t, name, "no address is known; lbd's log says what the last look-up gave")
+		}
+	}
 	t.Flush()
 }
 

@@ -90,6 +90,8 @@ type Snapshot struct {
 	Replicas   []ReplicaState
 	// Models are sorted by name.
 	Models []*Model
+	// Unresolved are names of which every address is a replica, and none is known.
+	Unresolved []string
 
 	byName map[string]*Model
 }

@@ -93,8 +93,11 @@ func modelRequired(snap *balancer.Snapshot) *apiError {
 }
 
 // nothingKnown says that no model is known because replicas have not said yet what
-// they serve: they may still be loading. A 404 would tell clients not to come back.
-func nothingKnown(snap *balancer.Snapshot) bool { return len(snap.Models) == 0 && unlearned(snap) > 0 }
+// they serve, or because there are none yet behind a name: they may still be loading. A
+// 404 would tell clients not to come back.
+func nothingKnown(snap *balancer.Snapshot) bool {
+	return len(snap.Models) == 0 && (unlearned(snap) > 0 || len(snap.Unresolved) > 0)
+}
 
 // unlearned counts the replicas of which it is not known what they serve.
 func unlearned(snap *balancer.Snapshot) (n int) {
@@ -108,7 +111,10 @@ func unlearned(snap *balancer.Snapshot) (n int) {
 
 func noModelKnown(snap *balancer.Snapshot) *apiError {
 	why := "the only replica has not said what it serves"
-	if n := len(snap.Replicas); n > 1 {
+	switch n := len(snap.Replicas); {
+	case n == 0:
+		why = "no replica is there yet, and " + withoutAddress(snap)
+	case n > 1:
 		why = fmt.Sprintf("of %d replicas none has said what it serves", n)
 	}
 	return &apiError{
@@ -120,10 +126,22 @@ func noModelKnown(snap *balancer.Snapshot) *apiError {
 // unheard is a sentence for clients of a model that a replica may serve which is
 // still loading.
 func unheard(snap *balancer.Snapshot) string {
+	said := ""
 	if n := unlearned(snap); n > 0 {
-		return fmt.Sprintf(" Not known yet: what %d of %d replicas serve.", n, len(snap.Replicas))
+		said = fmt.Sprintf(" Not known yet: what %d of %d replicas serve.", n, len(snap.Replicas))
 	}
-	return ""
+	if len(snap.Unresolved) > 0 {
+		said += " Others may serve it later: " + withoutAddress(snap) + "."
+	}
+	return said
+}
+
+// withoutAddress is a clause about names without an address. Which ones is for operators.
+func withoutAddress(snap *balancer.Snapshot) string {
+	if n := len(snap.Unresolved); n > 1 {
+		return fmt.Sprintf("%d names of replicas have no address", n)
+	}
+	return "a name of replicas has no address"
 }
 
 // maxServed bounds the names of models in an error, in bytes: servers of LoRA adapters list

@@ -17,6 +17,9 @@ type Config struct {
 	// Awaited are the names of which nobody knows yet what replicas they stand for.
 	// Until they do, lbd is not ready and the fleet not settled.
 	Awaited []string
+	// Unresolved are the names without a known address, those that are awaited among
+	// them: somebody who is not there yet may serve under them.
+	Unresolved []string
 }
 
 // ReplicaConfig is one replica.
@@ -54,6 +57,8 @@ type plan struct {
 	byName   map[string]*ModelConfig
 	strategy string
 	awaited  []string
+
+	unresolved []string
 }
 
 type planned struct {
@@ -73,7 +78,10 @@ func (p *plan) strategyOf(model string) string {
 }
 
 func newPlan(c Config) (*plan, error) {
-	p := &plan{models: slices.Clone(c.Models), byName: make(map[string]*ModelConfig), strategy: c.Strategy, awaited: slices.Clone(c.Awaited)}
+	p := &plan{
+		models: slices.Clone(c.Models), byName: make(map[string]*ModelConfig), strategy: c.Strategy,
+		awaited: slices.Clone(c.Awaited), unresolved: slices.Clone(c.Unresolved),
+	}
 	for _, rc := range c.Replicas {
 		if err := p.addReplica(rc); err != nil {
 			return nil, err

@@ -403,6 +403,25 @@ func TestAwaitedNames(t *testing.T) {
 	}
 }
 
+// Where no model is known, the names are what is missing.
+func TestUnresolvedNames(t *testing.T) {
+	c := Config{Unresolved: []string{"dns+http://n:1"}}
+	f, _ := newFleet(t, c)
+	if ok, missing := f.Ready(); ok || len(missing) != 1 || missing[0] != "addresses of dns+http://n:1" || !f.Settled() {
+		t.Errorf("ready %t, missing %q, settled %t; want the name, and that nothing is waited for", ok, missing, f.Settled())
+	}
+	c.Replicas = replicas("http://a:1")
+	configure(t, f, c)
+	f.SetHealth("a:1", healthy)
+	f.SetModels("a:1", infos("m"))
+	if ok, missing := f.Ready(); !ok {
+		t.Errorf("missing %q; want that others serve", missing)
+	}
+	if diff := cmp.Diff(c.Unresolved, f.Snapshot().Unresolved); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestPickersPersistWhileTheirStrategyDoes(t *testing.T) {
 	c := Config{Replicas: replicas("http://a:1"), Models: []ModelConfig{{Name: "n", Strategy: "random"}}}
 	f, _ := newFleet(t, c)

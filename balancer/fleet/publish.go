@@ -17,7 +17,9 @@ func (f *Fleet) publish() {
 		}
 	}
 	f.generation++
-	f.holder.Store(balancer.NewSnapshot(f.generation, states, f.models(states)))
+	s := balancer.NewSnapshot(f.generation, states, f.models(states))
+	s.Unresolved = f.plan.unresolved
+	f.holder.Store(s)
 }
 
 // serves returns what may be routed to the replica; nil when unknown.
@@ -135,7 +137,11 @@ func (f *Fleet) Ready() (ready bool, missing []string) {
 			missing = append(missing, "models of "+m.replica.ID)
 		}
 	}
-	for _, name := range f.plan.awaited {
+	awaited := f.plan.awaited
+	if len(s.Models) == 0 {
+		awaited = f.plan.unresolved
+	}
+	for _, name := range awaited {
 		missing = append(missing, "addresses of "+name)
 	}
 	if len(s.Models) == 0 && len(missing) == 0 {

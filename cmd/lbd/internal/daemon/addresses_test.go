@@ -291,6 +291,41 @@ func TestNameThatComesLater(t *testing.T) {
 	}
 }
 
+// What is served behind a name without an address nobody knows: a client is to come back,
+// and an operator sees the name.
+func TestNobodyBehindTheNameYet(t *testing.T) {
+	h := scaledOut(t, 1, 0, "")
+	h.until("told", func() bool { return len(h.log.logged("name look-up failed")) == 1 })
+	name := "dns+http://vllm.test:" + h.port
+	a := h.post("/v1/chat/completions", chat(llama, false, 1))
+	if want := "no model is known yet: no replica is there yet, and a name of replicas has no address"; a.status != 503 || a.header.Get("Retry-After") == "" || !strings.Contains(a.body, want) {
+		t.Errorf("%d %v %s; want 503 with Retry-After and %q", a.status, a.header, a.body, want)
+	}
+	if a := h.get("/ready"); a.status != 503 || !strings.Contains(a.body, "addresses of "+name) {
+		t.Errorf("/ready: %d %s; want 503 and the name", a.status, a.body)
+	}
+	h.name(h.replicas...)
+	h.serves(h.replicas...)
+	h.available(llama, h.replicas[0])
+	if n := h.Snapshot().Unresolved; len(n) > 0 {
+		t.Errorf("%q; want no name without an address", n)
+	}
+}
+
+// The others serve while a name has no address; who asks for a model of nobody's hears
+// that somebody may come.
+func TestNobodyBehindOneNameYet(t *testing.T) {
+	h := scaledOut(t, 1, 1, "endpoints: ['dns+http://vllm.test:PORT', 'dns+http://none.test:PORT']\n")
+	h.available(llama, h.replicas[0])
+	h.until("looked up", func() bool { return h.get("/ready").status == 200 })
+	if a := h.post("/v1/chat/completions", chat(qwen, false, 1)); a.status != 404 || !strings.Contains(a.body, "Others may serve it later: a name of replicas has no address.") {
+		t.Errorf("%d %s; want 404 and that a name has no address", a.status, a.body)
+	}
+	if got, want := h.Snapshot().Unresolved, []string{"dns+http://none.test:" + h.port}; !slices.Equal(got, want) {
+		t.Errorf("without an address: %q; want %q", got, want)
+	}
+}
+
 // An address that is also listed by hand is one replica, as it is listed there.
 func TestAddressThatIsAlsoListed(t *testing.T) {
 	h := scaledOut(t, 2, 2, `

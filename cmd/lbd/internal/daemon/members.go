@@ -54,8 +54,12 @@ func (r *roster) add(c config.Replica) (urls []string) {
 		return []string{c.Endpoint.String()}
 	}
 	ips, known := r.addresses(hostOf(c.Endpoint))
-	if name := c.Endpoint.String(); !known && !slices.Contains(r.Awaited, name) {
+	name := c.Endpoint.String()
+	if !known && !slices.Contains(r.Awaited, name) {
 		r.Awaited = append(r.Awaited, name)
+	}
+	if len(ips) == 0 && !slices.Contains(r.Unresolved, name) {
+		r.Unresolved = append(r.Unresolved, name)
 	}
 	for _, ip := range ips {
 		e := c.Endpoint.Member(ip)

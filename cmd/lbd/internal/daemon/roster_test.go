@@ -63,6 +63,8 @@ func TestRoster(t *testing.T) {
 	want := fleet.Config{
 		Strategy: "least-waiting",
 		Awaited:  []string{"dns+http://later:8000", "dns+http://later:9000"},
+
+		Unresolved: []string{"dns+http://later:8000", "dns+http://later:9000", "dns+http://none:8000"},
 		Replicas: []fleet.ReplicaConfig{
 			{URL: "http://10.0.0.1:8000/x", Of: "dns+http://a:8000/x"}, {URL: "http://[fd00::1]:8000/x", Of: "dns+http://a:8000/x"},
 			{URL: "http://[fd00:0::1]:8000"}, {URL: "http://10.0.0.9:8000"},
