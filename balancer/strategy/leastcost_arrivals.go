@@ -25,6 +25,10 @@ const (
 	// mostShare bounds the share of time that prefills take: there would be no end
 	// else.
 	mostShare = 0.95
+	// growth is by how much a step gets longer while an answer is under way, near a limit:
+	// what comes finds a few more running than what came before. Too little of it and all
+	// answers are a little too slow; README.md has what that does.
+	growth = 1.05
 )
 
 // add notes a prefill of so many ms. Of two at the same instant one may be lost: it is
@@ -52,11 +56,11 @@ func faded(since, now int64) float64 {
 }
 
 // perToken is the time per output token of the request at a candidate, in ms: a decode
-// step with it, stretched by the prefills that come in between. A step is as long as
+// step with it, somewhat longer in the end, and stretched by the prefills that come in between. A step is as long as
 // its decode part without a prefill, so of a second in which prefills take the share φ
 // there are (1-φ)/step tokens.
 func (w *workspace) perToken(i int) float64 {
 	s, a := &w.sights[i], &w.asked
 	step := s.cycle + s.sequence + s.held*(a.prompt+a.output/2)
-	return step / (1 - s.st.arrivals.share(a.now))
+	return growth * step / (1 - s.st.arrivals.share(a.now))
 }

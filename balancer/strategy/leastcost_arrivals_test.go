@@ -24,7 +24,7 @@ func TestPerToken(t *testing.T) {
 
 	q.PromptTokens = 1000
 	step := prior.Step + 3*prior.PerSequence + prior.PerResident*(10_000+100_000+1000+50)
-	near(t, "per token", term(t, p, q, rs, 0, "per_token"), step/(1-share), 1e-6)
+	near(t, "per token", term(t, p, q, rs, 0, "per_token"), growth*step/(1-share), 1e-6)
 	q.Now = msec(2000)
 	near(t, "share after 2 s", term(t, p, q, rs, 0, "prefill_share"), share/math.E, 1e-6)
 	q.Now = time.Time{}

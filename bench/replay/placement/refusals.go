@@ -66,7 +66,8 @@ const slowAbout = `## With requests refused that would be late or slow
 
 %[1]s is %[2]s with admission_max_tpot as well, set to the cell's limit of the time per output token: what is predicted to
 exceed it is refused too. Rivals are behind the same two limits. When it was chosen how to predict it (README.md of
-balancer/strategy), agents, azure-mixed and shared-prefix were looked at beside the cells marked *.
+balancer/strategy), agents, azure, azure-mixed, azure-4-lbds, mooncake-4-lbds, bursty-code and those of shared prefixes were looked
+at beside the cells marked *.
 
 `
 

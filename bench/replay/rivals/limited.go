@@ -41,6 +41,7 @@ const (
 	arrivalSpan = 2 * time.Second
 	arrivalMost = 500.0
 	mostShare   = .95
+	growth      = 1.05
 )
 
 func (a *arrivals) until(now time.Duration) float64 {
@@ -74,7 +75,7 @@ func (k *knower) predict(now time.Duration, i int, q *replay.Query) (p balancer.
 	step += t.perSequence + t.perKVToken*(float64(q.PromptTokens)+float64(q.OutputTokens)/2)
 	p.TTFT = time.Duration(ms * float64(time.Millisecond))
 	if q.Stream {
-		p.TPOT = time.Duration(step / (1 - share) * float64(time.Millisecond))
+		p.TPOT = time.Duration(growth * step / (1 - share) * float64(time.Millisecond))
 	}
 	return p, own
 }
