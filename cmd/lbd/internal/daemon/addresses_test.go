@@ -17,6 +17,7 @@ import (
 	"lbd/balancer"
 	"lbd/bench/sim"
 	"lbd/cmd/lbd/internal/config"
+	"lbd/cmd/lbd/internal/daemon"
 	"lbd/internal/loopback"
 	"lbd/internal/zone"
 )
@@ -401,11 +402,31 @@ func TestEjectionDoubtsTheName(t *testing.T) {
 type witness struct {
 	mu     sync.Mutex
 	spoken map[string]string // path -> Host, server name and key
+	from   map[string]string // path -> the client's end of the connection
+}
+
+// serve has it listen in TLS, with these as its certificate.
+func (w *witness) serve(t *testing.T, f certstest.Paths) net.Listener {
+	t.Helper()
+	cert, err := tls.LoadX509KeyPair(f.Cert, f.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln := loopback.Listen(t)
+	srv := &http.Server{Handler: w, TLSConfig: &tls.Config{Certificates: []tls.Certificate{cert}}}
+	var serving sync.WaitGroup
+	serving.Go(func() { srv.ServeTLS(ln, "", "") })
+	t.Cleanup(func() {
+		srv.Close()
+		serving.Wait()
+	})
+	return ln
 }
 
 func (w *witness) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	w.mu.Lock()
 	w.spoken[r.URL.Path] = r.Host + " " + r.TLS.ServerName + " " + r.Header.Get("Authorization")
+	w.from[r.URL.Path] = r.RemoteAddr
 	w.mu.Unlock()
 	switch r.URL.Path {
 	case "/base/v1/models":
@@ -428,19 +449,8 @@ func (w *witness) knows(path string) string {
 func TestAddressIsSpokenToByName(t *testing.T) {
 	ca := certstest.New(t, "ca")
 	paths := ca.Write(t, t.TempDir(), scaled)
-	cert, err := tls.LoadX509KeyPair(paths.Cert, paths.Key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := &witness{spoken: map[string]string{}}
-	ln := loopback.Listen(t)
-	srv := &http.Server{Handler: w, TLSConfig: &tls.Config{Certificates: []tls.Certificate{cert}}}
-	var serving sync.WaitGroup
-	serving.Go(func() { srv.ServeTLS(ln, "", "") })
-	t.Cleanup(func() {
-		srv.Close()
-		serving.Wait()
-	})
+	w := &witness{spoken: map[string]string{}, from: map[string]string{}}
+	ln := w.serve(t, paths)
 	key := filepath.Join(t.TempDir(), "key")
 	write(t, key, "key-of-the-name\n")
 	_, port, _ := net.SplitHostPort(ln.Addr().String())
@@ -463,6 +473,32 @@ func TestAddressIsSpokenToByName(t *testing.T) {
 		if got := w.knows(path); got != want {
 			t.Errorf("%s: spoken to as %q; want %q", path, got, want)
 		}
+	}
+}
+
+// Connections in TLS to the addresses of a name stay in use while nothing has changed.
+func TestConnectionsToAddressesLast(t *testing.T) {
+	ca := certstest.New(t, "ca")
+	paths := ca.Write(t, t.TempDir(), scaled)
+	w := &witness{spoken: map[string]string{}, from: map[string]string{}}
+	ln := w.serve(t, paths)
+	_, port, _ := net.SplitHostPort(ln.Addr().String())
+	z := zone.Start(t)
+	z.Set(scaled, ln.Addr().(*net.TCPAddr).IP.String())
+	p := lbdAsking(t, z.Resolver(), func() (*config.Config, error) {
+		return tryLoad([]string{"dns+https://" + scaled + ":" + port + "/base"}, "upstream-tls-ca-file", paths.CA, "upstream-idle-timeout", "1h")
+	})
+	p.until("in service", func() bool { return len(available(p, llama)) == 1 })
+	made := map[string]bool{}
+	for range 3 {
+		p.post("/v1/chat/completions", chat(llama, false, 1))
+		w.mu.Lock()
+		made[w.from["/base/v1/chat/completions"]] = true
+		w.mu.Unlock()
+		daemon.Forget(p.Daemon, p.Snapshot())
+	}
+	if len(made) != 1 {
+		t.Errorf("three requests came by %d connections; want one", len(made))
 	}
 }
 

@@ -85,15 +85,16 @@ func (d *Daemon) housekeeping() {
 // forget keeps series and connections of what is in the fleet. Requests that still
 // run hold some of what has left, so it runs whether or not the fleet has changed.
 func (d *Daemon) forget(s *balancer.Snapshot) {
-	models, replicas := map[string]bool{}, map[string]bool{}
+	models, replicas, listed := map[string]bool{}, map[string]bool{}, map[string]bool{}
 	for i := range s.Replicas {
 		replicas[s.Replicas[i].ID] = true
+		listed[s.Replicas[i].Listed] = true
 	}
 	for _, m := range s.Models {
 		models[m.Name] = true
 	}
 	d.metrics.Retain(models, replicas)
 	d.proxy.Forget(func(id string) bool { return replicas[id] })
-	d.outward.Retain(func(id string) bool { return replicas[id] })
+	d.outward.Retain(func(id string) bool { return listed[id] })
 	d.forgetNames(s)
 }
