@@ -86,7 +86,7 @@ func (x *exchange) buffer(rest []byte) verdict {
 		x.up.WaitUntil(deadline(x.now, x.cfg.Silence))
 		m, err := x.up.Read(b[len(b) : head+n])
 		if err != nil {
-			return x.unfinished(err)
+			return x.cutShort(err)
 		}
 		b = b[:len(b)+m]
 		x.now = time.Now()
@@ -113,6 +113,17 @@ func (x *exchange) buffer(rest []byte) verdict {
 	}
 	x.sendReply()
 	return verdict{}
+}
+
+// cutShort is for a body of known length that did not come whole. Of a replica that loads
+// the head says enough.
+func (x *exchange) cutShort(err error) verdict {
+	if x.mayBeFull() && !x.client.Gone() {
+		if v, ok := x.loading(); ok {
+			return v
+		}
+	}
+	return x.unfinished(err)
 }
 
 // stage begins the answer with its head.

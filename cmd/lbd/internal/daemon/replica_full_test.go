@@ -2,6 +2,7 @@ package daemon_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -33,6 +34,10 @@ var full = map[string]func(*fakeConn){
 		c.send(sseHead + chunk(fullEvents) + "0\r\n\r\n")
 		c.keep = true
 	},
+	"stream as Python writes it": func(c *fakeConn) {
+		c.send(sseHead + chunk("data: "+spaced(fullQueue)+"\n\n") + lastEvents)
+		c.keep = true
+	},
 	"stream behind its head": func(c *fakeConn) {
 		c.send(sseHead)
 		time.Sleep(time.Millisecond)
@@ -40,6 +45,9 @@ var full = map[string]func(*fakeConn){
 		c.keep = true
 	},
 }
+
+// spaced is JSON as json.dumps has it.
+func spaced(s string) string { return strings.NewReplacer(`":`, `": `, `,"`, `, "`).Replace(s) }
 
 // What a replica has no room for did not run: another one has it, and nothing is wrong
 // with the one that is full.
@@ -103,7 +111,7 @@ func TestAllReplicasFull(t *testing.T) {
 				if got.status != status {
 					t.Errorf("%d; want the replica's %d", got.status, status)
 				}
-				if got.body != fullQueue && got.body != fullTokens && got.body != fullEvents && got.body != fullMessages {
+				if !slices.Contains([]string{fullQueue, fullTokens, fullEvents, fullMessages, spaced(fullEvents)}, got.body) {
 					t.Errorf("%s; want the replica's own answer", got.body)
 				}
 			}
@@ -113,6 +121,86 @@ func TestAllReplicasFull(t *testing.T) {
 			for _, f := range []*fake{a, b} {
 				if h := p.Snapshot().Replica(f.ln.Addr().String()).Health; h.State != balancer.Healthy || h.Ejections != 0 {
 					t.Errorf("a replica that is full is %v after %d ejections", h.State, h.Ejections)
+				}
+			}
+		})
+	}
+}
+
+// What only resembles a refusal may have run, and is passed on.
+func TestNotAReplicaFull(t *testing.T) {
+	quoted := strings.Replace(fullQueue, `"The engine`, `"template error near: The engine`, 1)
+	quotedMessages := strings.Replace(fullMessages, `"The engine`, `"template error near: The engine`, 1)
+	nested := `{"detail":` + fullQueue + "}"
+	const path, responses = "/v1/x", "/v1/responses"
+	for name, c := range map[string]struct {
+		path, body string
+		say        func(*fakeConn)
+	}{
+		"quoted":           {path, `{}`, func(c *fakeConn) { c.answer(503, quoted) }},
+		"nested":           {path, `{}`, func(c *fakeConn) { c.answer(503, nested) }},
+		"messages, quoted": {path, `{}`, func(c *fakeConn) { c.answer(500, quotedMessages) }},
+		"another status":   {path, `{}`, func(c *fakeConn) { c.answer(429, fullQueue) }},
+		"no JSON": {path, `{}`, func(c *fakeConn) {
+			c.send("HTTP/1.1 503 Service Unavailable\r\ncontent-length: " + fmt.Sprint(len(fullQueue)) + "\r\n\r\n" + fullQueue)
+		}},
+		"stream, quoted":   {path, `{"stream":true}`, func(c *fakeConn) { c.send(sseHead + chunk("data: "+quoted+"\n\n") + lastEvents) }},
+		"stream, nested":   {path, `{"stream":true}`, func(c *fakeConn) { c.send(sseHead + chunk("data: "+nested+"\n\n") + lastEvents) }},
+		"stream, later":    {path, `{"stream":true}`, func(c *fakeConn) { c.send(sseHead + chunk("data:{}\n\ndata: "+fullQueue+"\n\n") + lastEvents) }},
+		"stream, comment":  {path, `{"stream":true}`, func(c *fakeConn) { c.send(sseHead + chunk(": data: "+fullQueue+"\n\n") + lastEvents) }},
+		"turns with tools": {responses, `{"model":"` + llama + `","input":"x","tools":[{"type":"mcp"}]}`, func(c *fakeConn) { c.answer(503, fullQueue) }},
+		"stream of turns":  {responses, `{"tools":[{"type":"mcp"}],"model":"` + llama + `","input":"x","stream":true}`, func(c *fakeConn) { c.send(sseHead + chunk(fullEvents) + "0\r\n\r\n") }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			script := func(conn *fakeConn) {
+				if conn.body(); strings.Contains(conn.head, "/v1/warm") {
+					conn.answer(200, "{}")
+					return
+				}
+				c.say(conn)
+			}
+			f, g := fakeReplica(t, script), fakeReplica(t, script)
+			p := lbd(t, []string{f.url(), g.url()}, quiet...)
+			for range 2 { // what has served does not load
+				p.post("/v1/warm", "{}")
+			}
+			p.post(c.path, c.body)
+			if got := len(f.requests()) + len(g.requests()); got != 3 {
+				t.Errorf("the request was sent %d times; want once", got-2)
+			}
+		})
+	}
+}
+
+// The 503 of a replica that loads goes to another one although its body cannot be had.
+func TestLoadingWithoutABody(t *testing.T) {
+	f := fakeReplica(t, func(c *fakeConn) {
+		c.body()
+		c.send("HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{")
+	})
+	g := fakeReplica(t, func(c *fakeConn) { c.body(); c.answer(200, "{}") })
+	p := lbd(t, []string{f.url(), g.url()}, quiet...)
+	for range 2 {
+		if a := p.post("/v1/x", "{}"); a.status != 200 {
+			t.Errorf("%d %s; want the answer of the other replica", a.status, a.body)
+		}
+	}
+	p.counted(`lbd_retries_total{model="`+llama+`",reason="loading"}`, "1")
+}
+
+// What vLLM runs in one turn only, it has refused before it ran anything.
+func TestReplicaFullOfResponses(t *testing.T) {
+	for name, body := range map[string]string{
+		"no tools": `{"model":"chat","input":"x"}`, "functions": `{"model":"chat","input":"x","tools":[{"type":"function","name":"f","parameters":{"type":"mcp"}}]}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := fakeReplica(t, func(c *fakeConn) { c.body(); c.answer(503, fullQueue) })
+			g := fakeReplica(t, func(c *fakeConn) { c.body(); c.answer(200, "{}") })
+			p, _ := configured(t, "strategy: cycle\nendpoints: ["+f.url()+", "+g.url()+"]\nmodels: [{name: "+llama+", aliases: [chat]}]\n")
+			p.until("in service", func() bool { return len(available(p, llama)) == 2 })
+			for range 2 {
+				if a := p.post("/v1/responses", body); a.status != 200 {
+					t.Errorf("%d %s; want the answer of the replica with room", a.status, a.body)
 				}
 			}
 		})
