@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -16,13 +17,15 @@ func TestClientLeavesWhileConnecting(t *testing.T) {
 		for _, l := range leavings {
 			t.Run(host+"/"+l.name, func(t *testing.T) {
 				f := fakeReplica(t, echo)
+				f.pollsApart()
 				p := lbd(t, []string{strings.Replace(f.url(), "127.0.0.1", host, 1)},
-					append([]string{"connect-timeout", "1h", "upstream-idle-timeout", "1ms"}, quiet...)...)
+					append([]string{"connect-timeout", "1h", "upstream-idle-timeout", "1ms", "metrics-poll-timeout", "1m"}, quiet...)...)
+				r := p.Snapshot().Replicas[0]
+				p.until("the first poll", func() bool { return r.Polled() != nil }) // and the last one
 				f.deafen()
 				w := p.dial()
 				w.sendPost("/v1/chat/completions", chat(llama, true, 1))
 				p.until("the attempt", func() bool { return f.connecting() == 1 })
-				r := p.Snapshot().Replicas[0]
 				if n := r.InFlight(); n != 1 {
 					t.Errorf("own load is %d while lbd connects; want 1", n)
 				}
@@ -43,6 +46,37 @@ func TestClientLeavesWhileConnecting(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// pollsApart has the first reading of models and the first poll, which begin at once, meet
+// at the replica: then both have connected. Else one could end before the other has its
+// connection, which takes over the first one's, and net/http goes on connecting for nobody
+// at a time when connections are counted.
+func (f *fake) pollsApart() {
+	var models, metrics sync.Once
+	met := make(chan struct{}, 2)
+	both := make(chan struct{})
+	f.wg.Go(func() {
+		defer close(both)
+		for range 2 {
+			select {
+			case <-met:
+			case <-f.deaf:
+				return
+			}
+		}
+	})
+	f.before = func(path string) {
+		switch {
+		case path == "/v1/models":
+			models.Do(func() { met <- struct{}{} })
+		case strings.HasPrefix(path, "/metrics"):
+			metrics.Do(func() { met <- struct{}{} })
+		default:
+			return
+		}
+		<-both
 	}
 }
 

@@ -111,8 +111,8 @@ func TestNoRetry(t *testing.T) {
 // nothing and filled, and nobody accepts.
 func (f *fake) deafen() {
 	f.t.Helper()
-	f.deaf.Store(true)
-	dialWire(f.t, f.ln.Addr().String()).closed() // the last one to be accepted
+	f.ln.(*net.TCPListener).SetDeadline(time.Unix(1, 0))
+	<-f.deaf
 	raw, err := f.ln.(*net.TCPListener).SyscallConn()
 	if err != nil {
 		f.t.Fatal(err)

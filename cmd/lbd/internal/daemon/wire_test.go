@@ -11,7 +11,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -131,8 +130,9 @@ type fake struct {
 	model  string
 	script func(c *fakeConn)
 
-	deaf   atomic.Bool   // connections are no longer accepted
-	gauges func() string // what /metrics says; nil is nothing
+	deaf   chan struct{}     // closed when connections are no longer accepted
+	gauges func() string     // what /metrics says; nil is nothing
+	before func(path string) // before a page of its own is answered; nil is nothing
 
 	mu     sync.Mutex
 	conns  map[net.Conn]bool
@@ -158,7 +158,7 @@ func fakeReplica(t *testing.T, script func(c *fakeConn)) *fake {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &fake{t: t, ln: ln, model: llama, script: script, conns: map[net.Conn]bool{}}
+	f := &fake{t: t, ln: ln, model: llama, script: script, deaf: make(chan struct{}), conns: map[net.Conn]bool{}}
 	f.wg.Go(f.accept)
 	t.Cleanup(f.close)
 	return f
@@ -178,13 +178,10 @@ func (f *fake) close() {
 }
 
 func (f *fake) accept() {
+	defer close(f.deaf)
 	for {
 		nc, err := f.ln.Accept()
 		if err != nil {
-			return
-		}
-		if f.deaf.Load() {
-			nc.Close()
 			return
 		}
 		f.mu.Lock()
@@ -238,6 +235,9 @@ func readUntilBlank(br *bufio.Reader) (string, error) {
 
 func (f *fake) ownPage(head string) (string, bool) {
 	path, _, _ := strings.Cut(strings.TrimPrefix(head, "GET "), " ")
+	if f.before != nil {
+		f.before(path)
+	}
 	switch {
 	case strings.HasPrefix(path, "/metrics") && f.gauges != nil:
 		return f.gauges(), true
