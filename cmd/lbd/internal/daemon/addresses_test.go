@@ -502,6 +502,31 @@ func TestConnectionsToAddressesLast(t *testing.T) {
 	}
 }
 
+// An address that is another name's from now on has to show that name's certificate, to
+// polls as well, whose connection is in use all the time.
+func TestAddressOfAnotherName(t *testing.T) {
+	ca := certstest.New(t, "ca")
+	paths := ca.Write(t, t.TempDir(), scaled)
+	w := &witness{spoken: map[string]string{}, from: map[string]string{}}
+	ln := w.serve(t, paths)
+	_, port, _ := net.SplitHostPort(ln.Addr().String())
+	z := zone.Start(t)
+	z.Set(scaled, ln.Addr().(*net.TCPAddr).IP.String())
+	z.Set("other.test", ln.Addr().(*net.TCPAddr).IP.String())
+	file := filepath.Join(t.TempDir(), "lbd.yml")
+	write(t, file, "endpoints: ['dns+https://"+scaled+":"+port+"/base']\n")
+	p := lbdAsking(t, z.Resolver(), func() (*config.Config, error) {
+		return tryLoad(nil, "config", file, "upstream-tls-ca-file", paths.CA, "models-poll-interval", "1h")
+	})
+	id := ln.Addr().String() + "/base"
+	p.until("polled", func() bool { r := p.Snapshot().Replica(id); return r != nil && r.Polled() != nil })
+	write(t, file, "endpoints: ['dns+https://other.test:"+port+"/base']\n")
+	if err := p.Reload(); err != nil {
+		t.Fatal(err)
+	}
+	p.until("polls refused for the certificate", func() bool { return p.metric(`lbd_poll_failures_total{replica="`+id+`"}`) > "0" })
+}
+
 // The roster of names is made of whatever DNS says, and the fleet takes it.
 func TestManyAddresses(t *testing.T) {
 	h := scaledOut(t, 2, 0, "")

@@ -155,13 +155,30 @@ func (d *Daemon) applyNames() {
 	d.reload.Lock()
 	defer d.reload.Unlock()
 	cfg := d.cfg.Load()
-	if err := d.fleet.Configure(rosterOf(cfg, d.names.Addresses)); err != nil {
+	if err := d.configureFleet(cfg); err != nil {
 		d.opt.Log.Error().Err(err).Msg("addresses not taken over")
 		return
 	}
 	d.keepDrained()
 	d.health.Look()
 	d.proxy.SetMaxConnections(d.maxConnections(cfg))
+}
+
+// configureFleet makes the fleet what c says. Where an address is another name's now, who
+// answers there has to show that it is that one: polls, whose connection is never idle for
+// long, connect anew.
+func (d *Daemon) configureFleet(c *config.Config) error {
+	old := d.fleet.Snapshot()
+	if err := d.fleet.Configure(rosterOf(c, d.names.Addresses)); err != nil {
+		return err
+	}
+	for _, r := range d.fleet.Snapshot().Replicas {
+		if was := old.Replica(r.ID); was != nil && was.Endpoint.ServerAddr() != r.Endpoint.ServerAddr() {
+			d.poller.Renew()
+			return nil
+		}
+	}
+	return nil
 }
 
 // tellMembers tells who has joined and who has left.

@@ -61,7 +61,7 @@ func (d *Daemon) tryReload() (done admin.Reloaded, err error) {
 	if err := d.applyAccess(a); err != nil {
 		return done, err
 	}
-	if err := d.fleet.Configure(rosterOf(next, d.names.Addresses)); err != nil {
+	if err := d.configureFleet(next); err != nil {
 		return done, err
 	}
 	d.dropPrefixes()
