@@ -171,7 +171,7 @@ func TestConnectionFlood(t *testing.T) {
 					t.Errorf("refused by the system: %v", err)
 					return
 				}
-				io.WriteString(c, "GET /v1/models HTTP/1.1\r\nHost: lbd\r\n\r\n")
+				io.WriteString(c, "GET /v1/models HTTP/1.1\r\nHost: lbd\r\nConnection: close\r\n\r\n")
 				c.SetReadDeadline(time.Now().Add(patience))
 				b, err := io.ReadAll(c)
 				switch {
