@@ -103,7 +103,7 @@ var waitingKeys = []*key{
 		name: "admission_max_tpot", group: groupWaiting, def: "0", reload: true, zero: true,
 		help: "answer 429 at once when the output tokens of a stream are predicted to take longer than this, each, after the first; 0 = no limit",
 		more: "Only least-cost predicts it: a decode step at the replica the request would go to, stretched by the prompts that are sent there. It is an average over the answer to come, and worth least where a few very long prompts make the difference. Requests that do not stream are not refused for it. For yours: lbd replay --admission-max-tpot.",
-		min:  ms, max: 60_000 * ms,
+		min:  ms, max: 10_000 * ms,
 		field: func(c *Config) any { return &c.AdmissionMaxTPOT },
 	},
 	{
