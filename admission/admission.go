@@ -57,16 +57,12 @@ type Ticket struct {
 // Settle charges the client what the request has really cost, in tokens as the
 // replica reported them. Without a call the estimate stands.
 func (t *Ticket) Settle(prompt, output int) {
-	prompt, output = min(prompt, maxUsage), min(output, maxUsage)
+	prompt, output = min(prompt, balancer.LongestContext), min(output, balancer.LongestContext)
 	if t.flow != nil && prompt+output > 0 {
 		t.q.settle(t.flow, t.cost, prompt, output)
 		t.flow = nil
 	}
 }
-
-// maxUsage bounds what a replica is believed to have used for one request, in tokens:
-// the longest context of a published model (Llama 4 Scout).
-const maxUsage = 10_000_000
 
 // Panicked is what Enter panics with when Place has panicked in another goroutine.
 type Panicked struct {

@@ -748,7 +748,7 @@ func TestUsageThatLies(t *testing.T) {
 		if q.output > 2*before {
 			t.Errorf("an answer is taken for %g tokens after one report; want at most %g", q.output, 2*before)
 		}
-		if owes, most := q.line.lanes[Normal.lane()].flows["a"].finish, 4*float64(maxUsage); owes > most {
+		if owes, most := q.line.lanes[Normal.lane()].flows["a"].finish, 4*float64(balancer.LongestContext); owes > most {
 			t.Errorf("the client owes %g tokens; want at most %g", owes, most)
 		}
 		h.finish()

@@ -20,12 +20,12 @@ func (l Limits) FirstToken(promptTokens int) time.Duration {
 	if l.TTFT <= 0 {
 		return 0
 	}
-	return l.TTFT + time.Duration(min(promptTokens, longestPrompt))*min(l.TTFTPerToken, time.Second)
+	return l.TTFT + time.Duration(min(promptTokens, LongestContext))*min(l.TTFTPerToken, time.Second)
 }
 
-// longestPrompt bounds estimates of lengths, in tokens: the longest context of a published
-// model (Llama 4 Scout).
-const longestPrompt = 10_000_000
+// LongestContext bounds what is believed of lengths, in tokens: the longest context of a
+// published model (Llama 4 Scout).
+const LongestContext = 10_000_000
 
 // Late says that ttft is too late for the first token of such a prompt.
 func (l Limits) Late(ttft time.Duration, promptTokens int) bool {

@@ -64,9 +64,9 @@ const (
 	usualPrompt = 700.0
 	usualOutput = 200.0
 	usualBytes  = 4.2
-	// mostTokens bounds lengths, whatever they are estimated by: the longest context of a
-	// published model (Llama 4 Scout). The square of it is a number of pairs.
-	mostTokens = 10_000_000.0
+	// mostTokens bounds lengths, whatever they are estimated by. The square of it is a
+	// number of pairs.
+	mostTokens = balancer.LongestContext
 )
 
 // The scales of the rule; README.md says how they were found. The load is 1 when a

@@ -31,8 +31,8 @@ const (
 	growth = 1.05
 )
 
-// add notes a prefill of so many ms. Of two at the same instant one may be lost: it is
-// an estimate.
+// add notes a prefill of so many ms. Of two within the same nanoseconds one may be lost,
+// or what was there be taken for fresh: it is an estimate, and fades.
 func (a *arrivals) add(ms float64, now int64) {
 	if now != 0 {
 		before := a.sum.load() * faded(a.at.Swap(now), now)
@@ -56,9 +56,9 @@ func faded(since, now int64) float64 {
 }
 
 // perToken is the time per output token of the request at a candidate, in ms: a decode
-// step with it, somewhat longer in the end, and stretched by the prefills that come in between. A step is as long as
-// its decode part without a prefill, so of a second in which prefills take the share φ
-// there are (1-φ)/step tokens.
+// step with it, somewhat longer in the end, and stretched by the prefills that come in
+// between. A step is as long as its decode part without a prefill, so of a second in which
+// prefills take the share φ there are (1-φ)/step tokens.
 func (w *workspace) perToken(i int) float64 {
 	s, a := &w.sights[i], &w.asked
 	step := s.cycle + s.sequence + s.held*(a.prompt+a.output/2)

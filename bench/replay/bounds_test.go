@@ -4,7 +4,6 @@ import (
 	"testing"
 	"time"
 
-	"lbd/balancer"
 	"lbd/bench/trace"
 )
 
@@ -69,7 +68,7 @@ func TestWorkBound(t *testing.T) {
 // A search finds the load that is carried beside one that is not.
 func TestCapacity(t *testing.T) {
 	at := func(load float64) *Workload { return poisson(t, load, 600) }
-	c := Config{Fleet: Fleet{{Count: 1}}, Policy: shippedNamed(t, "cycle"), Limits: balancer.Limits{TTFT: time.Second, TPOT: 50 * time.Millisecond}}
+	c := Config{Fleet: Fleet{{Count: 1}}, Policy: shippedNamed(t, "cycle"), Limits: Limits{TTFT: time.Second, TPOT: 50 * time.Millisecond}}
 	s := Search{Config: c, Workload: at, Requests: 600, Good: .9, From: 1}
 	load, runs, err := s.Capacity()
 	if err != nil {

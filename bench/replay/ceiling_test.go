@@ -5,7 +5,6 @@ import (
 	"testing"
 	"time"
 
-	"lbd/balancer"
 	"lbd/bench/sim/engine"
 	"lbd/bench/trace"
 )
@@ -22,7 +21,7 @@ func TestLeastWork(t *testing.T) {
 		for _, load := range []float64{10, 40, 80} {
 			for _, policy := range []string{"cycle", "least-inflight", "least-cost"} {
 				w := poisson(t, load, 1200)
-				c := Config{Fleet: fleet, Policy: shippedNamed(t, policy), Seed: 1, Limits: balancer.Limits{TTFT: time.Second, TPOT: 20 * time.Millisecond}}
+				c := Config{Fleet: fleet, Policy: shippedNamed(t, policy), Seed: 1, Limits: Limits{TTFT: time.Second, TPOT: 20 * time.Millisecond}}
 				r := served(t, c, w)
 				good := 0
 				for _, s := range r.each {
@@ -90,7 +89,7 @@ func TestCeilingOfPrompts(t *testing.T) {
 // No rule carries more for long, whatever it knows.
 func TestCeilingHolds(t *testing.T) {
 	at := func(load float64) *Workload { return poisson(t, load, 4000) }
-	c := Config{Fleet: Fleet{{Count: 1}, {Count: 1, Speed: .5}}, Limits: balancer.Limits{TTFT: time.Second, TPOT: 50 * time.Millisecond}}
+	c := Config{Fleet: Fleet{{Count: 1}, {Count: 1, Speed: .5}}, Limits: Limits{TTFT: time.Second, TPOT: 50 * time.Millisecond}}
 	ceiling, err := Ceiling(c, at(1), .9)
 	if err != nil {
 		t.Fatal(err)
@@ -122,7 +121,7 @@ func TestCeilingIsForAllRequests(t *testing.T) {
 		}
 		return Open("long and short", trace.Of(0, all...))
 	}
-	c := Config{Fleet: Fleet{{Count: 4, Engine: steady}}, Limits: balancer.Limits{TTFT: time.Second, TPOT: time.Second}}
+	c := Config{Fleet: Fleet{{Count: 4, Engine: steady}}, Limits: Limits{TTFT: time.Second, TPOT: time.Second}}
 	ceiling, err := Ceiling(c, at(1), .9)
 	if err != nil {
 		t.Fatal(err)

@@ -40,11 +40,11 @@ type Config struct {
 	// Admission is what lbd refuses beforehand, with admission_max_ttft, admission_ttft_per_token and
 	// admission_max_tpot of its configuration. The queue in front of saturated models is not simulated: with a limit it
 	// seldom comes to that.
-	Admission balancer.Limits
+	Admission Limits
 	// MaxTries is how often a request may be sent; 0 means 3, as in lbd.
 	MaxTries int
 	Faults   []Fault
-	Limits   balancer.Limits
+	Limits   Limits
 	// Warmup is the share of the requests, the first to arrive, that are left out of the figures. They are served all
 	// the same.
 	Warmup float64
@@ -65,7 +65,7 @@ type Config struct {
 type Limits = balancer.Limits
 
 // DefaultLimits are those of a chat on an 8B model.
-var DefaultLimits = balancer.Limits{TTFT: 2 * time.Second, TPOT: 50 * time.Millisecond}
+var DefaultLimits = Limits{TTFT: 2 * time.Second, TPOT: 50 * time.Millisecond}
 
 // Fault is something that happens to a replica.
 type Fault struct {
@@ -96,7 +96,7 @@ func (c *Config) fill() error {
 	if c.KVFactor == 0 {
 		c.KVFactor = 1
 	}
-	if c.Limits == (balancer.Limits{}) {
+	if c.Limits == (Limits{}) {
 		c.Limits = DefaultLimits
 	}
 	return c.check()

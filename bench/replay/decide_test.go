@@ -5,7 +5,6 @@ import (
 	"testing"
 	"time"
 
-	"lbd/balancer"
 	"lbd/bench/sim/engine"
 )
 
@@ -17,7 +16,7 @@ func TestEarlyDecisionsAreRight(t *testing.T) {
 		for _, faults := range [][]Fault{nil, {{Replica: 0, At: 4 * time.Second, For: 3 * time.Second}}} {
 			c := Config{
 				Fleet: Fleet{{Count: 2}}, Policy: shippedNamed(t, "least-waiting"), Seed: 3, NonStreaming: .3, Faults: faults,
-				Limits: balancer.Limits{TTFT: 300 * time.Millisecond, TPOT: 30 * time.Millisecond},
+				Limits: Limits{TTFT: 300 * time.Millisecond, TPOT: 30 * time.Millisecond},
 			}
 			bad := 0
 			for _, s := range mustRun(t, c, poisson(t, rate, requests)).Each[skip:] {
@@ -49,7 +48,7 @@ func TestEarlyDecisionsAreRight(t *testing.T) {
 // Beyond capacity a search learns of it from requests that are late, not from their ends.
 func TestLateRequestsEndARunEarly(t *testing.T) {
 	c := Config{
-		Fleet: Fleet{{Count: 1}}, Policy: shippedNamed(t, "cycle"), Limits: balancer.Limits{TTFT: 200 * time.Millisecond, TPOT: time.Second}, MaxBad: 50, MinGood: 550,
+		Fleet: Fleet{{Count: 1}}, Policy: shippedNamed(t, "cycle"), Limits: Limits{TTFT: 200 * time.Millisecond, TPOT: time.Second}, MaxBad: 50, MinGood: 550,
 	}
 	r, err := Run(c, poisson(t, 500, 600))
 	if err != nil || !r.Stopped {
@@ -63,7 +62,7 @@ func TestLateRequestsEndARunEarly(t *testing.T) {
 // A search ends on the same grid wherever it begins, with few runs when it begins near the end.
 func TestSearchGrid(t *testing.T) {
 	at := func(load float64) *Workload { return poisson(t, load, 600) }
-	c := Config{Fleet: Fleet{{Count: 1}}, Policy: shippedNamed(t, "cycle"), Limits: balancer.Limits{TTFT: time.Second, TPOT: 50 * time.Millisecond}}
+	c := Config{Fleet: Fleet{{Count: 1}}, Policy: shippedNamed(t, "cycle"), Limits: Limits{TTFT: time.Second, TPOT: 50 * time.Millisecond}}
 	from := func(load float64, stride int) (float64, int) {
 		got, runs, err := Search{Config: c, Workload: at, Requests: 600, Skip: 60, Good: .9, From: load, Stride: stride}.Capacity()
 		if err != nil {
@@ -90,7 +89,7 @@ func TestSearchGrid(t *testing.T) {
 
 // A load at which nothing is good is no capacity: the search gives up at the end of the grid.
 func TestNothingIsCarried(t *testing.T) {
-	c := Config{Fleet: Fleet{{Count: 1}}, Policy: shippedNamed(t, "cycle"), Limits: balancer.Limits{TTFT: time.Nanosecond, TPOT: time.Nanosecond}}
+	c := Config{Fleet: Fleet{{Count: 1}}, Policy: shippedNamed(t, "cycle"), Limits: Limits{TTFT: time.Nanosecond, TPOT: time.Nanosecond}}
 	s := Search{Config: c, Workload: func(load float64) *Workload { return poisson(t, max(load, .01), 100) }, Requests: 100, Good: .9, From: 1}
 	if load, _, err := s.Capacity(); load != 0 || err != nil {
 		t.Errorf("capacity %g, %v; want none", load, err)

@@ -74,7 +74,7 @@ type Setup struct {
 	// Poll is the period of polls.
 	Poll time.Duration
 	// Admission is for routers that predict what a request will get.
-	Admission balancer.Limits
+	Admission Limits
 	// BlockTokens is Workload.BlockTokens.
 	BlockTokens int
 	// Uint64 is a seeded source of randomness of this router alone.

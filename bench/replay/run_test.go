@@ -9,7 +9,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 
-	"lbd/balancer"
 	"lbd/balancer/strategy"
 	"lbd/bench/sim/engine"
 	"lbd/bench/trace"
@@ -126,7 +125,7 @@ func asJSON(t *testing.T, r *Result) []byte {
 
 // What is predicted late is refused, once and before it is anybody's load; who does not predict refuses nothing.
 func TestRefused(t *testing.T) {
-	c := Config{Fleet: Fleet{{Count: 2}}, NonStreaming: .3, LBDs: 2, Seed: 2, Limits: balancer.Limits{TTFT: 300 * time.Millisecond, TPOT: time.Second}}
+	c := Config{Fleet: Fleet{{Count: 2}}, NonStreaming: .3, LBDs: 2, Seed: 2, Limits: Limits{TTFT: 300 * time.Millisecond, TPOT: time.Second}}
 	run := func(name string, limit time.Duration) *Result {
 		c.Policy, c.Admission.TTFT = shippedNamed(t, name), limit
 		return mustRun(t, c, poisson(t, 120, 1500))
@@ -152,7 +151,7 @@ func TestRefused(t *testing.T) {
 
 // Streams whose tokens are predicted slow are refused, others are not; what is served is faster for it.
 func TestRefusedForSlowTokens(t *testing.T) {
-	c := Config{Fleet: Fleet{{Count: 2}}, Seed: 2, Limits: balancer.Limits{TTFT: time.Minute, TPOT: 20 * time.Millisecond}, Policy: shippedNamed(t, "least-cost")}
+	c := Config{Fleet: Fleet{{Count: 2}}, Seed: 2, Limits: Limits{TTFT: time.Minute, TPOT: 20 * time.Millisecond}, Policy: shippedNamed(t, "least-cost")}
 	run := func(limit time.Duration, unstreamed float64) *Result {
 		c.Admission.TPOT, c.NonStreaming = limit, unstreamed
 		return mustRun(t, c, poisson(t, 120, 1500))
@@ -181,7 +180,7 @@ func TestOwnLoadEndsAtZero(t *testing.T) {
 		}
 		mustRun(t, Config{
 			Fleet: Fleet{{Count: 3}}, Policy: p, LBDs: 2, NonStreaming: .3, Faults: []Fault{{Replica: 1, At: 4 * time.Second, For: time.Second}},
-			Admission: balancer.Limits{TTFT: 100 * time.Millisecond},
+			Admission: Limits{TTFT: 100 * time.Millisecond},
 		}, poisson(t, 40, 800))
 		for _, r := range made {
 			for _, rep := range r.replicas {

@@ -22,7 +22,7 @@ const modelName = "model"
 type shipped struct {
 	replicas    []*balancer.Replica
 	number      map[*balancer.Replica]int
-	admission   balancer.Limits
+	admission   Limits
 	picker      balancer.Picker
 	name        string
 	blockTokens int

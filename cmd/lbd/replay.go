@@ -13,7 +13,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"lbd/balancer"
 	"lbd/balancer/strategy"
 	"lbd/bench/replay"
 	"lbd/bench/replay/rivals"
@@ -48,7 +47,7 @@ type replayOptions struct {
 	warmup       float64
 
 	ttft, ttftPerToken, tpot time.Duration
-	admission                balancer.Limits
+	admission                replay.Limits
 
 	file, html string
 	quiet      bool
@@ -212,7 +211,7 @@ func (o *replayOptions) plan() (replay.Plan, error) {
 		Config: replay.Config{
 			LBDs: o.lbds, Poll: o.poll, NonStreaming: o.nonStreaming, KVFactor: o.kvFactor, BlockSize: o.blockSize, Warmup: o.warmup,
 			Admission: o.admission,
-			Limits:    balancer.Limits{TTFT: o.ttft, TTFTPerToken: o.ttftPerToken, TPOT: o.tpot},
+			Limits:    replay.Limits{TTFT: o.ttft, TTFTPerToken: o.ttftPerToken, TPOT: o.tpot},
 		},
 		Seeds: o.seeds, Workload: o.workload,
 	}

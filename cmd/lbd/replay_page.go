@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	"lbd/balancer"
 	"lbd/bench/replay"
 	"lbd/bench/report/page"
 )
@@ -132,7 +131,7 @@ func (o *replayOptions) notes() []string {
 }
 
 // refused says in words what is.
-func refused(l balancer.Limits) (what []string) {
+func refused(l replay.Limits) (what []string) {
 	if l.TTFT > 0 {
 		what = append(what, fmt.Sprintf("first tokens later than %v and %v per prompt token (--admission-max-ttft)", l.TTFT, l.TTFTPerToken))
 	}

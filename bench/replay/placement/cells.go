@@ -4,7 +4,6 @@ import (
 	"slices"
 	"time"
 
-	"lbd/balancer"
 	"lbd/bench/replay"
 )
 
@@ -32,9 +31,9 @@ type cell struct {
 
 // Limits of the kinds of traffic.
 var (
-	chat   = balancer.Limits{TTFT: 2 * time.Second, TPOT: 50 * time.Millisecond}
-	quick  = balancer.Limits{TTFT: time.Second, TPOT: 50 * time.Millisecond}
-	agents = balancer.Limits{TTFT: 5 * time.Second, TTFTPerToken: 100 * time.Microsecond, TPOT: 100 * time.Millisecond}
+	chat   = replay.Limits{TTFT: 2 * time.Second, TPOT: 50 * time.Millisecond}
+	quick  = replay.Limits{TTFT: time.Second, TPOT: 50 * time.Millisecond}
+	agents = replay.Limits{TTFT: 5 * time.Second, TTFTPerToken: 100 * time.Microsecond, TPOT: 100 * time.Millisecond}
 )
 
 const requests = 3000

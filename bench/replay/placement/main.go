@@ -44,9 +44,9 @@ func main() {
 	flag.BoolVar(&o.tune, "tune", false, "try the settings of rivals on the tuning cells instead")
 	flag.StringVar(&o.profile, "cpuprofile", "", "write a profile of the simulator to this `file`")
 	flag.Parse()
-	debug.SetGCPercent(400) // runs are short and leave much behind,
-	// of which the pools of each keep an index of 64 MiB alive for one collection more: with 400 % every collection would
-	// come after four times as many runs as the one before.
+	// Runs are short and leave much behind. The pools of each keep an index of 64 MiB alive for one collection more: with
+	// 400 % alone every collection would come after four times as many runs as the one before.
+	debug.SetGCPercent(400)
 	debug.SetMemoryLimit(memoryLimit)
 	if err := o.run(); err != nil {
 		fmt.Fprintln(os.Stderr, "placement:", err)

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strings"
 
-	"lbd/balancer"
 	"lbd/balancer/strategy"
 	"lbd/bench/replay"
 	"lbd/bench/replay/rivals"
@@ -16,13 +15,13 @@ var limited = []string{"lmetric", "smetric", "dynamo-events"}
 // refusal is by which of a cell's limits is refused.
 type refusal struct {
 	suffix string // of the names of policies
-	by     func(balancer.Limits) balancer.Limits
+	by     func(replay.Limits) replay.Limits
 	about  string // its section begins so, with ours twice and the reference
 }
 
 var refusals = []*refusal{
-	{"-max-ttft", func(l balancer.Limits) balancer.Limits { l.TPOT = 0; return l }, lateAbout},
-	{"-max-tpot", func(l balancer.Limits) balancer.Limits { return l }, slowAbout},
+	{"-max-ttft", func(l replay.Limits) replay.Limits { l.TPOT = 0; return l }, lateAbout},
+	{"-max-tpot", func(l replay.Limits) replay.Limits { return l }, slowAbout},
 }
 
 // refusing are least-cost with lbd's own limits, set to those of the cell, and rivals behind the same. They are a

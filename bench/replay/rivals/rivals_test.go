@@ -457,7 +457,7 @@ func TestLimited(t *testing.T) {
 		rule = kept(rule, &made)
 		p := Limited(rule, "-limited")
 		c := replay.Config{
-			Fleet: replay.Fleet{{Count: 2}}, Policy: p, Seed: 3, Admission: balancer.Limits{TTFT: 300 * time.Millisecond},
+			Fleet: replay.Fleet{{Count: 2}}, Policy: p, Seed: 3, Admission: replay.Limits{TTFT: 300 * time.Millisecond},
 			Faults: []replay.Fault{{Replica: 1, At: 20 * time.Second, For: time.Second}},
 		}
 		run := func(c replay.Config) *replay.Result {
@@ -481,7 +481,7 @@ func TestLimited(t *testing.T) {
 		if b := run(c); b.TTFT.P99 > 600 {
 			t.Errorf("%s: p99 %.0f ms with two lbds; want what the other one sent counted", p.Name, b.TTFT.P99)
 		}
-		c.LBDs, c.Policy, c.Admission = 1, rule, balancer.Limits{}
+		c.LBDs, c.Policy, c.Admission = 1, rule, replay.Limits{}
 		if b := run(c); b.Late != 0 || b.TTFT.P99 <= a.TTFT.P99 {
 			t.Errorf("%s without: %d refused, p99 %v; behind refusals %v", name, b.Late, b.TTFT.P99, a.TTFT.P99)
 		}
@@ -498,7 +498,7 @@ func TestLimitedWithoutStreams(t *testing.T) {
 	}
 	rule, _ := Lookup("lmetric")
 	res, err := replay.Run(replay.Config{
-		Fleet: replay.Fleet{{Count: 2}}, Policy: Limited(rule, "-limited"), NonStreaming: 1, Admission: balancer.Limits{TTFT: 500 * time.Millisecond},
+		Fleet: replay.Fleet{{Count: 2}}, Policy: Limited(rule, "-limited"), NonStreaming: 1, Admission: replay.Limits{TTFT: 500 * time.Millisecond},
 	}, replay.Open("synthetic", tr))
 	if err != nil || res.Late != 0 || res.TTFT.P99 > 400 {
 		t.Errorf("%v, %d refused, p99 %.0f ms; want nobody refused where nobody waits", err, res.Late, res.TTFT.P99)
@@ -515,7 +515,7 @@ func TestRefusedIsNotCached(t *testing.T) {
 		p.New = func(s replay.Setup) replay.Router { return &matched{Router: make(s), seen: &seen} }
 		blocks := fresh(40, 7)
 		_, err := replay.Run(replay.Config{
-			Fleet: replay.Fleet{{Count: 2}}, Policy: p, Admission: balancer.Limits{TTFT: 50 * time.Millisecond},
+			Fleet: replay.Fleet{{Count: 2}}, Policy: p, Admission: replay.Limits{TTFT: 50 * time.Millisecond},
 		}, replay.Open("long", trace.Of(512,
 			trace.Arrival{PromptTokens: 40 * 512, OutputTokens: 1, Blocks: blocks}, trace.Arrival{At: time.Second, PromptTokens: 40 * 512, OutputTokens: 1, Blocks: blocks})))
 		if err != nil || len(seen) != 2 || slices.Max(seen) != 0 {
